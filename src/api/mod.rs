@@ -1,0 +1,3 @@
+//! The Platform API (v3) over the Unix socket.
+
+pub mod types;

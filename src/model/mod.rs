@@ -1,0 +1,25 @@
+//! The nouns of the platform, in Heroku's words.
+//!
+//! Purpose: the types every room speaks; parsing them is the one validator of names that later
+//! become paths, cgroup names, host names and labels. Pure: no I/O, no async, no clock.
+//! Deliberately absent: anything about how a thing is stored, launched or served.
+
+mod app;
+mod config;
+mod domain;
+mod dyno;
+mod formation;
+mod ids;
+mod release;
+mod size;
+mod stack;
+
+pub use app::{AppName, NameError};
+pub use config::{ConfigError, ConfigVars, TOTAL_BYTES_MAX};
+pub use domain::{Hostname, HostnameError};
+pub use dyno::{DynoName, DynoNameError, DynoState, ExitStatus};
+pub use formation::{FormationEntry, ProcessType, ProcessTypeError, ScaleError, ScaleRequest};
+pub use ids::{AppId, BuildId, DynoId, ReleaseId, SlugId};
+pub use release::{Digest, DigestError, ReleaseStatus, ReleaseVersion};
+pub use size::{DynoSize, SIZES, SizeError};
+pub use stack::{StackImage, StackName, StackNameError};

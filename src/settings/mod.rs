@@ -1,0 +1,8 @@
+//! The host's own settings: `/etc/manifold/manifold.toml` and `supervise` flags.
+//! (Here "config" always means config vars.) Pure, but for reading the one file.
+
+mod file;
+mod paths;
+
+pub use file::{Settings, SettingsError};
+pub use paths::Paths;

@@ -1,0 +1,243 @@
+//! What others may ask of the driver.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use jiff::Timestamp;
+use tokio::sync::{oneshot, watch};
+
+use super::{Bind, DynoView, Failure, LaunchedStdio, Snapshot, StdioOrder, WindowSize};
+use crate::model::{
+    AppId, AppName, ConfigVars, Digest, DynoId, DynoName, DynoSize, ExitStatus, FormationEntry,
+    Hostname, ProcessType, ReleaseId, ReleaseVersion, SlugId, StackImage, StackName,
+};
+
+/// The desired state of one app, whole: the driver finds out what changed.
+#[derive(Clone, Debug)]
+pub struct AppSpec {
+    /// Identity.
+    pub id: AppId,
+    /// Name.
+    pub name: AppName,
+    /// Router answers H80.
+    pub maintenance: bool,
+    /// Every host name that routes here, `APP.DOMAIN` included.
+    pub hostnames: Vec<Hostname>,
+    /// The current release; `None` right after `create`.
+    pub release: Option<Arc<ReleaseSpec>>,
+    /// How many of which type are asked for. Types the release does not declare are ignored.
+    pub formation: BTreeMap<ProcessType, FormationEntry>,
+}
+
+/// One release, as far as running it goes.
+#[derive(Clone, Debug)]
+pub struct ReleaseSpec {
+    /// Identity.
+    pub id: ReleaseId,
+    /// Its number.
+    pub version: ReleaseVersion,
+    /// When it was made.
+    pub created: Timestamp,
+    /// The slug; `None` for releases before the first deploy (nothing can be launched).
+    pub slug: Option<SlugSpec>,
+    /// The stack it runs on.
+    pub stack: StackName,
+    /// Its config vars.
+    pub config: ConfigVars,
+}
+
+/// The code of a release.
+#[derive(Clone, Debug)]
+pub struct SlugSpec {
+    /// Identity.
+    pub id: SlugId,
+    /// Names the bytes.
+    pub digest: Digest,
+    /// Commands by type, Procfile over defaults.
+    pub process_types: BTreeMap<ProcessType, String>,
+    /// Commit or version text of its build.
+    pub commit: Option<String>,
+}
+
+/// Which dynos of an app.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Selector {
+    /// The whole formation.
+    All,
+    /// One type.
+    Process(ProcessType),
+    /// One dyno.
+    Dyno(DynoName),
+}
+
+/// A one-off dyno.
+#[derive(Clone, Debug)]
+pub struct RunOrder {
+    /// Whose.
+    pub app: AppId,
+    /// What for.
+    pub kind: RunKind,
+    /// Prefix of its name: `run`, `release`, `build`.
+    pub process: ProcessType,
+    /// Shell text (`run` substitution already done).
+    pub command: String,
+    /// Merged over the config vars.
+    pub env: BTreeMap<String, String>,
+    /// Its size.
+    pub size: DynoSize,
+    /// Killed after this.
+    pub time_to_live: Option<std::time::Duration>,
+}
+
+/// Kinds of one-off dynos.
+#[derive(Clone, Debug)]
+pub enum RunKind {
+    /// `run:detached`, release phase: the current (or the given) release, output to the logs.
+    Detached {
+        /// Run this release instead of the current one (release phase).
+        release: Option<Arc<ReleaseSpec>>,
+    },
+    /// `run`: launched when its client attaches; output only to the client.
+    Attached {
+        /// Terminal or pipes ([`StdioOrder::Logged`] is refused).
+        stdio: StdioOrder,
+    },
+    /// A build: on the build image, without a slug, output handed to the caller, not logged,
+    /// not listed, config vars not in its environment.
+    Build {
+        /// The stack.
+        stack: StackName,
+        /// Directories made visible inside.
+        binds: Vec<Bind>,
+        /// Which image.
+        image: StackImage,
+    },
+}
+
+/// A one-off that was accepted.
+#[derive(Debug)]
+pub struct RunStarted {
+    /// As published.
+    pub dyno: DynoView,
+    /// Resolves when it ended and its streams were closed on the dyno's side; an error when it
+    /// never ran.
+    pub exit: oneshot::Receiver<Result<ExitStatus, Arc<Failure>>>,
+    /// Builds: the read end of its output.
+    pub output: Option<LaunchedStdio>,
+}
+
+/// A client's hold on an attached one-off.
+#[derive(Debug)]
+pub struct Attachment {
+    /// Our ends of its streams.
+    pub stdio: LaunchedStdio,
+    /// How it ended.
+    pub exit: oneshot::Receiver<Result<ExitStatus, Arc<Failure>>>,
+    /// Dropped when the client is gone: the dyno then gets SIGHUP (dyno-lifecycle §9).
+    pub connection: oneshot::Sender<()>,
+}
+
+/// A command that was refused. Nothing was changed.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum CommandError {
+    /// No such app.
+    #[error("the supervisor does not know that app")]
+    UnknownApp,
+    /// No such dyno, or nothing matches.
+    #[error("Couldn't find that dyno ({0}).")]
+    UnknownDyno(String),
+    /// The app has nothing to run yet.
+    #[error("the app has no slug yet: deploy it first")]
+    NoSlug,
+    /// The driver is stopping or gone.
+    #[error("the supervisor is stopping")]
+    Stopping,
+    /// The launch failed.
+    #[error("the dyno did not start: {0}")]
+    Launch(String),
+}
+
+/// The handle to the driver. Cheap to clone. Commands wait when its queue (bounded) is full.
+#[derive(Clone, Debug)]
+pub struct Supervisor {
+    snapshots: watch::Receiver<Arc<Snapshot>>,
+}
+
+impl Supervisor {
+    /// The latest snapshot.
+    pub fn snapshot(&self) -> Arc<Snapshot> {
+        self.snapshots.borrow().clone()
+    }
+
+    /// A receiver that sees every later snapshot (intermediate ones may be skipped).
+    pub fn watch(&self) -> watch::Receiver<Arc<Snapshot>> {
+        self.snapshots.clone()
+    }
+
+    /// Makes `spec` the desired state of its app: a new release rolls the dynos, a changed
+    /// quantity scales, a changed size restarts that type, a new app appears. Returns when
+    /// accepted and published, not when all dynos are up.
+    ///
+    /// # Errors
+    /// See [`CommandError`]; nothing was changed then.
+    pub async fn apply(&self, spec: AppSpec) -> Result<(), CommandError> {
+        let _ = spec;
+        todo!()
+    }
+
+    /// Restarts formation dynos; resets their crash back-off.
+    ///
+    /// # Errors
+    /// See [`CommandError`]; nothing was changed then.
+    pub async fn restart(&self, app: AppId, which: Selector) -> Result<(), CommandError> {
+        let _ = (app, which);
+        todo!()
+    }
+
+    /// Stops dynos: one-offs end, formation dynos are replaced.
+    ///
+    /// # Errors
+    /// See [`CommandError`]; nothing was changed then.
+    pub async fn stop(&self, app: AppId, which: Selector) -> Result<(), CommandError> {
+        let _ = (app, which);
+        todo!()
+    }
+
+    /// Starts a one-off. `user` goes into the log line.
+    ///
+    /// # Errors
+    /// See [`CommandError`]; nothing was changed then.
+    pub async fn run(&self, order: RunOrder, user: &str) -> Result<RunStarted, CommandError> {
+        let _ = (order, user);
+        todo!()
+    }
+
+    /// A client came for an attached one-off: launches it.
+    ///
+    /// # Errors
+    /// See [`CommandError`]; nothing was changed then.
+    pub async fn attach(&self, dyno: DynoId) -> Result<Attachment, CommandError> {
+        let _ = dyno;
+        todo!()
+    }
+
+    /// Sets the window size of an attached one-off.
+    pub async fn resize(&self, dyno: DynoId, size: WindowSize) {
+        let _ = (dyno, size);
+        todo!()
+    }
+
+    /// Forgets an app: all its dynos are stopped; returns when they are gone and torn down.
+    ///
+    /// # Errors
+    /// See [`CommandError`]; nothing was changed then.
+    pub async fn forget(&self, app: AppId) -> Result<(), CommandError> {
+        let _ = app;
+        todo!()
+    }
+
+    /// Stops every dyno (SIGTERM, grace, SIGKILL) and ends the driver; returns when all are gone.
+    pub async fn shutdown(&self) {
+        todo!()
+    }
+}

@@ -1,0 +1,62 @@
+//! What the driver publishes after every change. Reads never pass through the driver.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use jiff::Timestamp;
+
+use super::{AppSpec, Backend};
+use crate::model::{AppId, DynoId, DynoName, DynoSize, DynoState, ReleaseId, ReleaseVersion};
+
+/// All apps and dynos at one instant.
+#[derive(Clone, Debug, Default)]
+pub struct Snapshot {
+    /// By app id.
+    pub apps: BTreeMap<AppId, AppView>,
+}
+
+/// One app.
+#[derive(Clone, Debug)]
+pub struct AppView {
+    /// What was asked for, last applied.
+    pub spec: Arc<AppSpec>,
+    /// Its dynos, sorted by name; one-offs included; old ones that drain during a roll too
+    /// (`is_stopping`).
+    pub dynos: Vec<DynoView>,
+}
+
+/// One dyno.
+#[derive(Clone, Debug)]
+pub struct DynoView {
+    /// Identity of this run.
+    pub id: DynoId,
+    /// `web.1`.
+    pub name: DynoName,
+    /// Current state.
+    pub state: DynoState,
+    /// When it entered that state (API `updated_at`).
+    pub since: Timestamp,
+    /// When this run was made (API `created_at`).
+    pub created: Timestamp,
+    /// The command as shown (`$PORT` expanded for web).
+    pub command: String,
+    /// Its size.
+    pub size: DynoSize,
+    /// The release it runs.
+    pub release: (ReleaseId, ReleaseVersion),
+    /// True once it was signalled: out of routing, hidden from `ps`.
+    pub is_stopping: bool,
+    /// True for builds: never shown.
+    pub is_build: bool,
+    /// `$PORT` of a web dyno.
+    pub port: Option<u16>,
+    /// Where that port is.
+    pub backend: Backend,
+}
+
+impl DynoView {
+    /// True if the router may send it a request.
+    pub fn is_routable(&self) -> bool {
+        self.state == DynoState::Up && self.port.is_some() && !self.is_stopping
+    }
+}
