@@ -113,7 +113,7 @@ mod tests {
         check(
             "HEROKU_X",
             "x",
-            Err(ConfigError::Reserved("HEROKU_X".into())),
+            &Err(ConfigError::Reserved("HEROKU_X".into())),
         );
         check("A", "x\0", &Err(ConfigError::Nul("A".into())));
         check("A", &"x".repeat(65_535), &Ok(()));

@@ -13,6 +13,6 @@ pub use command::{
 };
 pub use machine::{
     Backend, Bind, Exited, Failure, LaunchOrder, Launched, LaunchedStdio, Machine, StdioOrder,
-    StopSignal, WindowSize,
+    StopSignal, Task, WindowSize,
 };
 pub use snapshot::{AppView, DynoView, Snapshot};
