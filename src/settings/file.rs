@@ -1,9 +1,31 @@
-//! The settings file.
+//! The settings file and the flags that override it.
+//!
+//! ```toml
+//! state  = "/var/lib/manifold"            # state directory
+//! socket = "/run/manifold/manifold.sock"  # the API's Unix socket
+//! http   = ["127.0.0.1:8080"]             # router; write "0.0.0.0:80" to serve the world
+//! domain = "localhost"                    # apps answer at APP.localhost
+//! stack  = "host"                         # stack of new apps
+//!
+//! [timings]                               # seconds; defaults are the platform's
+//! boot_timeout = 60
+//! stop_grace = 30
+//! release_timeout = 3600
+//! session_lifetime = 360
+//! attach_timeout = 60
+//! ```
 
 use std::net::SocketAddr;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use serde::Deserialize;
 
 use super::Paths;
+use crate::model::{AppName, Hostname, HostnameError, StackName, StackNameError};
+
+/// Where the settings file is looked for when `--config` does not say.
+pub const DEFAULT_FILE: &str = "/etc/manifold/manifold.toml";
 
 /// Everything `supervise` runs with.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -17,7 +39,72 @@ pub struct Settings {
     /// Apps answer at `APP.DOMAIN`. Default `localhost`.
     pub domain: String,
     /// Stack of new apps. Default `host`.
-    pub stack: crate::model::StackName,
+    pub stack: StackName,
+    /// How long things may take.
+    pub timings: Timings,
+}
+
+/// Deadlines of the platform; only tests have a reason to change them.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Timings {
+    /// Time a web dyno has to bind `$PORT` (R10). Default 60 s.
+    pub boot_timeout: Duration,
+    /// Between SIGTERM and SIGKILL (R12). Default 30 s.
+    pub stop_grace: Duration,
+    /// Longest release phase. Default 1 h. Source: Dev Center, "Release Phase".
+    pub release_timeout: Duration,
+    /// Life of a log session's URL. Default 360 s. Source: logplex.
+    pub session_lifetime: Duration,
+    /// Time the client of an attached one-off has to come. Default 60 s.
+    pub attach_timeout: Duration,
+}
+
+impl Default for Timings {
+    fn default() -> Self {
+        Self {
+            boot_timeout: Duration::from_secs(60),
+            stop_grace: Duration::from_secs(30),
+            release_timeout: Duration::from_secs(3600),
+            session_lifetime: Duration::from_secs(360),
+            attach_timeout: Duration::from_secs(60),
+        }
+    }
+}
+
+impl Default for Settings {
+    fn default() -> Self {
+        Self {
+            state: "/var/lib/manifold".into(),
+            socket: "/run/manifold/manifold.sock".into(),
+            http: vec![SocketAddr::from(([127, 0, 0, 1], 8080))],
+            domain: "localhost".to_owned(),
+            stack: StackName::host(),
+            timings: Timings::default(),
+        }
+    }
+}
+
+/// Flags of `manifold supervise`: each wins over the settings file.
+#[derive(Clone, Debug, Default, PartialEq, Eq, clap::Args)]
+pub struct Flags {
+    /// Settings file [default: /etc/manifold/manifold.toml, if it exists]
+    #[arg(long, value_name = "FILE")]
+    pub config: Option<PathBuf>,
+    /// State directory [default: /var/lib/manifold]
+    #[arg(long, value_name = "DIR")]
+    pub state: Option<PathBuf>,
+    /// Unix socket of the API [default: /run/manifold/manifold.sock]
+    #[arg(long, value_name = "PATH")]
+    pub socket: Option<PathBuf>,
+    /// Address the router listens on; repeatable [default: 127.0.0.1:8080]
+    #[arg(long, value_name = "ADDR")]
+    pub http: Vec<SocketAddr>,
+    /// Apps answer at APP.DOMAIN [default: localhost]
+    #[arg(long, value_name = "NAME")]
+    pub domain: Option<String>,
+    /// Stack of new apps [default: host]
+    #[arg(long, value_name = "NAME")]
+    pub stack: Option<String>,
 }
 
 /// Settings that cannot be used.
@@ -31,21 +118,295 @@ pub enum SettingsError {
         /// Why.
         source: std::io::Error,
     },
+    /// Not TOML, an unknown key or a value of the wrong type. The source shows line and key.
+    #[error("settings file {path} is not usable")]
+    Parse {
+        /// The file.
+        path: PathBuf,
+        /// Line, column, key and reason.
+        source: Box<toml::de::Error>,
+    },
+    /// A value outside its range.
+    #[error("setting `{key}` = {value}: {reason}")]
+    Value {
+        /// The key or flag.
+        key: &'static str,
+        /// As written.
+        value: String,
+        /// What is wrong and what would be right.
+        reason: String,
+    },
+}
+
+/// The file as written. Unknown keys are refused: a typo must not become a default.
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct File {
+    state: Option<PathBuf>,
+    socket: Option<PathBuf>,
+    http: Option<Vec<SocketAddr>>,
+    domain: Option<String>,
+    stack: Option<String>,
+    #[serde(default)]
+    timings: FileTimings,
+}
+
+/// Seconds, fractions allowed.
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct FileTimings {
+    boot_timeout: Option<f64>,
+    stop_grace: Option<f64>,
+    release_timeout: Option<f64>,
+    session_lifetime: Option<f64>,
+    attach_timeout: Option<f64>,
 }
 
 impl Settings {
+    /// Reads the settings file (`--config`, or [`DEFAULT_FILE`] if it exists) and lays the flags
+    /// over it.
+    ///
+    /// # Errors
+    /// The file cannot be read or parsed, or a value is out of range.
+    pub fn load(flags: &Flags) -> Result<Self, SettingsError> {
+        let file = match &flags.config {
+            Some(path) => read(path)?,
+            None => match read(Path::new(DEFAULT_FILE)) {
+                Err(SettingsError::Read { source, .. })
+                    if source.kind() == std::io::ErrorKind::NotFound =>
+                {
+                    File::default()
+                }
+                other => other?,
+            },
+        };
+        merge(file, flags)
+    }
+
     /// The layout of the state directory.
     pub fn paths(&self) -> Paths {
         Paths::new(&self.state)
     }
 
     /// `http://APP.DOMAIN[:PORT]/`: where the router answers for an app.
-    pub fn web_url(&self, app: &crate::model::AppName) -> String {
+    pub fn web_url(&self, app: &AppName) -> String {
         let port = self.http.first().map_or(80, SocketAddr::port);
         if port == 80 {
             format!("http://{app}.{}/", self.domain)
         } else {
             format!("http://{app}.{}:{port}/", self.domain)
         }
+    }
+
+    /// `APP.DOMAIN`: the name every app answers at.
+    ///
+    /// # Panics
+    /// Never: both parts were checked when they were made.
+    pub fn default_hostname(&self, app: &AppName) -> Hostname {
+        format!("{app}.{}", self.domain)
+            .parse()
+            .expect("an app name and a checked domain make a host name")
+    }
+}
+
+fn read(path: &Path) -> Result<File, SettingsError> {
+    let text = std::fs::read_to_string(path).map_err(|source| SettingsError::Read {
+        path: path.to_owned(),
+        source,
+    })?;
+    toml::from_str(&text).map_err(|source| SettingsError::Parse {
+        path: path.to_owned(),
+        source: Box::new(source),
+    })
+}
+
+fn merge(file: File, flags: &Flags) -> Result<Settings, SettingsError> {
+    let default = Settings::default();
+    let state = flags.state.clone().or(file.state).unwrap_or(default.state);
+    let http = match (flags.http.is_empty(), file.http) {
+        (false, _) => flags.http.clone(),
+        (true, Some(http)) => http,
+        (true, None) => default.http,
+    };
+    if http.is_empty() {
+        return Err(SettingsError::Value {
+            key: "http",
+            value: "[]".to_owned(),
+            reason: "the router needs at least one address, such as \"127.0.0.1:8080\"".to_owned(),
+        });
+    }
+    let domain = flags.domain.clone().or(file.domain);
+    let stack = flags.stack.clone().or(file.stack);
+    Ok(Settings {
+        state: absolute("state", state)?,
+        socket: absolute(
+            "socket",
+            flags
+                .socket
+                .clone()
+                .or(file.socket)
+                .unwrap_or(default.socket),
+        )?,
+        http,
+        domain: domain.map_or(Ok(default.domain), |name| check_domain(&name))?,
+        stack: stack.map_or(Ok(default.stack), |name| check_stack(&name))?,
+        timings: timings(&file.timings)?,
+    })
+}
+
+/// Paths are made absolute once: the keeper and the supervisor need not share a directory.
+fn absolute(key: &'static str, path: PathBuf) -> Result<PathBuf, SettingsError> {
+    std::path::absolute(&path).map_err(|error| SettingsError::Value {
+        key,
+        value: path.display().to_string(),
+        reason: error.to_string(),
+    })
+}
+
+fn check_domain(name: &str) -> Result<String, SettingsError> {
+    let value = |reason: String| SettingsError::Value {
+        key: "domain",
+        value: name.to_owned(),
+        reason,
+    };
+    let hostname: Hostname = name
+        .parse()
+        .map_err(|error: HostnameError| value(error.to_string()))?;
+    if hostname.wildcard_base().is_some() {
+        return Err(value(
+            "write the name below which apps answer, without `*.`".to_owned(),
+        ));
+    }
+    // An app name has up to 30 bytes and a dot.
+    if hostname.as_str().len() > 253 - 31 {
+        return Err(value("too long to put an app name in front".to_owned()));
+    }
+    Ok(hostname.into())
+}
+
+fn check_stack(name: &str) -> Result<StackName, SettingsError> {
+    name.parse()
+        .map_err(|error: StackNameError| SettingsError::Value {
+            key: "stack",
+            value: name.to_owned(),
+            reason: error.to_string(),
+        })
+}
+
+fn timings(file: &FileTimings) -> Result<Timings, SettingsError> {
+    let default = Timings::default();
+    Ok(Timings {
+        boot_timeout: seconds("boot_timeout", file.boot_timeout, default.boot_timeout)?,
+        stop_grace: seconds("stop_grace", file.stop_grace, default.stop_grace)?,
+        release_timeout: seconds(
+            "release_timeout",
+            file.release_timeout,
+            default.release_timeout,
+        )?,
+        session_lifetime: seconds(
+            "session_lifetime",
+            file.session_lifetime,
+            default.session_lifetime,
+        )?,
+        attach_timeout: seconds(
+            "attach_timeout",
+            file.attach_timeout,
+            default.attach_timeout,
+        )?,
+    })
+}
+
+fn seconds(
+    key: &'static str,
+    given: Option<f64>,
+    default: Duration,
+) -> Result<Duration, SettingsError> {
+    match given {
+        None => Ok(default),
+        Some(value) if (0.01..=86_400.0).contains(&value) => Ok(Duration::from_secs_f64(value)),
+        Some(value) => Err(SettingsError::Value {
+            key,
+            value: value.to_string(),
+            reason: "give seconds between 0.01 and 86400".to_owned(),
+        }),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn parse(text: &str, flags: &Flags) -> Result<Settings, String> {
+        let dir = tempfile::tempdir().expect("a directory");
+        let path = dir.path().join("manifold.toml");
+        std::fs::write(&path, text).expect("a file");
+        let flags = Flags {
+            config: Some(path),
+            ..flags.clone()
+        };
+        Settings::load(&flags).map_err(|error| {
+            let source = std::error::Error::source(&error).map(ToString::to_string);
+            format!("{error}\n{}", source.unwrap_or_default())
+        })
+    }
+
+    #[test]
+    fn an_empty_file_gives_the_defaults_and_stays_off_port_80() {
+        let settings = parse("", &Flags::default()).expect("settings");
+        assert_eq!(settings, Settings::default());
+        assert_eq!(
+            settings.http,
+            ["127.0.0.1:8080".parse().expect("an address")]
+        );
+    }
+
+    #[test]
+    fn flags_win_over_the_file() {
+        let flags = Flags {
+            http: vec!["127.0.0.1:0".parse().expect("an address")],
+            domain: Some("apps.test".to_owned()),
+            ..Flags::default()
+        };
+        let text = "http = [\"0.0.0.0:80\"]\ndomain = \"x.test\"\nstate = \"/srv/m\"\n[timings]\nboot_timeout = 0.5\n";
+        let settings = parse(text, &flags).expect("settings");
+        assert_eq!(settings.http, flags.http);
+        assert_eq!(settings.domain, "apps.test");
+        assert_eq!(settings.state, Path::new("/srv/m"));
+        assert_eq!(settings.timings.boot_timeout, Duration::from_millis(500));
+    }
+
+    #[test]
+    fn an_unknown_key_is_named_with_its_line() {
+        let error = parse("domain = \"a.test\"\nsokcet = \"/x\"\n", &Flags::default())
+            .expect_err("an error");
+        assert!(
+            error.contains("sokcet") && error.contains("line 2"),
+            "{error}"
+        );
+    }
+
+    #[test]
+    fn bad_values_are_named() {
+        for (text, key) in [
+            ("http = []", "http"),
+            ("domain = \"*.a\"", "domain"),
+            ("stack = \"Host\"", "stack"),
+            ("[timings]\nstop_grace = 0", "stop_grace"),
+            ("[timings]\nstop_grace = nan", "stop_grace"),
+            ("http = [\"localhost\"]", "http"),
+        ] {
+            let error = parse(text, &Flags::default()).expect_err(text);
+            assert!(error.contains(key), "{error}");
+        }
+    }
+
+    #[test]
+    fn a_missing_file_that_was_asked_for_is_an_error() {
+        let flags = Flags {
+            config: Some("/nonexistent/manifold.toml".into()),
+            ..Flags::default()
+        };
+        let error = Settings::load(&flags).expect_err("an error");
+        assert!(error.to_string().contains("/nonexistent/manifold.toml"));
     }
 }

@@ -4,5 +4,5 @@
 mod file;
 mod paths;
 
-pub use file::{Settings, SettingsError};
+pub use file::{DEFAULT_FILE, Flags, Settings, SettingsError, Timings};
 pub use paths::Paths;
