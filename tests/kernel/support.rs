@@ -1,0 +1,122 @@
+//! What the cases share: the program under test, signals, and the count of what must not be left.
+
+use std::collections::BTreeSet;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use libtest_mimic::Failed;
+use nix::sys::signal::Signal;
+
+/// The `manifold` program: `MANIFOLD_BIN` in the VM, else the one cargo built.
+pub(crate) fn manifold() -> PathBuf {
+    std::env::var_os("MANIFOLD_BIN")
+        .map_or_else(|| PathBuf::from(env!("CARGO_BIN_EXE_manifold")), PathBuf::from)
+}
+
+/// Between two looks at a condition that nothing announces (another program's state).
+pub(crate) fn pause() {
+    std::thread::park_timeout(Duration::from_millis(50));
+}
+
+/// Signals a process of ours, by pid.
+pub(crate) fn signal(pid: u32, signal: Signal) {
+    let pid = nix::unistd::Pid::from_raw(i32::try_from(pid).expect("a pid fits"));
+    // It may be gone already: then there is nothing to signal.
+    let _ = nix::sys::signal::kill(pid, signal);
+}
+
+/// A process of a dyno whose environment matches and whose root is an overlay over `state`.
+pub(crate) fn find_process(wanted: impl Fn(&[String]) -> bool, state: &Path) -> Option<u32> {
+    let ours = |pid: u32| {
+        let keeper = ancestor_arguments(pid);
+        keeper.iter().any(|a| Path::new(a).starts_with(state))
+    };
+    for entry in std::fs::read_dir("/proc").ok()?.flatten() {
+        let Some(pid) = entry.file_name().to_str().and_then(|n| n.parse::<u32>().ok()) else {
+            continue;
+        };
+        let Ok(environ) = std::fs::read(entry.path().join("environ")) else { continue };
+        let environ: Vec<String> = environ
+            .split(|b| *b == 0)
+            .map(|v| String::from_utf8_lossy(v).into_owned())
+            .collect();
+        if wanted(&environ) && ours(pid) {
+            return Some(pid);
+        }
+    }
+    None
+}
+
+/// The arguments of all ancestors of a process: one of them is its keeper.
+fn ancestor_arguments(mut pid: u32) -> Vec<String> {
+    let mut arguments = Vec::new();
+    while pid > 1 {
+        let Ok(status) = std::fs::read_to_string(format!("/proc/{pid}/status")) else { break };
+        let parent = status
+            .lines()
+            .find_map(|l| l.strip_prefix("PPid:"))
+            .and_then(|v| v.trim().parse().ok())
+            .unwrap_or(0);
+        let cmdline = std::fs::read(format!("/proc/{parent}/cmdline")).unwrap_or_default();
+        arguments
+            .extend(cmdline.split(|b| *b == 0).map(|a| String::from_utf8_lossy(a).into_owned()));
+        pid = parent;
+    }
+    arguments
+}
+
+/// What of ours is in the kernel.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Leftovers(BTreeSet<String>);
+
+impl Leftovers {
+    /// Cgroups, mounts, links and nft tables that carry our prefix.
+    pub(crate) fn count() -> Self {
+        let mut found = BTreeSet::new();
+        cgroups(Path::new("/sys/fs/cgroup"), 0, &mut found);
+        let mounts = std::fs::read_to_string("/proc/self/mountinfo").unwrap_or_default();
+        found.extend(
+            mounts.lines().filter(|l| l.contains("manifold")).map(|l| format!("mount {l}")),
+        );
+        if let Ok(links) = std::fs::read_dir("/sys/class/net") {
+            let names = links.flatten().map(|l| l.file_name().to_string_lossy().into_owned());
+            found.extend(names.filter(|n| n.starts_with("mf")).map(|n| format!("link {n}")));
+        }
+        if let Ok(output) = std::process::Command::new("nft").args(["list", "tables"]).output() {
+            let text = String::from_utf8_lossy(&output.stdout).into_owned();
+            found.extend(text.lines().filter(|l| l.contains("manifold")).map(str::to_owned));
+        }
+        Self(found)
+    }
+
+    /// Fails when there is more than before; links and cgroups get a moment to go, since the
+    /// kernel ends a network namespace in the background.
+    pub(crate) fn none_since(before: &Self) -> Result<(), Failed> {
+        let deadline = std::time::Instant::now() + Duration::from_secs(30);
+        loop {
+            let now = Self::count();
+            let new: Vec<_> = now.0.difference(&before.0).cloned().collect();
+            if new.is_empty() {
+                return Ok(());
+            }
+            if std::time::Instant::now() > deadline {
+                return Err(format!("left behind: {new:#?}").into());
+            }
+            pause();
+        }
+    }
+}
+
+fn cgroups(dir: &Path, depth: usize, found: &mut BTreeSet<String>) {
+    let Ok(entries) = std::fs::read_dir(dir) else { return };
+    for entry in entries.flatten() {
+        if !entry.file_type().is_ok_and(|t| t.is_dir()) {
+            continue;
+        }
+        if entry.file_name().to_string_lossy().starts_with("manifold") {
+            found.insert(format!("cgroup {}", entry.path().display()));
+        } else if depth < 2 {
+            cgroups(&entry.path(), depth + 1, found);
+        }
+    }
+}
