@@ -1,0 +1,110 @@
+//! Tables and their migrations. A migration, once released, is never edited: add the next one.
+
+use rusqlite::{Connection, TransactionBehavior};
+
+use super::StoreError;
+
+/// Migration N brings `user_version` from N to N + 1.
+const MIGRATIONS: &[&str] = &[FIRST];
+
+const FIRST: &str = "
+CREATE TABLE apps (
+    id TEXT PRIMARY KEY,
+    name TEXT NOT NULL UNIQUE,
+    owner TEXT NOT NULL,
+    stack TEXT NOT NULL,
+    maintenance INTEGER NOT NULL,
+    next_version INTEGER NOT NULL,
+    created INTEGER NOT NULL,
+    updated INTEGER NOT NULL
+) STRICT;
+
+-- A slug outlives its app while another app's release uses it, hence no reference to apps.
+CREATE TABLE slugs (
+    id TEXT PRIMARY KEY,
+    app TEXT NOT NULL,
+    digest TEXT,
+    size_bytes INTEGER NOT NULL,
+    stack TEXT NOT NULL,
+    commit_id TEXT,
+    buildpack TEXT,
+    processes TEXT NOT NULL,
+    created INTEGER NOT NULL,
+    updated INTEGER NOT NULL
+) STRICT;
+CREATE INDEX slugs_by_digest ON slugs (digest);
+
+CREATE TABLE releases (
+    id TEXT PRIMARY KEY,
+    app TEXT NOT NULL REFERENCES apps (id) ON DELETE CASCADE,
+    version INTEGER NOT NULL,
+    description TEXT NOT NULL,
+    user TEXT NOT NULL,
+    status TEXT NOT NULL,
+    slug TEXT REFERENCES slugs (id),
+    config TEXT NOT NULL,
+    created INTEGER NOT NULL,
+    updated INTEGER NOT NULL,
+    UNIQUE (app, version)
+) STRICT;
+CREATE INDEX releases_by_slug ON releases (slug);
+
+CREATE TABLE formations (
+    app TEXT NOT NULL REFERENCES apps (id) ON DELETE CASCADE,
+    process TEXT NOT NULL,
+    quantity INTEGER NOT NULL CHECK (quantity >= 0),
+    size TEXT NOT NULL,
+    created INTEGER NOT NULL,
+    updated INTEGER NOT NULL,
+    PRIMARY KEY (app, process)
+) STRICT;
+
+CREATE TABLE domains (
+    id TEXT PRIMARY KEY,
+    app TEXT NOT NULL REFERENCES apps (id) ON DELETE CASCADE,
+    hostname TEXT NOT NULL UNIQUE,
+    created INTEGER NOT NULL
+) STRICT;
+CREATE INDEX domains_by_app ON domains (app);
+
+CREATE TABLE builds (
+    id TEXT PRIMARY KEY,
+    app TEXT NOT NULL REFERENCES apps (id) ON DELETE CASCADE,
+    user TEXT NOT NULL,
+    status TEXT NOT NULL,
+    stack TEXT NOT NULL,
+    source_url TEXT NOT NULL,
+    checksum TEXT,
+    version TEXT,
+    slug TEXT,
+    release TEXT,
+    created INTEGER NOT NULL,
+    updated INTEGER NOT NULL
+) STRICT;
+CREATE INDEX builds_by_app ON builds (app);
+";
+
+/// Brings the database to this program's schema, each step in a transaction of its own.
+pub(super) fn migrate(connection: &mut Connection) -> Result<(), StoreError> {
+    let fail = |source| StoreError::Sql {
+        act: "migrate the database",
+        source,
+    };
+    let known = u32::try_from(MIGRATIONS.len()).expect("few migrations");
+    let found: u32 = connection
+        .query_row("PRAGMA user_version", [], |row| row.get(0))
+        .map_err(fail)?;
+    if found > known {
+        return Err(StoreError::Newer { found, known });
+    }
+    for (version, sql) in (1..=known).zip(MIGRATIONS).skip(found as usize) {
+        let step = connection
+            .transaction_with_behavior(TransactionBehavior::Immediate)
+            .map_err(fail)?;
+        step.execute_batch(sql).map_err(fail)?;
+        step.pragma_update(None, "user_version", version)
+            .map_err(fail)?;
+        step.commit().map_err(fail)?;
+    }
+    Ok(())
+}
