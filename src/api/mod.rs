@@ -1,3 +1,26 @@
-//! The Platform API (v3) over the Unix socket.
+//! The Platform API (v3) over the Unix socket: the one door for the CLI and other clients.
+//!
+//! Handlers (one file per resource) read the store and the supervisor's snapshot, change things
+//! only through `store`, `release` and `supervisor`, and answer in the public schema's shapes
+//! (`types`). `error` alone knows HTTP statuses. Who may call: root, the supervisor's own user and
+//! members of the group `manifold`, told by the kernel (`SO_PEERCRED`).
+//! Source: Platform API Reference.
 
+mod attach;
+mod builds;
+mod convert;
+mod error;
+mod extract;
+mod files;
+mod handlers;
+mod names;
+mod peer;
+mod range;
+mod reply;
+mod server;
+mod sessions;
+mod state;
 pub mod types;
+
+pub use server::{ServeError, Server, bind};
+pub use state::{Api, Parts};

@@ -30,17 +30,7 @@ impl Store {
     /// # Errors
     /// SQLite fails.
     pub async fn apps(&self) -> Result<Vec<AppRecord>, StoreError> {
-        self.read("list apps", |tx| {
-            let mut query = tx
-                .prepare_cached(&format!("SELECT {COLUMNS} FROM apps ORDER BY name"))
-                .map_err(StoreError::sql("list apps"))?;
-            let rows = query
-                .query_map([], record)
-                .map_err(StoreError::sql("list apps"))?;
-            rows.collect::<Result<_, _>>()
-                .map_err(StoreError::sql("list apps"))
-        })
-        .await
+        self.read("list apps", list).await
     }
 
     /// The app of that id or name.
@@ -155,6 +145,17 @@ impl Store {
         .await
     }
 
+    /// All that makes every app run, by app name.
+    ///
+    /// # Errors
+    /// SQLite fails.
+    pub async fn states(&self) -> Result<Vec<AppState>, StoreError> {
+        self.read("read the state of all apps", |tx| {
+            list(tx)?.into_iter().map(|app| state(tx, app)).collect()
+        })
+        .await
+    }
+
     /// Marks builds and release phases that a dead supervisor left unfinished as failed.
     ///
     /// # Errors
@@ -184,6 +185,12 @@ impl Store {
         })
         .await
     }
+}
+
+fn list(tx: &Transaction<'_>) -> Result<Vec<AppRecord>, StoreError> {
+    tx.prepare_cached(&format!("SELECT {COLUMNS} FROM apps ORDER BY name"))
+        .and_then(|mut query| query.query_map([], record)?.collect())
+        .map_err(StoreError::sql("list apps"))
 }
 
 /// The app of that id or name. A name never looks like an id: ids are longer than names may be.

@@ -57,6 +57,12 @@ pub enum StoreError {
         /// Why.
         source: rusqlite::Error,
     },
+    /// No space is left on the disk of the state directory.
+    #[error("cannot {act}: the disk is full")]
+    DiskFull {
+        /// What was attempted.
+        act: &'static str,
+    },
     /// The store was closed.
     #[error("the store is closed: the supervisor is stopping")]
     Closed,
@@ -118,6 +124,9 @@ pub enum StoreError {
 impl StoreError {
     /// Names the attempt behind an SQL error.
     fn sql(act: &'static str) -> impl FnOnce(rusqlite::Error) -> Self {
-        move |source| Self::Sql { act, source }
+        move |source| match source.sqlite_error_code() {
+            Some(rusqlite::ErrorCode::DiskFull) => Self::DiskFull { act },
+            _ => Self::Sql { act, source },
+        }
     }
 }

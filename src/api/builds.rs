@@ -1,0 +1,250 @@
+//! Carrying a build from its record to its release.
+
+use std::collections::HashMap;
+use std::path::PathBuf;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use jiff::Timestamp;
+use tokio::sync::{OwnedMutexGuard, watch};
+
+use super::error::{ApiError, chain};
+use super::files;
+use super::state::Api;
+use crate::build::{self, BuildOrder, Built, Output};
+use crate::model::{AppId, BuildId, Digest, DynoSize, ReleaseId, ReleaseStatus, SlugId};
+use crate::release::{self, Order, Reason};
+use crate::store::{AppRecord, BuildRecord, BuildStatus, SlugRecord};
+
+/// Builds of one app that may wait behind the one that runs; beyond, new ones are refused.
+const WAITING_MAX: usize = 8;
+
+/// Builds that wait or run.
+#[derive(Debug, Default)]
+pub(super) struct Builds {
+    outputs: Mutex<HashMap<BuildId, Output>>,
+    lines: Mutex<HashMap<AppId, Line>>,
+}
+
+/// The waiting line of one app.
+#[derive(Clone, Debug, Default)]
+struct Line {
+    turn: Arc<tokio::sync::Mutex<()>>,
+    /// Running and waiting.
+    count: Arc<watch::Sender<usize>>,
+}
+
+/// A place in the line; left when dropped.
+#[derive(Debug)]
+struct Place(Line);
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        self.0.count.send_modify(|count| *count -= 1);
+    }
+}
+
+impl Builds {
+    fn queue(&self, app: &AppRecord) -> Result<Place, ApiError> {
+        let mut lines = self.lines.lock().unwrap_or_else(PoisonError::into_inner);
+        lines.retain(|id, line| *id == app.id || *line.count.borrow() > 0);
+        let line = lines.entry(app.id).or_default().clone();
+        if *line.count.borrow() > WAITING_MAX {
+            return Err(ApiError::too_many(format!(
+                "{WAITING_MAX} builds of {} wait already. Try again when one of them ended.",
+                app.name
+            )));
+        }
+        line.count.send_modify(|count| *count += 1);
+        Ok(Place(line))
+    }
+
+    /// The output of a build that waits or runs.
+    pub(super) fn output(&self, id: BuildId) -> Option<Output> {
+        let outputs = self.outputs.lock().unwrap_or_else(PoisonError::into_inner);
+        outputs.get(&id).cloned()
+    }
+
+    fn set_output(&self, id: BuildId, output: Option<Output>) {
+        let mut outputs = self.outputs.lock().unwrap_or_else(PoisonError::into_inner);
+        match output {
+            Some(output) => outputs.insert(id, output),
+            None => outputs.remove(&id),
+        };
+    }
+}
+
+/// Where the output of a build is kept.
+pub(super) fn output_path(api: &Api, id: BuildId) -> PathBuf {
+    api.paths.outputs().join(format!("{id}.log"))
+}
+
+/// What is asked for.
+#[derive(Debug)]
+pub(super) struct Request {
+    pub(super) app: AppRecord,
+    pub(super) user: String,
+    pub(super) archive: PathBuf,
+    pub(super) source_url: String,
+    pub(super) checksum: Option<Digest>,
+    pub(super) version: Option<String>,
+}
+
+/// Records the build and starts it (or puts it in line). The archive is removed in the end.
+pub(super) async fn start(api: &Api, request: Request) -> Result<BuildRecord, ApiError> {
+    if api.stop.is_cancelled() {
+        return Err(ApiError::stopping());
+    }
+    let place = api.builds.queue(&request.app)?;
+    let now = Timestamp::now();
+    let record = BuildRecord {
+        id: BuildId::new(),
+        app: request.app.id,
+        user: request.user.clone(),
+        status: BuildStatus::Pending,
+        stack: request.app.stack.clone(),
+        source_url: request.source_url.clone(),
+        checksum: request.checksum.map(|digest| format!("SHA256:{digest}")),
+        version: request.version.clone(),
+        slug: None,
+        release: None,
+        created: now,
+        updated: now,
+    };
+    let output = Output::create(&output_path(api, record.id))
+        .map_err(|error| ApiError::io("keep the build's output", &error))?;
+    api.store.add_build(record.clone()).await?;
+    api.builds.set_output(record.id, Some(output.clone()));
+    let task = api.clone();
+    let id = record.id;
+    api.tasks.spawn(async move {
+        carry(&task, id, request, &output, place).await;
+        // The record is final before readers see the end of the output.
+        output.finish();
+        task.builds.set_output(id, None);
+    });
+    Ok(record)
+}
+
+async fn carry(api: &Api, id: BuildId, request: Request, output: &Output, place: Place) {
+    let _turn = wait_in_line(&place, output).await;
+    let outcome = attempt(api, id, &request, output).await;
+    files::remove_file(&request.archive).await;
+    let recorded = match outcome {
+        Ok((slug, release)) => {
+            let status = BuildStatus::Succeeded;
+            api.store
+                .finish_build(id, status, Some(slug), Some(release))
+                .await
+        }
+        Err(()) => {
+            let url = format!("/builds/{id}/output");
+            let line = format!("Build failed -- check your build output: {url}");
+            api.hub.api(request.app.id, line);
+            let status = BuildStatus::Failed;
+            api.store.finish_build(id, status, None, None).await
+        }
+    };
+    if let Err(error) = recorded {
+        tracing::error!(build = %id, error = %chain(&error), "build not recorded");
+    }
+}
+
+/// One build at a time per app; first come, first served.
+async fn wait_in_line(place: &Place, output: &Output) -> OwnedMutexGuard<()> {
+    let turn = Arc::clone(&place.0.turn);
+    if let Ok(turn) = Arc::clone(&turn).try_lock_owned() {
+        return turn;
+    }
+    output.step("Waiting for an earlier build of this app to finish...");
+    turn.lock_owned().await
+}
+
+/// Builds and releases. What went wrong is in the output.
+async fn attempt(
+    api: &Api,
+    id: BuildId,
+    request: &Request,
+    output: &Output,
+) -> Result<(SlugId, ReleaseId), ()> {
+    let (app, user) = (&request.app, &request.user);
+    api.hub.api(app.id, format!("Build started by user {user}"));
+    let give_up = |what: &str, error: &dyn std::error::Error| {
+        tracing::warn!(app = %app.name, build = %id, error = %chain(error), "{what}");
+        output.error(&format!("{what}: {}", chain(error)));
+        output.error("");
+        output.error("Push failed");
+    };
+    let release = match api.store.current_release(app.id).await {
+        Ok(release) => release,
+        Err(error) => return Err(give_up("The app cannot be built", &error)),
+    };
+    let order = BuildOrder {
+        id,
+        app: (app.id, app.name.clone()),
+        stack: app.stack.clone(),
+        archive: request.archive.clone(),
+        checksum: request.checksum,
+        config: release.config,
+        version: request.version.clone(),
+        size: DynoSize::find("Standard-2X").unwrap_or_default(),
+    };
+    // In a task of its own: a panic there must not leave the build pending for ever.
+    let (task_api, task_output) = (api.clone(), output.clone());
+    let building = tokio::spawn(async move {
+        build::run(&task_api.supervisor, &task_api.paths, order, &task_output).await
+    });
+    let built = match building.await {
+        Ok(Ok(built)) => built,
+        // The output already says so in the contract's words.
+        Ok(Err(error)) => {
+            tracing::info!(app = %app.name, build = %id, error = %chain(&error), "build failed");
+            return Err(());
+        }
+        Err(error) => return Err(give_up("Internal error", &error)),
+    };
+    let slug = slug_record(app, request, built);
+    let slug_id = slug.id;
+    let description = release::deploy(request.version.as_deref(), slug.digest.as_ref());
+    if let Err(error) = api.store.add_slug(slug).await {
+        return Err(give_up("The slug was not recorded", &error));
+    }
+    output.step("Launching...");
+    let order = Order {
+        app: app.id,
+        user: user.clone(),
+        reason: Reason::Deploy {
+            slug: slug_id,
+            description,
+            then_log: Some("Build succeeded".to_owned()),
+        },
+    };
+    match api.releases.create_when_free(order).await {
+        Ok(created) => {
+            let release = &created.release;
+            if release.status == ReleaseStatus::Pending {
+                output.error("Release command declared: this new release will not be available until the command succeeds.");
+            }
+            output.detail(&format!("Released {}", release.version));
+            let url = api.settings.web_url(&app.name);
+            output.detail(&format!("{url} deployed to manifold"));
+            Ok((slug_id, release.id))
+        }
+        Err(error) => Err(give_up("The slug was not released", &error)),
+    }
+}
+
+fn slug_record(app: &AppRecord, request: &Request, built: Built) -> SlugRecord {
+    let now = Timestamp::now();
+    SlugRecord {
+        id: SlugId::new(),
+        app: app.id,
+        digest: Some(built.digest),
+        size_bytes: built.size_bytes,
+        stack: app.stack.clone(),
+        commit: request.version.clone(),
+        buildpack: Some(built.buildpack),
+        processes: built.process_types,
+        created: now,
+        updated: now,
+    }
+}

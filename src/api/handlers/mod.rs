@@ -1,0 +1,133 @@
+//! One file per resource.
+
+mod account;
+mod apps;
+mod attach;
+mod builds;
+mod catalog;
+mod config_vars;
+mod domains;
+mod dynos;
+mod extras;
+mod formation;
+mod logs;
+mod releases;
+mod slugs;
+mod sources;
+
+use axum::Router;
+use axum::routing::{any, delete, get, post, put};
+
+use super::state::Api;
+
+/// Every endpoint.
+pub(super) fn routes() -> Router<Api> {
+    Router::new()
+        .merge(app_routes())
+        .merge(catalog_routes())
+        .merge(byte_routes())
+}
+
+fn app_routes() -> Router<Api> {
+    Router::new()
+        .route("/apps", get(apps::list).post(apps::create))
+        .route("/users/~/apps", get(apps::list))
+        .route(
+            "/apps/{app}",
+            get(apps::show).patch(apps::update).delete(apps::destroy),
+        )
+        .route(
+            "/apps/{app}/dynos",
+            get(dynos::list)
+                .post(dynos::create)
+                .delete(dynos::restart_all),
+        )
+        .route(
+            "/apps/{app}/dynos/{key}",
+            get(dynos::show).delete(dynos::restart),
+        )
+        .route("/apps/{app}/dynos/{key}/actions/stop", post(dynos::stop))
+        .route("/apps/{app}/formations/{key}", delete(dynos::restart_type))
+        .route(
+            "/apps/{app}/formations/{key}/actions/stop",
+            post(dynos::stop_type),
+        )
+        .route(
+            "/apps/{app}/formation",
+            get(formation::list).patch(formation::batch),
+        )
+        .route(
+            "/apps/{app}/formation/{key}",
+            get(formation::show).patch(formation::update),
+        )
+        .route(
+            "/apps/{app}/config-vars",
+            get(config_vars::show).patch(config_vars::update),
+        )
+        .route(
+            "/apps/{app}/releases",
+            get(releases::list).post(releases::create),
+        )
+        .route("/apps/{app}/releases/{key}", get(releases::show))
+        .route(
+            "/apps/{app}/releases/{key}/config-vars",
+            get(releases::config_vars),
+        )
+        .route("/apps/{app}/builds", get(builds::list).post(builds::create))
+        .route("/apps/{app}/builds/{key}", get(builds::show))
+        .route("/apps/{app}/build-cache", delete(builds::purge_cache))
+        .route("/apps/{app}/slugs", post(slugs::create))
+        .route("/apps/{app}/slugs/{key}", get(slugs::show))
+        .route("/apps/{app}/log-sessions", post(logs::create))
+        .route(
+            "/apps/{app}/domains",
+            get(domains::list).post(domains::create),
+        )
+        .route(
+            "/apps/{app}/domains/{key}",
+            get(domains::show).delete(domains::destroy),
+        )
+        .route("/apps/{app}/collaborators", get(extras::collaborators))
+        .route("/apps/{app}/features", get(extras::none_of_app))
+        .route("/apps/{app}/addons", get(extras::none_of_app))
+        .route("/apps/{app}/addon-attachments", get(extras::none_of_app))
+        .route(
+            "/apps/{app}/buildpack-installations",
+            get(extras::none_of_app),
+        )
+        .route("/apps/{app}/log-drains", get(extras::none_of_app))
+        .route("/apps/{app}/sni-endpoints", get(extras::none_of_app))
+        .route("/apps/{app}/webhooks", get(extras::none_of_app))
+}
+
+fn catalog_routes() -> Router<Api> {
+    Router::new()
+        .route("/account", get(account::show))
+        .route("/users/~", get(account::show))
+        .route("/account/rate-limits", get(account::rate_limits))
+        .route("/account/features", get(extras::none))
+        .route("/account/keys", get(extras::none))
+        .route("/addons", get(extras::none))
+        .route("/addon-attachments", get(extras::none))
+        .route("/addon-services", get(extras::none))
+        .route("/pipelines", get(extras::none))
+        .route("/spaces", get(extras::none))
+        .route("/teams", get(extras::none))
+        .route("/stacks", get(catalog::stacks))
+        .route("/stacks/{key}", get(catalog::stack))
+        .route("/regions", get(catalog::regions))
+        .route("/regions/{key}", get(catalog::region))
+        .route("/dyno-sizes", get(catalog::sizes))
+        .route("/dyno-sizes/{key}", get(catalog::size))
+}
+
+fn byte_routes() -> Router<Api> {
+    Router::new()
+        .route("/sources", post(sources::create))
+        .route("/apps/{app}/sources", post(sources::create))
+        .route("/sources/{key}", put(sources::fill).get(sources::fetch))
+        .route("/slugs/{key}/blob", put(slugs::fill).get(slugs::fetch))
+        .route("/builds/{key}/output", get(builds::output))
+        .route("/logs/{key}", get(logs::stream))
+        .route("/attach/{key}", any(attach::upgrade))
+}

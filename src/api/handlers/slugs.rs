@@ -1,0 +1,92 @@
+//! `/apps/A/slugs`, and their bytes.
+
+use std::collections::BTreeMap;
+
+use axum::extract::{Request, State};
+use axum::http::header;
+use axum::response::IntoResponse;
+use jiff::Timestamp;
+use serde::Deserialize;
+
+use crate::api::error::ApiError;
+use crate::api::extract::{App, Body, Key};
+use crate::api::reply::{self, Answer};
+use crate::api::sessions::secret;
+use crate::api::state::Api;
+use crate::api::{convert, files};
+use crate::model::{ProcessType, SlugId};
+use crate::store::{SlugRecord, StoreError};
+
+/// Body of `POST /apps/A/slugs`.
+#[derive(Debug, Default, Deserialize)]
+#[serde(default)]
+pub(super) struct Create {
+    process_types: BTreeMap<ProcessType, String>,
+    commit: Option<String>,
+    buildpack_provided_description: Option<String>,
+}
+
+fn id(key: &str) -> Result<SlugId, ApiError> {
+    Ok(key.parse().map_err(|_| StoreError::UnknownSlug)?)
+}
+
+pub(super) async fn show(State(api): State<Api>, App(_): App, Key(key): Key) -> Answer {
+    let slug = api.store.slug(id(&key)?).await?;
+    reply::ok(&convert::slug(&slug))
+}
+
+/// A slug whose bytes are still to be PUT to its blob url.
+pub(super) async fn create(
+    State(api): State<Api>,
+    App(app): App,
+    Body(body): Body<Create>,
+) -> Answer {
+    if let Some(process) = body
+        .process_types
+        .iter()
+        .find(|(_, command)| command.contains('\0'))
+    {
+        let message = format!("The command of {} has a NUL byte.", process.0);
+        return Err(ApiError::invalid(message));
+    }
+    let now = Timestamp::now();
+    let slug = SlugRecord {
+        id: SlugId::new(),
+        app: app.id,
+        digest: None,
+        size_bytes: 0,
+        stack: app.stack,
+        commit: body.commit,
+        buildpack: body.buildpack_provided_description,
+        processes: body.process_types,
+        created: now,
+        updated: now,
+    };
+    api.store.add_slug(slug.clone()).await?;
+    reply::created(&convert::slug(&slug))
+}
+
+/// Receives the bytes. They are looked at when they are unpacked, by the confined unpacker.
+pub(super) async fn fill(State(api): State<Api>, Key(key): Key, request: Request) -> Answer {
+    let slug = api.store.slug(id(&key)?).await?;
+    if slug.digest.is_some() {
+        return Err(ApiError::conflict(
+            "That slug has its bytes already: make a new one with POST slugs",
+        ));
+    }
+    // Its name is known only when all is there; the directory is the same, so a rename does it.
+    let part = api.paths.slugs().join(format!("{}.upload", secret()));
+    let (digest, size_bytes) = files::receive(&part, request.into_body()).await?;
+    let kept = tokio::fs::rename(&part, api.paths.slug(&digest)).await;
+    kept.map_err(|error| ApiError::io("keep the slug", &error))?;
+    api.store.fill_slug(slug.id, digest, size_bytes).await?;
+    reply::ok(&serde_json::json!({}))
+}
+
+pub(super) async fn fetch(State(api): State<Api>, Key(key): Key) -> Answer {
+    let slug = api.store.slug(id(&key)?).await?;
+    let digest = slug.digest.ok_or(StoreError::UnknownSlug)?;
+    let body = files::send(&api.paths.slug(&digest)).await?;
+    let body = body.ok_or(StoreError::UnknownSlug)?;
+    Ok(([(header::CONTENT_TYPE, "application/gzip")], body).into_response())
+}

@@ -1,0 +1,268 @@
+//! The socket, and what holds for every request.
+
+use std::future::IntoFuture as _;
+use std::io;
+use std::os::unix::fs::PermissionsExt as _;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use axum::Router;
+use axum::extract::{ConnectInfo, Request};
+use axum::http::{HeaderMap, HeaderValue, StatusCode, header};
+use axum::middleware::{Next, from_fn};
+use axum::response::{IntoResponse, Response};
+use nix::unistd::{Group, chown};
+use tokio::net::{UnixListener, UnixStream};
+use tokio::task::JoinHandle;
+use tokio_util::sync::CancellationToken;
+use uuid::Uuid;
+
+use super::error::ApiError;
+use super::handlers;
+use super::peer::{self, Peer};
+use super::state::Api;
+
+/// Open requests get this long after a stop began.
+const STOP_GRACE: Duration = Duration::from_secs(10);
+
+/// The socket cannot be served.
+#[derive(Debug, thiserror::Error)]
+pub enum ServeError {
+    /// Someone listens there already.
+    #[error(
+        "another supervisor{} listens on {path}: stop it, or give this one its own --socket and --state",
+        pid.map(|pid| format!(" (pid {pid})")).unwrap_or_default()
+    )]
+    Taken {
+        /// The socket.
+        path: PathBuf,
+        /// Who, if the kernel tells.
+        pid: Option<i32>,
+    },
+    /// Something else has that name.
+    #[error("{0} exists and is no socket: remove it, or choose another --socket")]
+    NoSocket(PathBuf),
+    /// A system call failed.
+    #[error("cannot {act} {path}")]
+    Io {
+        /// What was attempted.
+        act: &'static str,
+        /// On what.
+        path: PathBuf,
+        /// Why.
+        source: io::Error,
+    },
+}
+
+/// Binds the API's socket (mode 0660, group `manifold` if it exists), replacing one that a dead
+/// supervisor left. The parent directory is made if missing.
+///
+/// # Errors
+/// See [`ServeError`].
+pub async fn bind(path: &Path) -> Result<UnixListener, ServeError> {
+    let fail = |act| {
+        move |source| ServeError::Io {
+            act,
+            path: path.to_owned(),
+            source,
+        }
+    };
+    if let Some(parent) = path.parent() {
+        std::fs::create_dir_all(parent).map_err(fail("make the directory of"))?;
+    }
+    clear_stale(path).await?;
+    // Nobody may connect between bind and chmod: with this mode only root and we can.
+    let mask = nix::sys::stat::umask(nix::sys::stat::Mode::from_bits_truncate(0o177));
+    let listener = UnixListener::bind(path);
+    nix::sys::stat::umask(mask);
+    let listener = listener.map_err(fail("listen on"))?;
+    if let Ok(Some(group)) = Group::from_name(peer::GROUP) {
+        chown(path, None, Some(group.gid))
+            .map_err(io::Error::from)
+            .map_err(fail("give group manifold"))?;
+    }
+    std::fs::set_permissions(path, std::fs::Permissions::from_mode(0o660))
+        .map_err(fail("set the mode of"))?;
+    Ok(listener)
+}
+
+async fn clear_stale(path: &Path) -> Result<(), ServeError> {
+    use std::os::unix::fs::FileTypeExt as _;
+    let io = |act, source| ServeError::Io {
+        act,
+        path: path.to_owned(),
+        source,
+    };
+    match std::fs::symlink_metadata(path) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
+        Err(error) => return Err(io("look at", error)),
+        Ok(found) if !found.file_type().is_socket() => {
+            return Err(ServeError::NoSocket(path.to_owned()));
+        }
+        Ok(_) => {}
+    }
+    match UnixStream::connect(path).await {
+        Ok(stream) => Err(ServeError::Taken {
+            path: path.to_owned(),
+            pid: stream.peer_cred().ok().and_then(|peer| peer.pid()),
+        }),
+        Err(error) if error.kind() == io::ErrorKind::ConnectionRefused => {
+            std::fs::remove_file(path).map_err(|source| io("remove stale", source))
+        }
+        Err(error) => Err(io("probe", error)),
+    }
+}
+
+/// A running API.
+#[derive(Debug)]
+pub struct Server {
+    accepting: CancellationToken,
+    task: JoinHandle<io::Result<()>>,
+    path: PathBuf,
+}
+
+impl Server {
+    /// Serves `api` on `listener`, which is bound to `path`.
+    pub fn start(api: Api, listener: UnixListener, path: &Path) -> Self {
+        let accepting = CancellationToken::new();
+        let stopped = accepting.clone().cancelled_owned();
+        let service = routes(api).into_make_service_with_connect_info::<Peer>();
+        let serve = axum::serve(listener, service).with_graceful_shutdown(stopped);
+        Self {
+            accepting,
+            task: tokio::spawn(serve.into_future()),
+            path: path.to_owned(),
+        }
+    }
+
+    /// Takes no new connections, lets open requests end (at most 10 s), removes the socket.
+    pub async fn stop(mut self) {
+        self.accepting.cancel();
+        if tokio::time::timeout(STOP_GRACE, &mut self.task)
+            .await
+            .is_err()
+        {
+            tracing::warn!("API requests still open after 10 s were dropped");
+            self.task.abort();
+        }
+        if let Err(error) = std::fs::remove_file(&self.path) {
+            tracing::warn!(%error, path = %self.path.display(), "API socket not removed");
+        }
+    }
+}
+
+fn routes(api: Api) -> Router {
+    handlers::routes()
+        .fallback(|| async { ApiError::no_such_endpoint() })
+        .method_not_allowed_fallback(|| async { ApiError::no_such_endpoint() })
+        .layer(from_fn(envelope))
+        .with_state(api)
+}
+
+/// Admission, version check, and the headers every answer carries.
+async fn envelope(mut request: Request, next: Next) -> Response {
+    let request_id = request_id(request.headers());
+    let none_match = request.headers().get(header::IF_NONE_MATCH).cloned();
+    let is_read = request.method().is_safe();
+    let peer = request.extensions().get::<ConnectInfo<Peer>>().copied();
+    let mut response = match admit(&mut request, peer).await {
+        Ok(()) => next.run(request).await,
+        Err(error) => error.into_response(),
+    };
+    let tag = response.headers().get(header::ETAG);
+    if is_read && tag.is_some() && tag == none_match.as_ref() {
+        *response.status_mut() = StatusCode::NOT_MODIFIED;
+        *response.body_mut() = axum::body::Body::empty();
+        response.headers_mut().remove(header::CONTENT_TYPE);
+    }
+    let headers = response.headers_mut();
+    headers.insert("request-id", request_id);
+    // A constant: there is no limit to reach on one's own machine.
+    headers.insert("ratelimit-remaining", HeaderValue::from_static("2400"));
+    response
+}
+
+async fn admit(request: &mut Request, peer: Option<ConnectInfo<Peer>>) -> Result<(), ApiError> {
+    let caller = peer::admit(peer.as_ref()).await?;
+    request.extensions_mut().insert(caller);
+    if is_version_3(request.headers()) {
+        Ok(())
+    } else {
+        Err(ApiError::not_acceptable())
+    }
+}
+
+/// A missing version is fine on this socket; another one than 3 or 3.* is not.
+fn is_version_3(headers: &HeaderMap) -> bool {
+    headers
+        .get_all(header::ACCEPT)
+        .iter()
+        .filter_map(|value| value.to_str().ok())
+        .filter_map(|value| value.split_once("version="))
+        .all(|(_, version)| {
+            let end = version.find([',', ';', ' ']).unwrap_or(version.len());
+            let version = &version[..end];
+            version == "3" || version.starts_with("3.")
+        })
+}
+
+/// The caller's list of ids, else one of ours. The CLI sends up to 7 KB.
+fn request_id(headers: &HeaderMap) -> HeaderValue {
+    let given = headers
+        .get("request-id")
+        .filter(|value| value.len() <= 7168);
+    given.cloned().unwrap_or_else(|| {
+        HeaderValue::try_from(Uuid::new_v4().to_string()).expect("a uuid is ASCII")
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_version_3_and_its_variants_are_acceptable() {
+        let accepts = |text: &str| {
+            let mut headers = HeaderMap::new();
+            headers.insert("accept", text.parse().expect("a header"));
+            is_version_3(&headers)
+        };
+        for good in [
+            "application/vnd.heroku+json; version=3",
+            "application/vnd.heroku+json; version=3.sdk",
+            "application/vnd.heroku+json; version=3, */*",
+            "*/*",
+            "text/event-stream",
+        ] {
+            assert!(accepts(good), "{good}");
+        }
+        for bad in ["application/vnd.heroku+json; version=2", "x; version=30"] {
+            assert!(!accepts(bad), "{bad}");
+        }
+        assert!(is_version_3(&HeaderMap::new()));
+    }
+
+    #[tokio::test]
+    async fn a_stale_socket_is_replaced_and_a_live_one_refused() {
+        let dir = tempfile::tempdir().expect("a directory");
+        let path = dir.path().join("sub/api.sock");
+        drop(bind(&path).await.expect("bound"));
+        let live = bind(&path).await.expect("the stale one is replaced");
+        let mode = std::fs::metadata(&path)
+            .expect("a socket")
+            .permissions()
+            .mode();
+        assert_eq!(mode & 0o777, 0o660);
+        let error = bind(&path).await.expect_err("refused");
+        let pid = i32::try_from(std::process::id()).expect("a pid");
+        assert!(
+            matches!(error, ServeError::Taken { pid: Some(p), .. } if p == pid),
+            "{error}"
+        );
+        drop(live);
+        std::fs::remove_file(&path).expect("removed");
+        std::fs::write(&path, "precious").expect("written");
+        let error = bind(&path).await.expect_err("refused");
+        assert!(matches!(error, ServeError::NoSocket(_)), "{error}");
+    }
+}
