@@ -323,3 +323,96 @@ async fn drain(
     writer.write_all(&last.encode()).await?;
     writer.shutdown().await
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    type Ends = (
+        io::PipeWriter,
+        io::PipeWriter,
+        oneshot::Sender<Result<ExitStatus, Arc<Failure>>>,
+        tokio::task::JoinHandle<Vec<Frame>>,
+    );
+
+    /// A dyno with two outputs, drained to a client that reads to the end.
+    fn dyno() -> Ends {
+        let (stdout, out) = io::pipe().expect("a pipe");
+        let (stderr, err) = io::pipe().expect("a pipe");
+        let (sender, exit) = oneshot::channel();
+        let (ours, mut theirs) = tokio::io::duplex(1024);
+        for pipe in [&stdout, &stderr] {
+            nix::fcntl::fcntl(pipe, nix::fcntl::F_SETFL(nix::fcntl::OFlag::O_NONBLOCK))
+                .expect("non-blocking");
+        }
+        let watch =
+            |pipe: io::PipeReader| Arc::new(sys::watch(OwnedFd::from(pipe)).expect("watched"));
+        let outputs: [Option<(Fd, Wrap)>; 2] = [
+            Some((watch(stdout), Frame::Stdout)),
+            Some((watch(stderr), Frame::Stderr)),
+        ];
+        tokio::spawn(async move {
+            let mut ours = ours;
+            drain(&mut ours, outputs, exit).await.expect("drained");
+        });
+        let client = tokio::spawn(async move {
+            let mut wire = Vec::new();
+            theirs.read_to_end(&mut wire).await.expect("read");
+            let mut frames = Vec::new();
+            while let Some(frame) = Frame::decode(&mut wire).expect("a frame") {
+                frames.push(frame);
+            }
+            frames
+        });
+        (out, err, sender, client)
+    }
+
+    #[tokio::test]
+    async fn all_output_comes_before_the_exit_status_also_when_the_exit_is_known_first() {
+        use std::io::Write as _;
+        let (mut out, mut err, exit, client) = dyno();
+        exit.send(Ok(ExitStatus(7))).expect("sent");
+        let bytes = vec![b'x'; 60_000];
+        out.write_all(&bytes).expect("written");
+        err.write_all(b"oops").expect("written");
+        drop((out, err));
+        let frames = client.await.expect("frames");
+        let (last, before) = frames.split_last().expect("some");
+        assert_eq!(*last, Frame::Exit(7));
+        let stdout: usize = before
+            .iter()
+            .map(|frame| {
+                if let Frame::Stdout(bytes) = frame {
+                    bytes.len()
+                } else {
+                    0
+                }
+            })
+            .sum();
+        assert_eq!(stdout, 60_000);
+        assert!(before.contains(&Frame::Stderr(b"oops".to_vec())));
+    }
+
+    #[tokio::test]
+    async fn a_stream_held_open_after_the_exit_is_given_up() {
+        let (out, _err, exit, client) = dyno();
+        exit.send(Ok(ExitStatus(0))).expect("sent");
+        let frames = client.await.expect("frames");
+        assert_eq!(frames, [Frame::Exit(0)]);
+        drop(out);
+    }
+
+    #[tokio::test]
+    async fn a_launch_that_failed_is_told_with_its_reason() {
+        let (out, err, exit, client) = dyno();
+        let failure = Failure {
+            step: "mount /proc".to_owned(),
+            reason: "EPERM".to_owned(),
+            checksum: None,
+        };
+        exit.send(Err(Arc::new(failure))).expect("sent");
+        drop((out, err));
+        let frames = client.await.expect("frames");
+        assert_eq!(frames, [Frame::Failed("mount /proc: EPERM".to_owned())]);
+    }
+}

@@ -71,11 +71,9 @@ pub async fn bind(path: &Path) -> Result<UnixListener, ServeError> {
         std::fs::create_dir_all(parent).map_err(fail("make the directory of"))?;
     }
     clear_stale(path).await?;
-    // Nobody may connect between bind and chmod: with this mode only root and we can.
-    let mask = nix::sys::stat::umask(nix::sys::stat::Mode::from_bits_truncate(0o177));
-    let listener = UnixListener::bind(path);
-    nix::sys::stat::umask(mask);
-    let listener = listener.map_err(fail("listen on"))?;
+    // Until its mode is set below nobody else can connect: that takes write permission, which no
+    // usual umask leaves to others; and every peer is checked anyway.
+    let listener = UnixListener::bind(path).map_err(fail("listen on"))?;
     if let Ok(Some(group)) = Group::from_name(peer::GROUP) {
         chown(path, None, Some(group.gid))
             .map_err(io::Error::from)
@@ -135,9 +133,14 @@ impl Server {
         }
     }
 
+    /// Takes no new connections from now on.
+    pub fn close(&self) {
+        self.accepting.cancel();
+    }
+
     /// Takes no new connections, lets open requests end (at most 10 s), removes the socket.
     pub async fn stop(mut self) {
-        self.accepting.cancel();
+        self.close();
         if tokio::time::timeout(STOP_GRACE, &mut self.task)
             .await
             .is_err()

@@ -1,0 +1,114 @@
+//! The rooms above the driver, started in order and stopped in reverse. Needs no root: tests run
+//! it over a fake machine.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::net::UnixListener;
+
+use crate::api::{self, Api, Parts, ServeError, Server};
+use crate::logs::Hub;
+use crate::release::{ReleaseError, Releases};
+use crate::settings::Settings;
+use crate::store::{Store, StoreError};
+use crate::supervisor::Supervisor;
+
+/// Builds and release phases get this long to be recorded after the last dyno is gone.
+const FINISH: Duration = Duration::from_secs(30);
+
+/// The platform did not start.
+#[derive(Debug, thiserror::Error)]
+pub enum PlatformError {
+    /// The state cannot be opened.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    /// The API cannot be served.
+    #[error(transparent)]
+    Api(#[from] ServeError),
+    /// The stored apps cannot be applied.
+    #[error("cannot start the stored apps")]
+    Apply(#[source] ReleaseError),
+}
+
+/// Store, releases and API over a driver.
+#[derive(Debug)]
+pub struct Platform {
+    store: Store,
+    supervisor: Supervisor,
+    releases: Releases,
+    api: Api,
+    server: Server,
+}
+
+/// Addresses that are taken before anything is launched: a taken one must not cost a dyno.
+#[derive(Debug)]
+pub struct Doors {
+    api: UnixListener,
+}
+
+impl Doors {
+    /// Binds the API's socket.
+    ///
+    /// # Errors
+    /// See [`PlatformError`].
+    pub async fn open(settings: &Settings) -> Result<Self, PlatformError> {
+        Ok(Self {
+            api: api::bind(&settings.socket).await?,
+        })
+    }
+}
+
+impl Platform {
+    /// Opens the store, applies every stored app, then serves.
+    ///
+    /// # Errors
+    /// See [`PlatformError`].
+    pub async fn start(
+        settings: Arc<Settings>,
+        doors: Doors,
+        hub: Hub,
+        supervisor: Supervisor,
+    ) -> Result<Self, PlatformError> {
+        let store = Store::open(&settings.paths().database())?;
+        let releases = Releases::new(
+            store.clone(),
+            supervisor.clone(),
+            hub.clone(),
+            Arc::clone(&settings),
+        );
+        releases.start().await.map_err(PlatformError::Apply)?;
+        let api = Api::new(Parts {
+            store: store.clone(),
+            supervisor: supervisor.clone(),
+            hub,
+            releases: releases.clone(),
+            settings: Arc::clone(&settings),
+        });
+        let server = Server::start(api.clone(), doors.api, &settings.socket);
+        Ok(Self {
+            store,
+            supervisor,
+            releases,
+            api,
+            server,
+        })
+    }
+
+    /// Takes no new work, stops every dyno, records what that ends, closes the store.
+    pub async fn stop(self) {
+        self.server.close();
+        self.api.stop();
+        self.supervisor.shutdown().await;
+        let rest = async {
+            self.api.finish().await;
+            self.releases.finish().await;
+        };
+        if tokio::time::timeout(FINISH, rest).await.is_err() {
+            tracing::warn!(
+                "builds or release phases did not end; they count as failed at the next start"
+            );
+        }
+        self.server.stop().await;
+        self.store.close().await;
+    }
+}
