@@ -2,10 +2,11 @@
 
 use std::collections::HashMap;
 use std::path::PathBuf;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use jiff::Timestamp;
-use tokio::sync::{OwnedMutexGuard, watch};
+use tokio::sync::OwnedMutexGuard;
 
 use super::error::{ApiError, chain};
 use super::files;
@@ -30,7 +31,7 @@ pub(super) struct Builds {
 struct Line {
     turn: Arc<tokio::sync::Mutex<()>>,
     /// Running and waiting.
-    count: Arc<watch::Sender<usize>>,
+    count: Arc<AtomicUsize>,
 }
 
 /// A place in the line; left when dropped.
@@ -39,22 +40,22 @@ struct Place(Line);
 
 impl Drop for Place {
     fn drop(&mut self) {
-        self.0.count.send_modify(|count| *count -= 1);
+        self.0.count.fetch_sub(1, Ordering::Relaxed);
     }
 }
 
 impl Builds {
     fn queue(&self, app: &AppRecord) -> Result<Place, ApiError> {
         let mut lines = self.lines.lock().unwrap_or_else(PoisonError::into_inner);
-        lines.retain(|id, line| *id == app.id || *line.count.borrow() > 0);
+        lines.retain(|id, line| *id == app.id || line.count.load(Ordering::Relaxed) > 0);
         let line = lines.entry(app.id).or_default().clone();
-        if *line.count.borrow() > WAITING_MAX {
+        if line.count.load(Ordering::Relaxed) > WAITING_MAX {
             return Err(ApiError::too_many(format!(
                 "{WAITING_MAX} builds of {} wait already. Try again when one of them ended.",
                 app.name
             )));
         }
-        line.count.send_modify(|count| *count += 1);
+        line.count.fetch_add(1, Ordering::Relaxed);
         Ok(Place(line))
     }
 
@@ -129,23 +130,23 @@ async fn carry(api: &Api, id: BuildId, request: Request, output: &Output, place:
     let _turn = wait_in_line(&place, output).await;
     let outcome = attempt(api, id, &request, output).await;
     files::remove_file(&request.archive).await;
-    let recorded = match outcome {
-        Ok((slug, release)) => {
-            let status = BuildStatus::Succeeded;
-            api.store
-                .finish_build(id, status, Some(slug), Some(release))
-                .await
-        }
-        Err(()) => {
-            let url = format!("/builds/{id}/output");
-            let line = format!("Build failed -- check your build output: {url}");
-            api.hub.api(request.app.id, line);
-            let status = BuildStatus::Failed;
-            api.store.finish_build(id, status, None, None).await
-        }
+    let (status, slug, release) = if let Ok((slug, release)) = outcome {
+        (BuildStatus::Succeeded, Some(slug), Some(release))
+    } else {
+        log_failure(api, id, request.app.id).await;
+        (BuildStatus::Failed, None, None)
     };
+    let recorded = api.store.finish_build(id, status, slug, release).await;
     if let Err(error) = recorded {
         tracing::error!(build = %id, error = %chain(&error), "build not recorded");
+    }
+}
+
+/// Says so in the app's log, unless the app is gone (its log must not come back).
+async fn log_failure(api: &Api, id: BuildId, app: AppId) {
+    if matches!(api.store.state(app).await, Ok(Some(_))) {
+        let line = format!("Build failed -- check your build output: /builds/{id}/output");
+        api.hub.api(app, line);
     }
 }
 
@@ -159,25 +160,30 @@ async fn wait_in_line(place: &Place, output: &Output) -> OwnedMutexGuard<()> {
     turn.lock_owned().await
 }
 
+/// A build that made no release; its output says why.
+#[derive(Debug)]
+struct GaveUp;
+
 /// Builds and releases. What went wrong is in the output.
 async fn attempt(
     api: &Api,
     id: BuildId,
     request: &Request,
     output: &Output,
-) -> Result<(SlugId, ReleaseId), ()> {
+) -> Result<(SlugId, ReleaseId), GaveUp> {
     let (app, user) = (&request.app, &request.user);
-    api.hub.api(app.id, format!("Build started by user {user}"));
     let give_up = |what: &str, error: &dyn std::error::Error| {
         tracing::warn!(app = %app.name, build = %id, error = %chain(error), "{what}");
         output.error(&format!("{what}: {}", chain(error)));
         output.error("");
         output.error("Push failed");
+        GaveUp
     };
     let release = match api.store.current_release(app.id).await {
         Ok(release) => release,
         Err(error) => return Err(give_up("The app cannot be built", &error)),
     };
+    api.hub.api(app.id, format!("Build started by user {user}"));
     let order = BuildOrder {
         id,
         app: (app.id, app.name.clone()),
@@ -198,7 +204,7 @@ async fn attempt(
         // The output already says so in the contract's words.
         Ok(Err(error)) => {
             tracing::info!(app = %app.name, build = %id, error = %chain(&error), "build failed");
-            return Err(());
+            return Err(GaveUp);
         }
         Err(error) => return Err(give_up("Internal error", &error)),
     };

@@ -18,7 +18,7 @@ use crate::model::Digest;
 pub(super) const UPLOAD_MAX: u64 = 1 << 30;
 
 /// Life of an upload URL.
-const LIFETIME: Duration = Duration::from_secs(3600);
+const LIFETIME: Duration = Duration::from_hours(1);
 
 /// Upload URLs open at once; beyond, new ones are refused.
 const OPEN_MAX: usize = 64;

@@ -74,7 +74,7 @@ mod tests {
 
     #[test]
     fn a_session_can_be_fetched_until_it_expires() {
-        let sessions = Sessions::new(Duration::from_secs(360));
+        let sessions = Sessions::new(Duration::from_mins(6));
         let session = Session {
             app: AppId::new(),
             filter: Filter::default(),

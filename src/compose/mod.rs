@@ -2,6 +2,7 @@
 //! in reverse.
 
 mod journal;
+mod leftovers;
 mod platform;
 mod state_dir;
 mod supervise;

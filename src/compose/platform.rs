@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use tokio::net::UnixListener;
 
+use super::leftovers;
 use crate::api::{self, Api, Parts, ServeError, Server};
 use crate::logs::Hub;
 use crate::release::{ReleaseError, Releases};
@@ -76,6 +77,7 @@ impl Platform {
             hub.clone(),
             Arc::clone(&settings),
         );
+        leftovers::remove(&store, &settings.paths()).await?;
         releases.start().await.map_err(PlatformError::Apply)?;
         let api = Api::new(Parts {
             store: store.clone(),

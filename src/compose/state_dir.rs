@@ -73,7 +73,9 @@ impl StateDir {
         }
         // Upload URLs do not outlive a supervisor, so neither do the uploads.
         remove_files(&paths.sources(), |_| true)?;
-        remove_files(&paths.slugs(), |name| !name.ends_with(".tgz"))?;
+        remove_files(&paths.slugs(), |path| {
+            path.extension() != Some("tgz".as_ref())
+        })?;
         Ok(Self {
             instance: instance(&paths.instance())?,
             _lock: lock,
@@ -118,12 +120,12 @@ fn lock(paths: &Paths) -> Result<Flock<File>, StateError> {
     Ok(lock)
 }
 
-fn remove_files(directory: &Path, is_unwanted: fn(&str) -> bool) -> Result<(), StateError> {
+fn remove_files(directory: &Path, is_unwanted: fn(&Path) -> bool) -> Result<(), StateError> {
     let entries = std::fs::read_dir(directory).map_err(fail("read directory", directory))?;
     for entry in entries {
         let entry = entry.map_err(fail("read directory", directory))?;
-        if is_unwanted(&entry.file_name().to_string_lossy()) {
-            let path = entry.path();
+        let path = entry.path();
+        if is_unwanted(&path) {
             std::fs::remove_file(&path).map_err(fail("remove", &path))?;
         }
     }

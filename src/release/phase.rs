@@ -8,7 +8,7 @@ use std::time::Duration;
 use super::{Releases, publish};
 use crate::model::{AppId, DynoSize, ExitStatus, ProcessType, ReleaseStatus};
 use crate::store::{CreatedRelease, StoreError};
-use crate::supervisor::{ReleaseSpec, RunKind, RunOrder};
+use crate::supervisor::{CommandError, ReleaseSpec, RunKind, RunOrder};
 
 impl Releases {
     /// When a release phase is over for certain: its own limit, then the stop of its dyno.
@@ -77,6 +77,8 @@ async fn run(releases: &Releases, app: AppId, spec: Arc<ReleaseSpec>, user: &str
     };
     let started = match releases.inner.supervisor.run(order, user).await {
         Ok(started) => started,
+        // Destroyed meanwhile: its log must not come back.
+        Err(CommandError::UnknownApp) => return false,
         Err(error) => {
             let line = format!("Release command did not start: {error}");
             releases.inner.hub.platform(app, "release", line);

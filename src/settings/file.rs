@@ -62,11 +62,11 @@ pub struct Timings {
 impl Default for Timings {
     fn default() -> Self {
         Self {
-            boot_timeout: Duration::from_secs(60),
+            boot_timeout: Duration::from_mins(1),
             stop_grace: Duration::from_secs(30),
-            release_timeout: Duration::from_secs(3600),
-            session_lifetime: Duration::from_secs(360),
-            attach_timeout: Duration::from_secs(60),
+            release_timeout: Duration::from_hours(1),
+            session_lifetime: Duration::from_mins(6),
+            attach_timeout: Duration::from_mins(1),
         }
     }
 }
@@ -238,14 +238,14 @@ fn merge(file: File, flags: &Flags) -> Result<Settings, SettingsError> {
     let domain = flags.domain.clone().or(file.domain);
     let stack = flags.stack.clone().or(file.stack);
     Ok(Settings {
-        state: absolute("state", state)?,
+        state: absolute("state", &state)?,
         socket: absolute(
             "socket",
             flags
                 .socket
-                .clone()
-                .or(file.socket)
-                .unwrap_or(default.socket),
+                .as_ref()
+                .or(file.socket.as_ref())
+                .unwrap_or(&default.socket),
         )?,
         http,
         domain: domain.map_or(Ok(default.domain), |name| check_domain(&name))?,
@@ -255,8 +255,8 @@ fn merge(file: File, flags: &Flags) -> Result<Settings, SettingsError> {
 }
 
 /// Paths are made absolute once: the keeper and the supervisor need not share a directory.
-fn absolute(key: &'static str, path: PathBuf) -> Result<PathBuf, SettingsError> {
-    std::path::absolute(&path).map_err(|error| SettingsError::Value {
+fn absolute(key: &'static str, path: &Path) -> Result<PathBuf, SettingsError> {
+    std::path::absolute(path).map_err(|error| SettingsError::Value {
         key,
         value: path.display().to_string(),
         reason: error.to_string(),

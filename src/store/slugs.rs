@@ -1,5 +1,7 @@
 //! Slug records; the bytes are files named by their digest.
 
+use std::collections::HashSet;
+
 use jiff::Timestamp;
 use rusqlite::{OptionalExtension, Row, Transaction, params};
 
@@ -57,6 +59,19 @@ impl Store {
     /// [`StoreError::UnknownSlug`], or SQLite fails.
     pub async fn slug(&self, id: SlugId) -> Result<SlugRecord, StoreError> {
         self.read("find a slug", move |tx| find(tx, id)).await
+    }
+
+    /// The bytes that some slug names.
+    ///
+    /// # Errors
+    /// SQLite fails.
+    pub async fn digests(&self) -> Result<HashSet<Digest>, StoreError> {
+        self.read("list slugs", |tx| {
+            tx.prepare("SELECT DISTINCT digest FROM slugs WHERE digest IS NOT NULL")
+                .and_then(|mut query| query.query_map([], |row| row.get(0))?.collect())
+                .map_err(StoreError::sql("list slugs"))
+        })
+        .await
     }
 
     /// Names the bytes of a slug that was made without; once only, for slugs are immutable.

@@ -37,7 +37,10 @@ pub(super) async fn list(State(api): State<Api>, App(app): App, headers: HeaderM
     let views = views(&api, app.id);
     let dynos = views.iter().map(|view| convert::dyno(&app, view, None));
     let dynos: Vec<types::Dyno> = dynos.collect();
-    if headers.get("range").is_none_or(|range| range.is_empty()) {
+    if headers
+        .get("range")
+        .is_none_or(axum::http::HeaderValue::is_empty)
+    {
         // As published: web.2 before web.10.
         return reply::ok(&dynos);
     }

@@ -55,9 +55,8 @@ pub(super) async fn batch(
         let size = update.size.as_deref().map(DynoSize::find).transpose()?;
         Ok((update.process.parse()?, quantity, size))
     });
-    let changes = changes.collect::<Result<Vec<Change>, ApiError>>()?;
-    let changed = apply(&api, app.id, &caller, changes).await?;
-    reply::ok(&changed)
+    let wanted = changes.collect::<Result<Vec<Change>, ApiError>>()?;
+    reply::ok(&apply(&api, app.id, &caller, wanted).await?)
 }
 
 /// Body of a PATCH of one entry.
@@ -78,8 +77,8 @@ pub(super) async fn update(
     let quantity = body.quantity.as_ref().map(scale).transpose()?;
     let size = body.size.as_deref().map(DynoSize::find).transpose()?;
     let change = (process_of(&state, &key)?, quantity, size);
-    let mut changed = apply(&api, state.app.id, &caller, vec![change]).await?;
-    reply::ok(&changed.remove(0))
+    let mut entries = apply(&api, state.app.id, &caller, vec![change]).await?;
+    reply::ok(&entries.remove(0))
 }
 
 /// All or nothing; answers with the entries that were asked for.
@@ -89,14 +88,14 @@ async fn apply(
     caller: &Caller,
     changes: Vec<Change>,
 ) -> Result<Vec<types::Formation>, ApiError> {
-    let changed = api.store.scale(app, changes).await?;
-    if !changed.is_empty() {
-        let line = release::formation_line(&changed, &caller.email);
+    let scaled = api.store.scale(app, changes).await?;
+    if !scaled.is_empty() {
+        let line = release::formation_line(&scaled, &caller.email);
         api.hub.api(app, line);
         api.releases.publish(app).await?;
     }
     let state = whole(api, app).await?;
-    let entries = changed
+    let entries = scaled
         .iter()
         .map(|record| convert::formation(&state, record));
     Ok(entries.collect())
