@@ -1,1 +1,11 @@
-//! Room `dyno`.
+//! WHAT a dyno is: the launch plan, its environment, how it ends.
+//!
+//! A launch is data first: an ordered list of steps to print, snapshot and review. The keeper
+//! applies it in a short loop. Pure: no I/O here.
+
+mod plan;
+
+pub use plan::{
+    APP_GID, APP_UID, AppStep, Attributes, Exec, IDS_PER_DYNO, Layer, LaunchPlan, PlanRequest,
+    Resource, SetUpStep, UserRange,
+};

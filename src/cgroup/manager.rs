@@ -1,0 +1,167 @@
+//! Where our groups lie, and the sweep of what an earlier run left.
+
+use std::collections::BTreeMap;
+use std::io;
+use std::path::{Path, PathBuf};
+
+use cgroups_rs::fs::{Controllers, Hierarchy as _, hierarchies};
+
+use super::{CgroupError, Group, Limits};
+use crate::model::DynoId;
+
+/// The interface a host offers.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Version {
+    /// One hierarchy per controller (hybrid hosts too).
+    V1,
+    /// The unified hierarchy.
+    V2,
+}
+
+/// Leaf our own processes move to when our service's group is delegated to us: on v2 a group
+/// with controllers may not hold processes itself.
+const OWN_LEAF: &str = "supervisor";
+
+/// The parent group of all dynos of one supervisor.
+#[derive(Clone, Debug)]
+pub struct Manager {
+    version: Version,
+    /// Distinct parent directories; the memory controller's first.
+    parents: Vec<PathBuf>,
+}
+
+impl Manager {
+    /// Finds the hierarchies and makes the parent group `name` (`manifold-1a2b3c4d`).
+    ///
+    /// # Errors
+    /// No controllers, or the group cannot be made.
+    pub fn open(name: &str) -> Result<Self, CgroupError> {
+        let manager = if hierarchies::is_cgroup2_unified_mode() {
+            let base = v2_base(&hierarchies::V2::new().root())?;
+            Self { version: Version::V2, parents: vec![base.join(name)] }
+        } else {
+            Self { version: Version::V1, parents: v1_parents(name)? }
+        };
+        for parent in &manager.parents {
+            match std::fs::create_dir(parent) {
+                Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}
+                Err(source) => return Err(CgroupError::Make { path: parent.clone(), source }),
+                Ok(()) => {}
+            }
+            if manager.version == Version::V2 {
+                delegate(parent)?;
+            }
+        }
+        Ok(manager)
+    }
+
+    /// Which interface this host offers.
+    pub fn version(&self) -> Version {
+        self.version
+    }
+
+    /// Makes the group of a dyno.
+    ///
+    /// # Errors
+    /// See [`CgroupError`]; nothing is left then.
+    pub fn create(&self, id: DynoId, limits: &Limits) -> Result<Group, CgroupError> {
+        let name = id.to_string();
+        let dirs: Vec<PathBuf> = self.parents.iter().map(|p| p.join(&name)).collect();
+        Group::make(self.version, dirs[0].clone(), dirs, limits)
+    }
+
+    /// Kills and removes every group below ours. Call before the first launch.
+    ///
+    /// # Errors
+    /// The first group that stayed; the others are removed all the same.
+    pub fn sweep(&self) -> Result<usize, CgroupError> {
+        let mut by_name: BTreeMap<std::ffi::OsString, Vec<PathBuf>> = BTreeMap::new();
+        for parent in &self.parents {
+            for entry in std::fs::read_dir(parent).into_iter().flatten().flatten() {
+                if entry.file_type().is_ok_and(|t| t.is_dir()) {
+                    by_name.entry(entry.file_name()).or_default().push(entry.path());
+                }
+            }
+        }
+        let mut first = Ok(());
+        let count = by_name.len();
+        for dirs in by_name.into_values() {
+            let group = Group::existing(self.version, dirs);
+            group.kill();
+            first = first.and(group.remove());
+        }
+        first.map(|()| count)
+    }
+
+    /// Removes the (empty) parent group.
+    ///
+    /// # Errors
+    /// It is not empty.
+    pub fn close(&self) -> Result<(), CgroupError> {
+        Group::existing(self.version, self.parents.clone()).remove()
+    }
+}
+
+/// v1: where memory, cpu and pids are mounted; controllers mounted together share a directory.
+fn v1_parents(name: &str) -> Result<Vec<PathBuf>, CgroupError> {
+    let hierarchy = hierarchies::V1::new();
+    let mut parents: Vec<PathBuf> = Vec::new();
+    for controller in [Controllers::Mem, Controllers::Cpu, Controllers::Pids] {
+        let missing = format!("{controller:?}");
+        match hierarchy.get_mount_point(controller) {
+            Some((mount, _)) => {
+                let parent = mount.join(name);
+                if !parents.contains(&parent) {
+                    parents.push(parent);
+                }
+            }
+            None => tracing::warn!("cgroup controller {missing} is not mounted: its limit is not enforced"),
+        }
+    }
+    if parents.is_empty() { Err(CgroupError::NotMounted) } else { Ok(parents) }
+}
+
+/// v2: our own service's group when systemd delegated it to us, else the top.
+fn v2_base(root: &Path) -> Result<PathBuf, CgroupError> {
+    let own = std::fs::read_to_string("/proc/self/cgroup").unwrap_or_default();
+    let own = own.lines().find_map(|l| l.strip_prefix("0::/")).unwrap_or_default();
+    // A second start finds us in the leaf already.
+    let own = own.strip_suffix(&format!("/{OWN_LEAF}")).unwrap_or(own);
+    if Path::new(own).extension().is_none_or(|e| e != "service") {
+        delegate(root)?;
+        return Ok(root.to_owned());
+    }
+    let base = root.join(own);
+    let leaf = base.join(OWN_LEAF);
+    match std::fs::create_dir(&leaf) {
+        Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}
+        Err(source) => return Err(CgroupError::Make { path: leaf, source }),
+        Ok(()) => {}
+    }
+    let procs = std::fs::read_to_string(base.join("cgroup.procs")).unwrap_or_default();
+    for pid in procs.lines() {
+        let path = leaf.join("cgroup.procs");
+        std::fs::write(&path, pid)
+            .map_err(|source| CgroupError::Write { path, value: pid.to_owned(), source })?;
+    }
+    delegate(&base)?;
+    Ok(base)
+}
+
+/// Lets the children of a v2 group have limits; a controller that is not there is said once.
+fn delegate(group: &Path) -> Result<(), CgroupError> {
+    let path = group.join("cgroup.subtree_control");
+    for controller in ["memory", "cpu", "pids"] {
+        let value = format!("+{controller}");
+        match std::fs::write(&path, &value) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {
+                return Err(CgroupError::Write { path, value, source: error });
+            }
+            Err(error) => {
+                tracing::warn!("{}: {controller} limits are not enforced: {error}", path.display());
+            }
+            Ok(()) => {}
+        }
+    }
+    Ok(())
+}

@@ -1,0 +1,328 @@
+//! The launch plan: what happens between clone and exec, in order.
+
+use std::path::PathBuf;
+
+use serde::{Deserialize, Serialize};
+
+use crate::model::DynoId;
+
+/// The `dyno` user inside every dyno (a host uid of its own outside).
+pub const APP_UID: u32 = 1000;
+
+/// Its group.
+pub const APP_GID: u32 = 1000;
+
+/// Ids each dyno's user namespace maps: 0..65536 inside.
+pub const IDS_PER_DYNO: u32 = 65_536;
+
+/// Where a dyno's ids lie on the host.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub struct UserRange {
+    /// Host id of the dyno's id 0; [`IDS_PER_DYNO`] ids from here on are its own.
+    pub base: u32,
+}
+
+/// Mount attributes in a plan.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[expect(clippy::struct_excessive_bools, reason = "four independent mount flags of the kernel")]
+pub struct Attributes {
+    /// `MS_RDONLY`.
+    pub read_only: bool,
+    /// `MS_NOSUID`.
+    pub no_suid: bool,
+    /// `MS_NODEV`.
+    pub no_dev: bool,
+    /// `MS_NOEXEC`.
+    pub no_exec: bool,
+}
+
+/// A host directory under the overlay.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Layer {
+    /// The directory.
+    pub source: PathBuf,
+    /// False: a file system without id mapping may be used as it is (files appear as nobody's).
+    pub must_map: bool,
+}
+
+/// A step of PID 1, as root of the host in fresh namespaces.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum SetUpStep {
+    /// Write itself into the handed-over v1 `tasks` files (on v2 the clone did it).
+    JoinCgroup,
+    /// Enter the handed-over network namespace.
+    EnterNetwork,
+    /// A cgroup namespace whose root is the dyno's own group; after joining it.
+    NewCgroupNamespace,
+    /// No mount of ours reaches the host, none of the host's reaches us.
+    PrivateMounts,
+    /// The root: id-mapped lowers (top first) and a fresh upper.
+    Overlay {
+        /// Read-only layers, the topmost first.
+        lowers: Vec<Layer>,
+        /// Directory with `upper/` and `work/`.
+        writable: PathBuf,
+    },
+    /// A host directory below the new root.
+    Bind {
+        /// On the host.
+        source: PathBuf,
+        /// Absolute path inside, made if missing.
+        target: PathBuf,
+        /// Flags of the mount.
+        attributes: Attributes,
+        /// As in [`Layer`].
+        must_map: bool,
+    },
+    /// A fresh /proc of this pid namespace.
+    Proc,
+    /// A fresh read-only /sys of this network namespace.
+    Sys,
+    /// The keeper's /dev template, read-only.
+    Devices,
+    /// A fresh devpts at /dev/pts.
+    Terminals,
+    /// A tmpfs at /dev/shm.
+    SharedMemory {
+        /// Its size in bytes.
+        bytes: u64,
+    },
+    /// POSIX message queues at /dev/mqueue.
+    MessageQueues,
+    /// Bind these paths onto themselves, read-only; missing ones are skipped.
+    ReadOnly(Vec<PathBuf>),
+    /// Cover these with /dev/null (files) or an empty directory; missing ones are skipped.
+    Mask(Vec<PathBuf>),
+    /// Make the new root the only one.
+    Pivot,
+    /// `uname -n`.
+    Hostname(String),
+}
+
+/// A step of the process that becomes the app; after `EnterUser` without any host privilege.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum AppStep {
+    /// Own session and process group.
+    NewSession,
+    /// Standard streams onto 0, 1, 2; a terminal becomes the controlling one.
+    Streams,
+    /// Soft and hard limits by name of the resource.
+    Limit {
+        /// `nofile`, `core`, `nproc`.
+        resource: Resource,
+        /// Soft limit.
+        soft: u64,
+        /// Hard limit; lowered to the inherited one where raising is not allowed.
+        hard: u64,
+    },
+    /// File mode creation mask.
+    Umask(u32),
+    /// Enter the dyno's user namespace.
+    EnterUser,
+    /// Bounding and ambient sets empty, securebits locked (needs the privilege it removes).
+    BoundCapabilities,
+    /// Drop groups, become uid and gid.
+    Ids {
+        /// Inside.
+        uid: u32,
+        /// Inside.
+        gid: u32,
+    },
+    /// Effective, permitted and inheritable sets empty.
+    NoCapabilities,
+    /// All signals default and unblocked.
+    DefaultSignals,
+    /// `no_new_privs`.
+    NoNewPrivileges,
+    /// Working directory, and that it is below the root.
+    Directory(PathBuf),
+    /// The compiled filter.
+    Seccomp,
+    /// Nothing open but 0, 1, 2.
+    CloseFds,
+}
+
+/// Resources a plan limits. Source: getrlimit(2).
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Resource {
+    /// Open files.
+    Nofile,
+    /// Processes and threads of the uid.
+    Nproc,
+    /// Core file size in bytes.
+    Core,
+}
+
+/// What is executed last.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Exec {
+    /// Absolute program and arguments.
+    pub argv: Vec<String>,
+    /// The whole environment.
+    pub env: Vec<(String, String)>,
+}
+
+/// A launch, whole.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct LaunchPlan {
+    /// Which dyno.
+    pub dyno: DynoId,
+    /// Its ids on the host.
+    pub user: UserRange,
+    /// PID 1's steps.
+    pub set_up: Vec<SetUpStep>,
+    /// The app's steps.
+    pub app: Vec<AppStep>,
+    /// The app.
+    pub exec: Exec,
+    /// Columns and rows of a pty, if one is asked for.
+    pub terminal: Option<(u16, u16)>,
+    /// Milliseconds that processes left behind get between SIGTERM and SIGKILL.
+    pub stop_grace_ms: u64,
+}
+
+/// What a plan is made from.
+#[derive(Clone, Debug)]
+pub struct PlanRequest {
+    /// Which dyno.
+    pub dyno: DynoId,
+    /// Its host name: the dyno's name with a dash (`web-1`).
+    pub hostname: String,
+    /// Its ids.
+    pub user: UserRange,
+    /// Read-only layers, topmost first.
+    pub lowers: Vec<Layer>,
+    /// Directory with `upper/` and `work/`.
+    pub writable: PathBuf,
+    /// Host directories of the stack, read-only: source and target.
+    pub stack_binds: Vec<(PathBuf, PathBuf)>,
+    /// Host directories of a build: source, target, read-only.
+    pub binds: Vec<(PathBuf, PathBuf, bool)>,
+    /// Paths covered with nothing.
+    pub masked: Vec<PathBuf>,
+    /// Paths made read-only.
+    pub read_only: Vec<PathBuf>,
+    /// Processes and threads.
+    pub tasks_max: u64,
+    /// The app.
+    pub exec: Exec,
+    /// A pty's columns and rows.
+    pub terminal: Option<(u16, u16)>,
+    /// See [`LaunchPlan::stop_grace_ms`].
+    pub stop_grace_ms: u64,
+}
+
+/// `/dev/shm` of a dyno in bytes. Source: the platform's contract (64 MB).
+const SHM_BYTES: u64 = 64 << 20;
+
+/// Open files: soft 10,000, hard 1,048,576. Source: the platform's contract ("suggested").
+const NOFILE: (u64, u64) = (10_000, 1_048_576);
+
+impl LaunchPlan {
+    /// The one order in which a dyno is made.
+    pub fn new(request: PlanRequest) -> Self {
+        let inert =
+            Attributes { read_only: true, no_suid: true, no_dev: true, ..Attributes::default() };
+        let mut set_up = vec![
+            SetUpStep::JoinCgroup,
+            SetUpStep::EnterNetwork,
+            SetUpStep::NewCgroupNamespace,
+            SetUpStep::PrivateMounts,
+            SetUpStep::Overlay { lowers: request.lowers, writable: request.writable },
+        ];
+        set_up.extend(request.stack_binds.into_iter().map(|(source, target)| SetUpStep::Bind {
+            source,
+            target,
+            attributes: inert,
+            must_map: false,
+        }));
+        set_up.extend(request.binds.into_iter().map(|(source, target, read_only)| {
+            let attributes = Attributes { read_only, ..inert };
+            SetUpStep::Bind { source, target, attributes, must_map: true }
+        }));
+        set_up.extend([
+            SetUpStep::Proc,
+            SetUpStep::Sys,
+            SetUpStep::Devices,
+            SetUpStep::Terminals,
+            SetUpStep::SharedMemory { bytes: SHM_BYTES },
+            SetUpStep::MessageQueues,
+            SetUpStep::ReadOnly(request.read_only),
+            SetUpStep::Mask(request.masked),
+            SetUpStep::Pivot,
+            SetUpStep::Hostname(request.hostname),
+        ]);
+        let limit = |resource, soft, hard| AppStep::Limit { resource, soft, hard };
+        let app = vec![
+            AppStep::NewSession,
+            AppStep::Streams,
+            limit(Resource::Nofile, NOFILE.0, NOFILE.1),
+            limit(Resource::Nproc, request.tasks_max, request.tasks_max),
+            // 1, not 0: a limit of 0 does not stop a piped core handler. Source: core(5).
+            limit(Resource::Core, 1, 1),
+            AppStep::Umask(0o022),
+            AppStep::EnterUser,
+            AppStep::BoundCapabilities,
+            AppStep::Ids { uid: APP_UID, gid: APP_GID },
+            AppStep::NoCapabilities,
+            AppStep::DefaultSignals,
+            AppStep::NoNewPrivileges,
+            AppStep::Directory(PathBuf::from("/app")),
+            AppStep::Seccomp,
+            AppStep::CloseFds,
+        ];
+        Self {
+            dyno: request.dyno,
+            user: request.user,
+            set_up,
+            app,
+            exec: request.exec,
+            terminal: request.terminal,
+            stop_grace_ms: request.stop_grace_ms,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn request() -> PlanRequest {
+        PlanRequest {
+            dyno: "11111111-2222-4333-8444-555555555555".parse().expect("an id"),
+            hostname: "web-1".to_owned(),
+            user: UserRange { base: 0x4000_0000 },
+            lowers: vec![
+                Layer { source: "/state/trees/slug".into(), must_map: true },
+                Layer { source: "/state/stacks/host".into(), must_map: false },
+            ],
+            writable: "/state/dynos/1".into(),
+            stack_binds: vec![("/usr".into(), "/usr".into())],
+            binds: vec![("/state/builds/1/source".into(), "/tmp/build_1".into(), false)],
+            masked: vec!["/proc/kcore".into()],
+            read_only: vec!["/proc/sys".into()],
+            tasks_max: 256,
+            exec: Exec {
+                argv: vec!["/bin/bash".into(), "-c".into(), "true".into()],
+                env: vec![("DYNO".into(), "web.1".into())],
+            },
+            terminal: None,
+            stop_grace_ms: 30_000,
+        }
+    }
+
+    #[test]
+    fn the_plan_of_a_web_dyno() {
+        insta::assert_json_snapshot!(LaunchPlan::new(request()));
+    }
+
+    #[test]
+    fn privileges_go_before_the_filter_and_descriptors_go_last() {
+        let plan = LaunchPlan::new(request());
+        let at = |wanted: &AppStep| plan.app.iter().position(|s| s == wanted).expect("a step");
+        assert!(at(&AppStep::EnterUser) < at(&AppStep::NoCapabilities));
+        assert!(at(&AppStep::NoNewPrivileges) < at(&AppStep::Seccomp));
+        assert_eq!(plan.app.last(), Some(&AppStep::CloseFds));
+    }
+}

@@ -1,0 +1,216 @@
+//! The supervisor's side of the keeper: requests out, replies matched, exits passed on.
+
+use std::collections::HashMap;
+use std::io;
+use std::os::fd::{AsFd, OwnedFd};
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use tokio::io::unix::AsyncFd;
+use tokio::sync::{mpsc, oneshot};
+
+use super::protocol::{self, Reply, Request, StepFailure};
+use crate::dyno::LaunchPlan;
+use crate::model::{DynoId, ExitStatus};
+
+/// Requests that may wait for the socket; more senders wait.
+const QUEUE: usize = 256;
+
+/// Past it a launch is given up. Source: R99, "Failed to launch the dyno within 10 seconds".
+const LAUNCH_DEADLINE: Duration = Duration::from_secs(10);
+
+/// Why the keeper did not do it.
+#[derive(Debug, thiserror::Error)]
+pub enum ClientError {
+    /// A step of the launch failed; nothing of it is left running.
+    #[error(transparent)]
+    Step(#[from] StepFailure),
+    /// No answer in time.
+    #[error("the keeper did not launch the dyno within 10 seconds")]
+    Timeout,
+    /// The keeper is gone: so are all dynos.
+    #[error("the keeper is gone")]
+    Gone,
+}
+
+/// Descriptors a launch hands over.
+#[derive(Debug)]
+pub struct LaunchFds {
+    /// The dyno's network namespace.
+    pub network: OwnedFd,
+    /// stdin, stdout, stderr.
+    pub streams: [OwnedFd; 3],
+    /// One v2 directory, or the v1 `tasks` files.
+    pub cgroup: Vec<OwnedFd>,
+    /// Which of the two.
+    pub is_cgroup_v2: bool,
+}
+
+/// A launched dyno.
+#[derive(Debug)]
+pub struct LaunchReply {
+    /// Its PID 1.
+    pub pid: u32,
+    /// The pty master, if one was asked for.
+    pub terminal: Option<OwnedFd>,
+}
+
+type Waiting = Arc<Mutex<HashMap<u64, oneshot::Sender<Result<LaunchReply, StepFailure>>>>>;
+
+struct Outgoing {
+    request: Request,
+    fds: Vec<OwnedFd>,
+}
+
+/// A handle to the keeper. Cheap to clone.
+#[derive(Clone)]
+pub struct Client {
+    outgoing: mpsc::Sender<Outgoing>,
+    waiting: Waiting,
+    next: Arc<std::sync::atomic::AtomicU64>,
+}
+
+impl std::fmt::Debug for Client {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Client").finish_non_exhaustive()
+    }
+}
+
+impl Client {
+    /// Takes over the inherited end of the pair. `exits` gets every end of a launched dyno;
+    /// `gone` resolves when the keeper is.
+    ///
+    /// # Errors
+    /// The descriptor is no socket, or cannot be watched.
+    pub fn connect(
+        socket: OwnedFd,
+        exits: mpsc::UnboundedSender<(DynoId, ExitStatus)>,
+    ) -> io::Result<(Self, oneshot::Receiver<()>)> {
+        crate::sys::inheritable(socket.as_fd(), false)?;
+        let flags = nix::fcntl::fcntl(&socket, nix::fcntl::FcntlArg::F_GETFL)?;
+        let flags = nix::fcntl::OFlag::from_bits_truncate(flags) | nix::fcntl::OFlag::O_NONBLOCK;
+        nix::fcntl::fcntl(&socket, nix::fcntl::FcntlArg::F_SETFL(flags))?;
+        let socket = Arc::new(crate::sys::watch(socket)?);
+        let waiting = Waiting::default();
+        let (outgoing, queue) = mpsc::channel(QUEUE);
+        let (gone_sender, gone) = oneshot::channel();
+        tokio::spawn(write(Arc::clone(&socket), queue));
+        let reader = read(socket, Arc::clone(&waiting), exits);
+        tokio::spawn(async move {
+            reader.await;
+            // Nobody may wait for a keeper that is gone.
+            let _ = gone_sender.send(());
+        });
+        Ok((Self { outgoing, waiting, next: Arc::default() }, gone))
+    }
+
+    /// Launches a dyno; resolves when its command was exec'd.
+    ///
+    /// # Errors
+    /// See [`ClientError`]; after `Timeout` the half-made dyno is killed.
+    pub async fn launch(
+        &self,
+        plan: LaunchPlan,
+        fds: LaunchFds,
+    ) -> Result<LaunchReply, ClientError> {
+        let request = self.next.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
+        let dyno = plan.dyno;
+        let (sender, reply) = oneshot::channel();
+        self.lock().insert(request, sender);
+        let LaunchFds { network, streams, cgroup, is_cgroup_v2 } = fds;
+        let mut all = vec![network];
+        all.extend(streams);
+        all.extend(cgroup);
+        let message = Request::Launch { request, plan: Box::new(plan), cgroup_v2: is_cgroup_v2 };
+        let sent = self.outgoing.send(Outgoing { request: message, fds: all }).await;
+        if sent.is_err() {
+            self.lock().remove(&request);
+            return Err(ClientError::Gone);
+        }
+        match tokio::time::timeout(LAUNCH_DEADLINE, reply).await {
+            Ok(Ok(reply)) => Ok(reply?),
+            Ok(Err(_)) => Err(ClientError::Gone),
+            Err(_) => {
+                self.lock().remove(&request);
+                self.signal(dyno, nix::libc::SIGKILL);
+                Err(ClientError::Timeout)
+            }
+        }
+    }
+
+    /// Signals a dyno's PID 1. A dyno that is gone is no error; the order of signals is kept.
+    pub fn signal(&self, dyno: DynoId, signal: i32) {
+        let outgoing = self.outgoing.clone();
+        let message = Outgoing { request: Request::Signal { dyno, signal }, fds: Vec::new() };
+        if let Err(mpsc::error::TrySendError::Full(message)) = outgoing.try_send(message) {
+            // The queue is full of launches: wait in line rather than lose a signal.
+            tokio::spawn(async move { outgoing.send(message).await });
+        }
+    }
+
+    fn lock(
+        &self,
+    ) -> std::sync::MutexGuard<'_, HashMap<u64, oneshot::Sender<Result<LaunchReply, StepFailure>>>>
+    {
+        self.waiting.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
+    }
+}
+
+async fn write(socket: Arc<AsyncFd<OwnedFd>>, mut queue: mpsc::Receiver<Outgoing>) {
+    while let Some(message) = queue.recv().await {
+        let fds: Vec<_> = message.fds.iter().map(AsFd::as_fd).collect();
+        let sent = socket
+            .async_io(tokio::io::Interest::WRITABLE, |socket| {
+                protocol::send(socket.as_fd(), &message.request, &fds)
+            })
+            .await;
+        if let Err(error) = sent {
+            tracing::error!("a request to the keeper was lost: {error}");
+        }
+    }
+}
+
+async fn read(
+    socket: Arc<AsyncFd<OwnedFd>>,
+    waiting: Waiting,
+    exits: mpsc::UnboundedSender<(DynoId, ExitStatus)>,
+) {
+    let mut buffer = Vec::new();
+    loop {
+        let received = socket
+            .async_io(tokio::io::Interest::READABLE, |socket| {
+                protocol::receive::<Reply>(socket.as_fd(), &mut buffer)
+            })
+            .await;
+        let (reply, mut fds) = match received {
+            Ok(Some(received)) => received,
+            Ok(None) => break,
+            Err(error) => {
+                tracing::error!("the keeper's socket failed: {error}");
+                break;
+            }
+        };
+        let take = |request| {
+            waiting.lock().unwrap_or_else(std::sync::PoisonError::into_inner).remove(&request)
+        };
+        match reply {
+            Reply::Launched { request, pid } => {
+                if let Some(waiter) = take(request) {
+                    // A caller that stopped waiting has asked for a kill already.
+                    let _ = waiter.send(Ok(LaunchReply { pid, terminal: fds.pop() }));
+                }
+            }
+            Reply::Failed { request, failure } => {
+                if let Some(waiter) = take(request) {
+                    let _ = waiter.send(Err(failure));
+                }
+            }
+            Reply::Exited { dyno, status } => {
+                if exits.send((dyno, ExitStatus(status))).is_err() {
+                    break;
+                }
+            }
+        }
+    }
+    waiting.lock().unwrap_or_else(std::sync::PoisonError::into_inner).clear();
+}

@@ -1,0 +1,120 @@
+//! The steps of the process that becomes the app, and the same drop for PID 1.
+
+use std::ffi::CString;
+use std::io;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+
+use nix::sched::{CloneFlags, setns};
+use nix::sys::resource::{Resource as Rlimit, getrlimit, setrlimit};
+
+use crate::dyno::{APP_GID, APP_UID, AppStep, Exec, Resource};
+use crate::sys;
+
+/// What the steps need beside the plan.
+pub(super) struct AppContext<'a> {
+    /// The dyno's user namespace.
+    pub(super) user: BorrowedFd<'a>,
+    /// stdin, stdout, stderr.
+    pub(super) streams: [BorrowedFd<'a>; 3],
+    /// The pty slave, when there is one.
+    pub(super) terminal: Option<BorrowedFd<'a>>,
+    /// The compiled filter.
+    pub(super) filter: &'a [libc::sock_filter],
+}
+
+/// Applies one step.
+pub(super) fn apply(step: &AppStep, context: &AppContext<'_>) -> io::Result<()> {
+    match step {
+        AppStep::NewSession => nix::unistd::setsid().map(drop).map_err(io::Error::from),
+        AppStep::Streams => streams(context),
+        AppStep::Limit { resource, soft, hard } => limit(*resource, *soft, *hard),
+        AppStep::Umask(mask) => {
+            nix::sys::stat::umask(nix::sys::stat::Mode::from_bits_truncate(*mask));
+            Ok(())
+        }
+        AppStep::EnterUser => Ok(setns(context.user, CloneFlags::CLONE_NEWUSER)?),
+        AppStep::BoundCapabilities => {
+            sys::set_securebits()?;
+            sys::bounding_drop()?;
+            sys::clear_ambient()
+        }
+        AppStep::Ids { uid, gid } => sys::set_ids(*uid, *gid),
+        AppStep::NoCapabilities => sys::set_capabilities_none(),
+        AppStep::DefaultSignals => {
+            sys::reset_signals();
+            sys::swap_signal_mask(false)
+        }
+        AppStep::NoNewPrivileges => sys::no_new_privileges(),
+        AppStep::Directory(path) => {
+            nix::unistd::chdir(path)?;
+            // An unreachable working directory would lead out of the root (CVE-2024-21626).
+            let here = nix::unistd::getcwd()?;
+            if here.is_absolute() { Ok(()) } else { Err(io::Error::from_raw_os_error(libc::EXDEV)) }
+        }
+        AppStep::Seccomp => sys::install_filter(context.filter),
+        AppStep::CloseFds => close_on_exec(),
+    }
+}
+
+/// The failure channel must survive until exec, so nothing is closed here: everything above 2 is
+/// marked to be closed by exec itself.
+fn close_on_exec() -> io::Result<()> {
+    sys::close_on_exec_from(3)
+}
+
+fn streams(context: &AppContext<'_>) -> io::Result<()> {
+    let [stdin, stdout, stderr] = context.streams;
+    nix::unistd::dup2_stdin(stdin)?;
+    nix::unistd::dup2_stdout(stdout)?;
+    nix::unistd::dup2_stderr(stderr)?;
+    match context.terminal {
+        Some(terminal) => sys::make_controlling(terminal),
+        None => Ok(()),
+    }
+}
+
+fn limit(resource: Resource, soft: u64, hard: u64) -> io::Result<()> {
+    let resource = match resource {
+        Resource::Nofile => Rlimit::RLIMIT_NOFILE,
+        Resource::Nproc => Rlimit::RLIMIT_NPROC,
+        Resource::Core => Rlimit::RLIMIT_CORE,
+    };
+    // Raising a hard limit needs CAP_SYS_RESOURCE, which not every host grants.
+    let (_, inherited) = getrlimit(resource)?;
+    let hard = hard.min(inherited);
+    setrlimit(resource, soft.min(hard), hard)?;
+    Ok(())
+}
+
+/// Replaces the process; returns only on failure.
+pub(super) fn exec(exec: &Exec) -> io::Error {
+    let text = |t: &str| CString::new(t).map_err(|_| io::Error::from_raw_os_error(libc::EINVAL));
+    let argv: io::Result<Vec<CString>> = exec.argv.iter().map(|a| text(a)).collect();
+    let env: io::Result<Vec<CString>> =
+        exec.env.iter().map(|(k, v)| text(&format!("{k}={v}"))).collect();
+    let (argv, env) = match (argv, env) {
+        (Ok(argv), Ok(env)) => (argv, env),
+        (Err(error), _) | (_, Err(error)) => return error,
+    };
+    let Some(program) = argv.first() else {
+        return io::Error::from_raw_os_error(libc::EINVAL);
+    };
+    match nix::unistd::execve(program, &argv, &env) {
+        Ok(never) => match never {},
+        Err(errno) => errno.into(),
+    }
+}
+
+/// What PID 1 becomes once the app runs: the dyno's own user, with nothing open and nothing left
+/// but to wait and to signal.
+pub(super) fn become_init(user: &OwnedFd, filter: &[libc::sock_filter]) -> io::Result<()> {
+    setns(user.as_fd(), CloneFlags::CLONE_NEWUSER)?;
+    sys::set_securebits()?;
+    sys::bounding_drop()?;
+    sys::clear_ambient()?;
+    sys::set_ids(APP_UID, APP_GID)?;
+    sys::set_capabilities_none()?;
+    sys::not_dumpable()?;
+    sys::no_new_privileges()?;
+    sys::install_filter(filter)
+}

@@ -1,0 +1,143 @@
+//! Messages between supervisor and keeper: JSON over a SOCK_SEQPACKET pair, descriptors beside.
+
+use std::io::{self, IoSlice, IoSliceMut};
+use std::os::fd::{AsRawFd, BorrowedFd, OwnedFd, RawFd};
+
+use nix::sys::socket::{
+    ControlMessage, ControlMessageOwned, MsgFlags, UnixAddr, recvmsg, sendmsg,
+};
+use serde::{Deserialize, Serialize, de::DeserializeOwned};
+
+use crate::dyno::LaunchPlan;
+use crate::model::DynoId;
+
+/// Largest message in bytes: a plan with 64 KiB of config vars and room to spare.
+pub(super) const MESSAGE_MAX: usize = 1 << 20;
+
+/// Most descriptors beside one message.
+const FDS_MAX: usize = 16;
+
+/// Supervisor to keeper.
+#[derive(Debug, Serialize, Deserialize)]
+pub(super) enum Request {
+    /// Make a dyno. Descriptors, in order: netns, stdin, stdout, stderr (or one /dev/null where
+    /// a terminal takes their place), then the cgroup's.
+    Launch {
+        /// Echoed in the reply.
+        request: u64,
+        /// What to do.
+        plan: Box<LaunchPlan>,
+        /// True: the one cgroup descriptor is a v2 directory; else v1 `tasks` files.
+        cgroup_v2: bool,
+    },
+    /// Signal a dyno's PID 1, which passes it on; SIGKILL ends all of the dyno.
+    Signal {
+        /// Which.
+        dyno: DynoId,
+        /// Number.
+        signal: i32,
+    },
+    /// The exit of this dyno was taken note of: forget it.
+    Acknowledge(DynoId),
+}
+
+/// Keeper to supervisor.
+#[derive(Debug, Serialize, Deserialize)]
+pub(super) enum Reply {
+    /// The command was exec'd. With a terminal: its master beside.
+    Launched {
+        /// Of the request.
+        request: u64,
+        /// PID 1 of the dyno, in the keeper's namespace.
+        pid: u32,
+    },
+    /// It was not.
+    Failed {
+        /// Of the request.
+        request: u64,
+        /// Where it failed.
+        failure: StepFailure,
+    },
+    /// A launched dyno ended.
+    Exited {
+        /// Which.
+        dyno: DynoId,
+        /// As a shell reports it.
+        status: u8,
+    },
+}
+
+/// The step at which a launch failed, and the kernel's errno.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, thiserror::Error)]
+#[error("{step}: {}", nix::errno::Errno::from_raw(*errno).desc())]
+pub struct StepFailure {
+    /// In words.
+    pub step: String,
+    /// Errno.
+    pub errno: i32,
+}
+
+/// Sends one message with descriptors. `WouldBlock` when the peer's queue is full.
+pub(super) fn send<T: Serialize>(
+    socket: BorrowedFd<'_>,
+    message: &T,
+    fds: &[BorrowedFd<'_>],
+) -> io::Result<()> {
+    let bytes = serde_json::to_vec(message)?;
+    if bytes.len() > MESSAGE_MAX || fds.len() > FDS_MAX {
+        return Err(io::Error::from_raw_os_error(libc_emsgsize()));
+    }
+    let raw: Vec<RawFd> = fds.iter().map(AsRawFd::as_raw_fd).collect();
+    let rights = [ControlMessage::ScmRights(&raw)];
+    let control = if raw.is_empty() { &rights[..0] } else { &rights[..] };
+    let parts = [IoSlice::new(&bytes)];
+    sendmsg::<UnixAddr>(socket.as_raw_fd(), &parts, control, MsgFlags::MSG_NOSIGNAL, None)?;
+    Ok(())
+}
+
+fn libc_emsgsize() -> i32 {
+    nix::errno::Errno::EMSGSIZE as i32
+}
+
+/// Receives one message; `None` at the end of the stream.
+pub(super) fn receive<T: DeserializeOwned>(
+    socket: BorrowedFd<'_>,
+    buffer: &mut Vec<u8>,
+) -> io::Result<Option<(T, Vec<OwnedFd>)>> {
+    buffer.resize(MESSAGE_MAX, 0);
+    let mut space = nix::cmsg_space!([RawFd; FDS_MAX]);
+    let (length, fds) = {
+        let mut parts = [IoSliceMut::new(buffer)];
+        let flags = MsgFlags::MSG_CMSG_CLOEXEC;
+        let message =
+            recvmsg::<UnixAddr>(socket.as_raw_fd(), &mut parts, Some(&mut space), flags)?;
+        let mut fds = Vec::new();
+        for control in message.cmsgs()? {
+            if let ControlMessageOwned::ScmRights(raw) = control {
+                fds.extend(raw.into_iter().map(crate::sys::adopt));
+            }
+        }
+        (message.bytes, fds)
+    };
+    if length == 0 && fds.is_empty() {
+        return Ok(None);
+    }
+    let message = serde_json::from_slice(&buffer[..length])?;
+    Ok(Some((message, fds)))
+}
+
+/// A connected pair with room for [`MESSAGE_MAX`].
+pub(super) fn pair() -> io::Result<(OwnedFd, OwnedFd)> {
+    use nix::sys::socket::{AddressFamily, SockFlag, SockType, setsockopt, socketpair, sockopt};
+    let (a, b) =
+        socketpair(AddressFamily::Unix, SockType::SeqPacket, None, SockFlag::SOCK_CLOEXEC)?;
+    for end in [&a, &b] {
+        // Past the system's default limit only with CAP_NET_ADMIN; without it (tests) the
+        // default is enough for small plans.
+        if setsockopt(end, sockopt::SndBufForce, &(4 * MESSAGE_MAX)).is_err() {
+            setsockopt(end, sockopt::SndBuf, &MESSAGE_MAX)?;
+        }
+    }
+    Ok((a, b))
+}
+

@@ -1,0 +1,552 @@
+//! The keeper's one loop.
+
+use std::collections::HashMap;
+use std::fs::File;
+use std::io;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::unix::process::CommandExt;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, ExitCode};
+use std::time::{Duration, Instant};
+
+use nix::errno::Errno;
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+use nix::sched::CloneFlags;
+use nix::sys::signal::{SigSet, Signal};
+use nix::sys::signalfd::{SfdFlags, SignalFd};
+use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
+
+use super::privileges::{self, AppContext};
+use super::protocol::{self, Reply, Request, StepFailure};
+use super::steps::{self, Scratch, SetUp};
+use super::users::Users;
+use super::{filter, init};
+use crate::dyno::LaunchPlan;
+use crate::model::DynoId;
+use crate::sys::{self, Clone3, Fork};
+
+/// Restart delay of a crashed supervisor: doubles up to the last.
+const RESTART_DELAYS: (Duration, Duration) = (Duration::from_millis(200), Duration::from_secs(10));
+
+/// A supervisor that lived this long starts its delays over.
+const STEADY: Duration = Duration::from_secs(60);
+
+/// Why the keeper cannot go on.
+#[derive(Debug, thiserror::Error)]
+pub enum KeeperError {
+    /// Becoming the keeper failed.
+    #[error("cannot exec {program}")]
+    Exec {
+        /// This binary.
+        program: PathBuf,
+        /// Why.
+        source: io::Error,
+    },
+    /// The keeper's own mount namespace or templates could not be made.
+    #[error("cannot prepare {dir} in a mount namespace of our own")]
+    Scratch {
+        /// Below the state directory.
+        dir: PathBuf,
+        /// Why.
+        source: io::Error,
+    },
+    /// The supervisor could not be started.
+    #[error("cannot start the supervisor")]
+    Start(#[source] io::Error),
+    /// The loop's own system calls failed.
+    #[error("the keeper's loop failed")]
+    Loop(#[source] io::Error),
+}
+
+/// Becomes the keeper: replaces this process by `manifold __keep SCRATCH ARGS...`.
+/// Returns only on failure.
+pub fn start(scratch: &Path, args: impl IntoIterator<Item = std::ffi::OsString>) -> KeeperError {
+    let program = match std::env::current_exe() {
+        Ok(program) => program,
+        Err(source) => return KeeperError::Exec { program: "/proc/self/exe".into(), source },
+    };
+    let source = Command::new(&program).arg("__keep").arg(scratch).args(args).exec();
+    KeeperError::Exec { program, source }
+}
+
+/// Entry point of the role `__keep`: `SCRATCH` and the arguments of `supervise`.
+pub fn main(args: Vec<std::ffi::OsString>) -> ExitCode {
+    let mut args = args.into_iter();
+    let scratch = PathBuf::from(args.next().unwrap_or_default());
+    match Keeper::run(&scratch, args.collect()) {
+        Ok(status) => ExitCode::from(status),
+        Err(error) => {
+            let chain = std::iter::successors(Some(&error as &dyn std::error::Error), |e| e.source());
+            let text: Vec<String> = chain.map(ToString::to_string).collect();
+            tracing::error!("{}", text.join(": "));
+            ExitCode::from(70)
+        }
+    }
+}
+
+/// A launch whose command has not been exec'd yet.
+struct Launching {
+    request: u64,
+    dyno: DynoId,
+    pid: u32,
+    channel: OwnedFd,
+    is_set_up: bool,
+    terminal: Option<OwnedFd>,
+}
+
+struct Dyno {
+    pid: u32,
+    pidfd: OwnedFd,
+    /// Told to the supervisor: its end is news.
+    is_launched: bool,
+}
+
+struct Keeper {
+    scratch: Scratch,
+    users: Users,
+    filter: Vec<libc::sock_filter>,
+    socket: OwnedFd,
+    launching: Vec<Launching>,
+    dynos: HashMap<DynoId, Dyno>,
+    supervisor: Child,
+    buffer: Vec<u8>,
+}
+
+impl Keeper {
+    fn run(scratch_dir: &Path, args: Vec<std::ffi::OsString>) -> Result<u8, KeeperError> {
+        let scratch = steps::private_dir(scratch_dir)
+            .and_then(|()| Scratch::make(scratch_dir))
+            .map_err(|source| KeeperError::Scratch { dir: scratch_dir.to_owned(), source })?;
+        let signals = signals().map_err(KeeperError::Loop)?;
+        let (socket, supervisor) = supervise(&args).map_err(KeeperError::Start)?;
+        let mut keeper = Self {
+            scratch,
+            users: Users::default(),
+            filter: filter::compile(),
+            socket,
+            launching: Vec::new(),
+            dynos: HashMap::new(),
+            supervisor,
+            buffer: Vec::new(),
+        };
+        let mut delay = RESTART_DELAYS.0;
+        loop {
+            let started = Instant::now();
+            let (status, is_crash) = keeper.serve(&signals).map_err(KeeperError::Loop)?;
+            keeper.kill_all();
+            if !is_crash {
+                return Ok(status);
+            }
+            if started.elapsed() > STEADY {
+                delay = RESTART_DELAYS.0;
+            }
+            tracing::error!("the supervisor crashed (status {status}); starting it again in {delay:?}");
+            if keeper.wait_or_stop(&signals, delay).map_err(KeeperError::Loop)? {
+                return Ok(status);
+            }
+            delay = (delay * 2).min(RESTART_DELAYS.1);
+            (keeper.socket, keeper.supervisor) = supervise(&args).map_err(KeeperError::Start)?;
+        }
+    }
+
+    /// Serves one supervisor until it ended: its status, and whether that was a crash.
+    fn serve(&mut self, signals: &SignalFd) -> io::Result<(u8, bool)> {
+        loop {
+            let ready = {
+                let mut fds = vec![
+                    PollFd::new(self.socket.as_fd(), PollFlags::POLLIN),
+                    PollFd::new(signals.as_fd(), PollFlags::POLLIN),
+                ];
+                let channels = self.launching.iter();
+                fds.extend(channels.map(|l| PollFd::new(l.channel.as_fd(), PollFlags::POLLIN)));
+                match poll(&mut fds, PollTimeout::NONE) {
+                    Err(Errno::EINTR) => continue,
+                    other => other?,
+                };
+                let set = |fd: &PollFd<'_>| fd.revents().is_some_and(|r| !r.is_empty());
+                fds.iter().map(set).collect::<Vec<bool>>()
+            };
+            // Channels first: a launch is told before the end of the same dyno.
+            for at in (2..ready.len()).rev() {
+                if ready[at] {
+                    self.hear(at - 2)?;
+                }
+            }
+            if ready[1] && let Some(end) = self.take_signals(signals)? {
+                return Ok(end);
+            }
+            if ready[0] && !self.take_request()? {
+                // The supervisor closed its end: it is dying; its exit comes as a signal.
+                self.await_supervisor()?;
+                let end = self.supervisor_end()?;
+                return Ok(end);
+            }
+        }
+    }
+
+    fn take_signals(&mut self, signals: &SignalFd) -> io::Result<Option<(u8, bool)>> {
+        while let Some(info) = signals.read_signal()? {
+            match Signal::try_from(i32::try_from(info.ssi_signo).unwrap_or_default()) {
+                Ok(Signal::SIGCHLD) => {
+                    if self.reap()? {
+                        return self.supervisor_end().map(Some);
+                    }
+                }
+                Ok(signal @ (Signal::SIGTERM | Signal::SIGINT | Signal::SIGHUP)) => {
+                    let pid = i32::try_from(self.supervisor.id()).unwrap_or(i32::MAX);
+                    let pid = nix::unistd::Pid::from_raw(pid);
+                    nix::sys::signal::kill(pid, signal)?;
+                }
+                _ => {}
+            }
+        }
+        Ok(None)
+    }
+
+    /// Reaps dynos; true when the supervisor is among the dead (left for `try_wait`).
+    fn reap(&mut self) -> io::Result<bool> {
+        let mut ended = Vec::new();
+        for (id, dyno) in &self.dynos {
+            let pid = nix::unistd::Pid::from_raw(i32::try_from(dyno.pid).unwrap_or(i32::MAX));
+            match waitpid(pid, Some(WaitPidFlag::WNOHANG)) {
+                Ok(WaitStatus::Exited(_, code)) => {
+                    ended.push((*id, u8::try_from(code & 0xFF).unwrap_or(u8::MAX)));
+                }
+                Ok(WaitStatus::Signaled(_, signal, _)) => {
+                    ended.push((*id, init::signal_status(signal)));
+                }
+                Ok(_) | Err(Errno::EINTR) => {}
+                Err(errno) => return Err(errno.into()),
+            }
+        }
+        for (id, status) in ended {
+            // What the dead said last is still in its channel.
+            if let Some(at) = self.launching.iter().position(|l| l.dyno == id) {
+                self.hear_all(at)?;
+            }
+            let was_launched = self.dynos.remove(&id).is_some_and(|d| d.is_launched);
+            if was_launched {
+                self.reply(&Reply::Exited { dyno: id, status }, &[])?;
+            }
+        }
+        Ok(self.supervisor.try_wait()?.is_some())
+    }
+
+    fn supervisor_end(&mut self) -> io::Result<(u8, bool)> {
+        use std::os::unix::process::ExitStatusExt;
+        let status = self.supervisor.wait()?;
+        let code = status
+            .code()
+            .or_else(|| status.signal().map(|s| 128 + s))
+            .and_then(|c| u8::try_from(c).ok())
+            .unwrap_or(u8::MAX);
+        // A panic ends with 101 or SIGABRT; every orderly refusal has a status of its own.
+        Ok((code, status.signal().is_some() || code == 101))
+    }
+
+    fn await_supervisor(&mut self) -> io::Result<()> {
+        self.supervisor.wait().map(drop)
+    }
+
+    /// One request; false when the supervisor is gone.
+    fn take_request(&mut self) -> io::Result<bool> {
+        let mut buffer = std::mem::take(&mut self.buffer);
+        let received = protocol::receive::<Request>(self.socket.as_fd(), &mut buffer);
+        self.buffer = buffer;
+        let (request, fds) = match received {
+            Ok(Some(request)) => request,
+            Ok(None) => return Ok(false),
+            Err(error) if error.kind() == io::ErrorKind::ConnectionReset => return Ok(false),
+            Err(error) => return Err(error),
+        };
+        match request {
+            Request::Launch { request, plan, cgroup_v2 } => {
+                if let Err(failure) = self.launch(request, &plan, &fds, cgroup_v2) {
+                    self.reply(&Reply::Failed { request, failure }, &[])?;
+                }
+            }
+            Request::Signal { dyno, signal } => {
+                if let Some(dyno) = self.dynos.get(&dyno) {
+                    // It may have ended this very moment.
+                    let _ = sys::pidfd_send_signal(dyno.pidfd.as_fd(), signal);
+                }
+            }
+            Request::Acknowledge(_) => {}
+        }
+        Ok(true)
+    }
+
+    fn launch(
+        &mut self,
+        request: u64,
+        plan: &LaunchPlan,
+        fds: &[OwnedFd],
+        cgroup_v2: bool,
+    ) -> Result<(), StepFailure> {
+        let failed = |step: &str| {
+            let step = step.to_owned();
+            move |error: io::Error| StepFailure { step, errno: error.raw_os_error().unwrap_or(libc::EIO) }
+        };
+        let [network, stdin, stdout, stderr, cgroup @ ..] = fds else {
+            return Err(StepFailure { step: "receive descriptors".into(), errno: libc::EBADMSG });
+        };
+        let user = self.users.get(plan.user).map_err(failed("make a user namespace"))?;
+        let (ours, theirs) = protocol::pair().map_err(failed("make a channel"))?;
+        let flags = CloneFlags::CLONE_NEWPID
+            | CloneFlags::CLONE_NEWNS
+            | CloneFlags::CLONE_NEWUTS
+            | CloneFlags::CLONE_NEWIPC;
+        let into = if cgroup_v2 { cgroup.first().map(AsFd::as_fd) } else { None };
+        let clone = Clone3 { namespaces: flags.bits(), cgroup: into };
+        match clone.call().map_err(failed("clone"))? {
+            Fork::Parent { pid, pidfd } => {
+                drop(theirs);
+                self.dynos.insert(plan.dyno, Dyno { pid, pidfd, is_launched: false });
+                self.launching.push(Launching {
+                    request,
+                    dyno: plan.dyno,
+                    pid,
+                    channel: ours,
+                    is_set_up: false,
+                    terminal: None,
+                });
+                Ok(())
+            }
+            Fork::Child => {
+                drop(ours);
+                let tasks = if cgroup_v2 { &[] } else { cgroup };
+                let child = DynoChild {
+                    plan,
+                    scratch: &self.scratch,
+                    user,
+                    network: network.as_fd(),
+                    streams: [stdin.as_fd(), stdout.as_fd(), stderr.as_fd()],
+                    tasks,
+                    filter: &self.filter,
+                    channel: theirs,
+                };
+                child.run()
+            }
+        }
+    }
+
+    /// Takes everything a launching dyno has said.
+    fn hear_all(&mut self, at: usize) -> io::Result<()> {
+        while self.launching.get(at).is_some() {
+            let before = self.launching.len();
+            self.hear(at)?;
+            if self.launching.len() < before {
+                return Ok(());
+            }
+        }
+        Ok(())
+    }
+
+    /// One message of a launching dyno.
+    fn hear(&mut self, at: usize) -> io::Result<()> {
+        let mut buffer = Vec::new();
+        let heard = protocol::receive::<Said>(self.launching[at].channel.as_fd(), &mut buffer);
+        match heard {
+            Ok(Some((Said::SetUp, mut fds))) => {
+                self.launching[at].is_set_up = true;
+                self.launching[at].terminal = fds.pop();
+                Ok(())
+            }
+            Ok(Some((Said::Failed(failure), _))) => self.give_up(at, failure),
+            Ok(None) | Err(_) if self.launching[at].is_set_up => {
+                let launch = self.launching.swap_remove(at);
+                if let Some(dyno) = self.dynos.get_mut(&launch.dyno) {
+                    dyno.is_launched = true;
+                }
+                let terminal: Vec<BorrowedFd<'_>> = launch.terminal.iter().map(AsFd::as_fd).collect();
+                self.reply(&Reply::Launched { request: launch.request, pid: launch.pid }, &terminal)
+            }
+            Ok(None) | Err(_) => {
+                let step = "set up (it was killed)".to_owned();
+                self.give_up(at, StepFailure { step, errno: libc::ESRCH })
+            }
+        }
+    }
+
+    fn give_up(&mut self, at: usize, failure: StepFailure) -> io::Result<()> {
+        let launch = self.launching.swap_remove(at);
+        if let Some(dyno) = self.dynos.get(&launch.dyno) {
+            let _ = sys::pidfd_send_signal(dyno.pidfd.as_fd(), libc::SIGKILL);
+        }
+        self.reply(&Reply::Failed { request: launch.request, failure }, &[])
+    }
+
+    fn reply(&self, reply: &Reply, fds: &[BorrowedFd<'_>]) -> io::Result<()> {
+        match protocol::send(self.socket.as_fd(), reply, fds) {
+            // The supervisor is gone; its exit is on its way to us.
+            Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Ok(()),
+            Err(error) if error.kind() == io::ErrorKind::ConnectionReset => Ok(()),
+            other => other,
+        }
+    }
+
+    /// Ends every dyno and waits for each.
+    fn kill_all(&mut self) {
+        self.launching.clear();
+        for dyno in self.dynos.values() {
+            let _ = sys::pidfd_send_signal(dyno.pidfd.as_fd(), libc::SIGKILL);
+        }
+        for (id, dyno) in self.dynos.drain() {
+            let pid = nix::unistd::Pid::from_raw(i32::try_from(dyno.pid).unwrap_or(i32::MAX));
+            if let Err(errno) = waitpid(pid, None) {
+                tracing::warn!("dyno {id}: waiting for its PID 1 failed: {errno}");
+            }
+        }
+    }
+
+    /// Waits out a delay; true when a stop was asked for meanwhile.
+    fn wait_or_stop(&mut self, signals: &SignalFd, delay: Duration) -> io::Result<bool> {
+        let deadline = Instant::now() + delay;
+        loop {
+            let Some(left) = deadline.checked_duration_since(Instant::now()) else {
+                return Ok(false);
+            };
+            let timeout = PollTimeout::try_from(left).unwrap_or(PollTimeout::MAX);
+            let mut fds = [PollFd::new(signals.as_fd(), PollFlags::POLLIN)];
+            match poll(&mut fds, timeout) {
+                Err(Errno::EINTR) => continue,
+                other => other?,
+            };
+            while let Some(info) = signals.read_signal()? {
+                let signal = i32::try_from(info.ssi_signo).unwrap_or_default();
+                if [libc::SIGTERM, libc::SIGINT].contains(&signal) {
+                    return Ok(true);
+                }
+            }
+        }
+    }
+}
+
+/// What a dyno says on its channel before exec.
+#[derive(Debug, serde::Serialize, serde::Deserialize)]
+enum Said {
+    /// The root stands and the app was forked; a terminal's master beside.
+    SetUp,
+    /// A step failed.
+    Failed(StepFailure),
+}
+
+/// The child between clone and exec.
+struct DynoChild<'a> {
+    plan: &'a LaunchPlan,
+    scratch: &'a Scratch,
+    user: BorrowedFd<'a>,
+    network: BorrowedFd<'a>,
+    streams: [BorrowedFd<'a>; 3],
+    tasks: &'a [OwnedFd],
+    filter: &'a [libc::sock_filter],
+    channel: OwnedFd,
+}
+
+impl DynoChild<'_> {
+    fn fail(&self, step: &str, error: &io::Error) -> ! {
+        let errno = error.raw_os_error().unwrap_or(libc::EIO);
+        let said = Said::Failed(StepFailure { step: step.to_owned(), errno });
+        let _ = protocol::send(self.channel.as_fd(), &said, &[]);
+        std::process::exit(127)
+    }
+
+    fn run(self) -> ! {
+        let or_fail = |step: &str, result: io::Result<()>| {
+            if let Err(error) = result {
+                self.fail(step, &error);
+            }
+        };
+        or_fail("block signals", sys::swap_signal_mask(true));
+        let mut set_up =
+            SetUp::new(self.scratch, self.user, self.plan.user, self.network, self.tasks);
+        for step in &self.plan.set_up {
+            or_fail(&steps::name(step), set_up.apply(step));
+        }
+        let terminal = match (self.plan.terminal, &set_up.terminals) {
+            (Some(size), Some(devpts)) => {
+                match steps::open_terminal(devpts, self.plan.user, size) {
+                    Ok(pair) => Some(pair),
+                    Err(error) => self.fail("open a terminal", &error),
+                }
+            }
+            _ => None,
+        };
+        drop(set_up);
+        match sys::fork() {
+            Err(error) => self.fail("fork the app", &error),
+            Ok(Fork::Child) => self.app(terminal.map(|(_, slave)| slave)),
+            Ok(Fork::Parent { pid, .. }) => {
+                let master: Vec<BorrowedFd<'_>> = terminal.iter().map(|(m, _)| m.as_fd()).collect();
+                if let Err(error) = protocol::send(self.channel.as_fd(), &Said::SetUp, &master) {
+                    self.fail("report", &error);
+                }
+                self.init(pid)
+            }
+        }
+    }
+
+    fn app(self, slave: Option<OwnedFd>) -> ! {
+        let streams = match &slave {
+            Some(slave) => [slave.as_fd(), slave.as_fd(), slave.as_fd()],
+            None => self.streams,
+        };
+        let context = AppContext {
+            user: self.user,
+            streams,
+            terminal: slave.as_ref().map(AsFd::as_fd),
+            filter: self.filter,
+        };
+        for step in &self.plan.app {
+            if let Err(error) = privileges::apply(step, &context) {
+                self.fail(&format!("{step:?}"), &error);
+            }
+        }
+        let error = privileges::exec(&self.plan.exec);
+        self.fail("exec", &error)
+    }
+
+    fn init(self, app: u32) -> ! {
+        let drop_privileges = || -> io::Result<()> {
+            let user = self.user.try_clone_to_owned()?;
+            let null = File::options().read(true).write(true).open("/dev/null")?;
+            nix::unistd::dup2_stdin(&null)?;
+            nix::unistd::dup2_stdout(&null)?;
+            nix::unistd::dup2_stderr(&null)?;
+            privileges::become_init(&user, self.filter)?;
+            sys::close_from(3)
+        };
+        // A PID 1 that kept its privileges must not live: its end ends the dyno.
+        let grace = Duration::from_millis(self.plan.stop_grace_ms);
+        if drop_privileges().is_err() {
+            std::process::exit(127)
+        }
+        let status = init::run(app, grace);
+        // Everything above 2 was closed under our feet: skip destructors.
+        sys::exit_now(status)
+    }
+}
+
+fn signals() -> io::Result<SignalFd> {
+    let mut set = SigSet::empty();
+    for signal in [Signal::SIGCHLD, Signal::SIGTERM, Signal::SIGINT, Signal::SIGHUP] {
+        set.add(signal);
+    }
+    set.thread_block()?;
+    Ok(SignalFd::with_flags(&set, SfdFlags::SFD_NONBLOCK | SfdFlags::SFD_CLOEXEC)?)
+}
+
+/// Starts `manifold supervise --keeper-fd N ARGS...` with the other end of a new pair.
+fn supervise(args: &[std::ffi::OsString]) -> io::Result<(OwnedFd, Child)> {
+    use std::os::fd::AsRawFd;
+    let (ours, theirs) = protocol::pair()?;
+    sys::inheritable(theirs.as_fd(), true)?;
+    // The child starts with our signal mask; the supervisor resets it first thing.
+    let child = Command::new(std::env::current_exe()?)
+        .arg("supervise")
+        .arg("--keeper-fd")
+        .arg(theirs.as_raw_fd().to_string())
+        .args(args)
+        .spawn()?;
+    Ok((ours, child))
+}

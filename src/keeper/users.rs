@@ -1,0 +1,73 @@
+//! User namespaces: one per range of host ids, made once and kept.
+//!
+//! The same namespace maps the ids of a dyno's processes and of the layers below it.
+
+use std::collections::HashMap;
+use std::fs::File;
+use std::io::{self, Read, Write};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+
+use nix::sched::CloneFlags;
+
+use crate::dyno::{IDS_PER_DYNO, UserRange};
+use crate::sys::{self, Clone3, Fork};
+
+/// The user namespaces made so far. Bounded by the number of slots.
+#[derive(Debug, Default)]
+pub(super) struct Users {
+    known: HashMap<UserRange, OwnedFd>,
+}
+
+impl Users {
+    /// The namespace that maps 0..65536 to a range.
+    pub(super) fn get(&mut self, range: UserRange) -> io::Result<BorrowedFd<'_>> {
+        use std::collections::hash_map::Entry;
+        let namespace: &OwnedFd = match self.known.entry(range) {
+            Entry::Occupied(entry) => entry.into_mut(),
+            Entry::Vacant(entry) => entry.insert(make(range)?),
+        };
+        Ok(namespace.as_fd())
+    }
+}
+
+/// A child in a new user namespace waits until its maps are written, forbids further user
+/// namespaces below it, and ends; the namespace lives on in our descriptor.
+fn make(range: UserRange) -> io::Result<OwnedFd> {
+    let (ready, go) = nix::unistd::pipe2(nix::fcntl::OFlag::O_CLOEXEC)?;
+    let clone = Clone3 { namespaces: CloneFlags::CLONE_NEWUSER.bits(), cgroup: None };
+    match clone.call()? {
+        Fork::Child => {
+            drop(go);
+            let mut byte = [0];
+            let told = File::from(ready).read(&mut byte).is_ok_and(|n| n == 1);
+            if told {
+                // Without this the filter still refuses nested namespaces: a second line only.
+                let _ = std::fs::write("/proc/sys/user/max_user_namespaces", "0");
+            }
+            std::process::exit(0)
+        }
+        Fork::Parent { pid, .. } => {
+            drop(ready);
+            let result = map(pid, range);
+            if result.is_ok() {
+                // A child that died meanwhile shows in waitpid, not here.
+                let _ = File::from(go).write(b"g");
+            } else {
+                drop(go);
+            }
+            let pid = nix::unistd::Pid::from_raw(i32::try_from(pid).unwrap_or(i32::MAX));
+            nix::sys::wait::waitpid(pid, None)?;
+            result
+        }
+    }
+}
+
+fn map(pid: u32, range: UserRange) -> io::Result<OwnedFd> {
+    let proc = format!("/proc/{pid}");
+    let line = format!("0 {} {IDS_PER_DYNO}", range.base);
+    std::fs::write(format!("{proc}/uid_map"), &line)?;
+    std::fs::write(format!("{proc}/gid_map"), &line)?;
+    let namespace = File::open(format!("{proc}/ns/user"))?;
+    sys::inheritable(namespace.as_fd(), false)?;
+    Ok(namespace.into())
+}
