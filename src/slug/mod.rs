@@ -1,1 +1,19 @@
-//! Room `slug`.
+//! Slugs: packing a built app, and unpacking untrusted archives.
+//!
+//! An archive is hostile input. It is unpacked by a process of its own (role `__unpack`): in a
+//! chroot of the target directory, as the `dyno` user, without capabilities, network or a way
+//! back. The tar crate only parses; every write goes through descriptors that follow no link.
+
+mod digest;
+mod error;
+mod extract;
+mod pack;
+mod trees;
+mod walk;
+mod worker;
+
+pub use digest::digest_of;
+pub use error::SlugError;
+pub use pack::{Packed, pack};
+pub use trees::Trees;
+pub use worker::{extract_source, unpack_main};

@@ -7,6 +7,7 @@
 
 mod fd;
 mod mount;
+mod owner;
 mod process;
 mod terminal;
 mod watch;
@@ -16,6 +17,7 @@ pub use mount::{
     FsContext, MountAttributes, TreeFlags, attach, mount_setattr, open_in_root, open_tree,
     open_tree_at,
 };
+pub use owner::{APP_ID, give_to_app};
 pub use process::{
     Clone3, Fork, bounding_drop, clear_ambient, close_from, close_on_exec_from, exit_now, fork, install_filter, kill_everyone,
     no_new_privileges, not_dumpable, pidfd_send_signal, reset_signals, set_capabilities_none,

@@ -1,0 +1,128 @@
+//! Stacks on this host.
+
+use std::collections::HashMap;
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, PoisonError};
+
+use super::{RootfsError, skeleton};
+use crate::model::{StackImage, StackName};
+use crate::settings::Paths;
+
+/// What a dyno's overlay stands on.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct StackRoot {
+    /// The lowest layer.
+    pub lower: PathBuf,
+    /// Host directories mounted read-only: source and target.
+    pub binds: Vec<(PathBuf, PathBuf)>,
+}
+
+/// The stacks of one state directory. Cheap to clone.
+#[derive(Clone, Debug)]
+pub struct Stacks {
+    paths: Paths,
+    resolv_conf: String,
+    known: Arc<Mutex<HashMap<(StackName, StackImage), StackRoot>>>,
+}
+
+impl Stacks {
+    /// Looks at the state directory's stacks, and makes the `host` stack's skeleton anew.
+    ///
+    /// # Errors
+    /// The skeleton cannot be made.
+    pub fn open(paths: &Paths, resolv_conf: &str) -> Result<Self, RootfsError> {
+        let stacks = Self {
+            paths: paths.clone(),
+            resolv_conf: resolv_conf.to_owned(),
+            known: Arc::default(),
+        };
+        let lower = stacks.make_host()?;
+        let root = StackRoot { lower, binds: vec![("/usr".into(), "/usr".into())] };
+        for image in [StackImage::Run, StackImage::Build] {
+            stacks.remember(StackName::host(), image, root.clone());
+        }
+        Ok(stacks)
+    }
+
+    /// The root of a stack's image.
+    ///
+    /// # Errors
+    /// [`RootfsError::Unknown`].
+    pub fn image(&self, name: &StackName, image: StackImage) -> Result<StackRoot, RootfsError> {
+        let key = (name.clone(), image);
+        let known = self.known.lock().unwrap_or_else(PoisonError::into_inner).get(&key).cloned();
+        if let Some(root) = known {
+            return Ok(root);
+        }
+        let lower = self.paths.stack(name).join(match image {
+            StackImage::Run => "run",
+            StackImage::Build => "build",
+        });
+        if !lower.join("usr").is_dir() {
+            return Err(RootfsError::Unknown { name: name.clone(), path: lower });
+        }
+        self.complete(&lower)?;
+        let root = StackRoot { lower, binds: Vec::new() };
+        self.remember(name.clone(), image, root.clone());
+        Ok(root)
+    }
+
+    /// Names of the stacks that can be used now, sorted.
+    pub fn list(&self) -> Vec<StackName> {
+        let mut names = vec![StackName::host()];
+        for entry in fs::read_dir(self.paths.stacks()).into_iter().flatten().flatten() {
+            let name = entry.file_name().to_str().and_then(|n| n.parse::<StackName>().ok());
+            names.extend(name.filter(|_| entry.path().join("run/usr").is_dir()));
+        }
+        names.sort();
+        names.dedup();
+        names
+    }
+
+    fn remember(&self, name: StackName, image: StackImage, root: StackRoot) {
+        self.known.lock().unwrap_or_else(PoisonError::into_inner).insert((name, image), root);
+    }
+
+    /// A built image lacks what depends on this host: the resolver and our user.
+    fn complete(&self, root: &Path) -> Result<(), RootfsError> {
+        let failed = |path: PathBuf| move |source| RootfsError::Skeleton { path, source };
+        let resolv = root.join("etc/resolv.conf");
+        // It may be a link into /run: never write through it.
+        let _ = fs::remove_file(&resolv);
+        fs::write(&resolv, &self.resolv_conf).map_err(failed(resolv))?;
+        let app = root.join("app");
+        if !app.is_dir() {
+            fs::create_dir(&app).map_err(failed(app.clone()))?;
+        }
+        crate::sys::give_to_app(&app).map_err(failed(app.clone()))?;
+        let passwd = root.join("etc/passwd");
+        let text = fs::read_to_string(&passwd).map_err(failed(passwd.clone()))?;
+        if text.lines().any(|line| line.starts_with("dyno:")) {
+            return Ok(());
+        }
+        let line = "dyno:x:1000:1000::/app:/bin/bash\n";
+        fs::write(&passwd, format!("{text}{line}")).map_err(failed(passwd))
+    }
+
+    /// Made beside and put in place at once, so that a crash leaves the old or the new one.
+    fn make_host(&self) -> Result<PathBuf, RootfsError> {
+        let home = self.paths.stack(&StackName::host());
+        let failed = |path: &Path| {
+            let path = path.to_owned();
+            move |source| RootfsError::Skeleton { path, source }
+        };
+        fs::create_dir_all(&home).map_err(failed(&home))?;
+        let (new, root) = (home.join("new"), home.join("root"));
+        for old in [&new, &root] {
+            match fs::remove_dir_all(old) {
+                Err(error) if error.kind() == std::io::ErrorKind::NotFound => {}
+                other => other.map_err(failed(old))?,
+            }
+        }
+        fs::create_dir(&new).map_err(failed(&new))?;
+        skeleton::fill(&new, Path::new("/etc"), &self.resolv_conf)?;
+        fs::rename(&new, &root).map_err(failed(&root))?;
+        Ok(root)
+    }
+}

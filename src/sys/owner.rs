@@ -1,0 +1,20 @@
+//! Who owns files that a dyno's user is to own.
+
+use std::io;
+use std::path::Path;
+
+/// Id of the `dyno` user on disk: layers are id-mapped, so disk ids are the dyno's ids.
+pub const APP_ID: u32 = 1000;
+
+/// Gives a path (no link followed) to the `dyno` user. Without root (tests) files stay the
+/// caller's, who then is the user that "dynos" run as.
+///
+/// # Errors
+/// The errno of lchown(2).
+pub fn give_to_app(path: &Path) -> io::Result<()> {
+    if nix::unistd::geteuid().is_root() {
+        std::os::unix::fs::lchown(path, Some(APP_ID), Some(APP_ID))
+    } else {
+        Ok(())
+    }
+}
