@@ -41,10 +41,17 @@ impl Group {
         dirs: Vec<PathBuf>,
         limits: &Limits,
     ) -> Result<Self, CgroupError> {
-        let group = Self { version, memory, dirs };
+        let group = Self {
+            version,
+            memory,
+            dirs,
+        };
         for dir in &group.dirs {
             if let Err(source) = std::fs::create_dir(dir) {
-                let error = CgroupError::Make { path: dir.clone(), source };
+                let error = CgroupError::Make {
+                    path: dir.clone(),
+                    source,
+                };
                 let _ = group.remove();
                 return Err(error);
             }
@@ -60,7 +67,11 @@ impl Group {
 
     /// The group of existing directories (sweeping).
     pub(super) fn existing(version: Version, dirs: Vec<PathBuf>) -> Self {
-        Self { version, memory: dirs.first().cloned().unwrap_or_default(), dirs }
+        Self {
+            version,
+            memory: dirs.first().cloned().unwrap_or_default(),
+            dirs,
+        }
     }
 
     fn limit(&self, limits: &Limits) -> Result<(), CgroupError> {
@@ -94,7 +105,8 @@ impl Group {
             let mut options = OpenOptions::new();
             options.read(!write).write(write).custom_flags(flags);
             let file: io::Result<File> = options.open(&path);
-            file.map(OwnedFd::from).map_err(|source| CgroupError::Read { path, source })
+            file.map(OwnedFd::from)
+                .map_err(|source| CgroupError::Read { path, source })
         };
         match self.version {
             Version::V2 => open(self.memory.clone(), false, libc::O_DIRECTORY).map(Entry::V2),
@@ -156,7 +168,12 @@ impl Group {
                         self.kill();
                         std::thread::park_timeout(REMOVE_PAUSE);
                     }
-                    _ => return Err(CgroupError::Remove { path: dir.clone(), source }),
+                    _ => {
+                        return Err(CgroupError::Remove {
+                            path: dir.clone(),
+                            source,
+                        });
+                    }
                 }
             }
         }
@@ -166,7 +183,10 @@ impl Group {
 
 fn pids(dir: &Path) -> Vec<nix::unistd::Pid> {
     let text = std::fs::read_to_string(dir.join("cgroup.procs")).unwrap_or_default();
-    text.lines().filter_map(|l| l.parse().ok()).map(nix::unistd::Pid::from_raw).collect()
+    text.lines()
+        .filter_map(|l| l.parse().ok())
+        .map(nix::unistd::Pid::from_raw)
+        .collect()
 }
 
 /// Writes a control file; one that this controller or host does not have is skipped.
@@ -174,8 +194,18 @@ fn write(dir: &Path, file: &str, value: &str) -> Result<(), CgroupError> {
     let path = dir.join(file);
     match OpenOptions::new().write(true).open(&path) {
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
-        Err(source) => return Err(CgroupError::Write { path, value: value.to_owned(), source }),
+        Err(source) => {
+            return Err(CgroupError::Write {
+                path,
+                value: value.to_owned(),
+                source,
+            });
+        }
         Ok(mut opened) => io::Write::write_all(&mut opened, value.as_bytes()),
     }
-    .map_err(|source| CgroupError::Write { path, value: value.to_owned(), source })
+    .map_err(|source| CgroupError::Write {
+        path,
+        value: value.to_owned(),
+        source,
+    })
 }

@@ -42,9 +42,18 @@ mod tests {
 
     #[test]
     fn shares_become_weights_with_the_defaults_meeting() {
-        for (shares, weight) in [(2, 1), (1024, 100), (2048, 200), (51_200, 5000), (262_144, 10_000)]
-        {
-            let limits = Limits { memory_bytes: 1, cpu_shares: shares, tasks_max: 1 };
+        for (shares, weight) in [
+            (2, 1),
+            (1024, 100),
+            (2048, 200),
+            (51_200, 5000),
+            (262_144, 10_000),
+        ] {
+            let limits = Limits {
+                memory_bytes: 1,
+                cpu_shares: shares,
+                tasks_max: 1,
+            };
             assert_eq!(limits.cpu_weight(), weight, "{shares}");
         }
     }

@@ -38,14 +38,25 @@ impl Manager {
     pub fn open(name: &str) -> Result<Self, CgroupError> {
         let manager = if hierarchies::is_cgroup2_unified_mode() {
             let base = v2_base(&hierarchies::V2::new().root())?;
-            Self { version: Version::V2, parents: vec![base.join(name)] }
+            Self {
+                version: Version::V2,
+                parents: vec![base.join(name)],
+            }
         } else {
-            Self { version: Version::V1, parents: v1_parents(name)? }
+            Self {
+                version: Version::V1,
+                parents: v1_parents(name)?,
+            }
         };
         for parent in &manager.parents {
             match std::fs::create_dir(parent) {
                 Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}
-                Err(source) => return Err(CgroupError::Make { path: parent.clone(), source }),
+                Err(source) => {
+                    return Err(CgroupError::Make {
+                        path: parent.clone(),
+                        source,
+                    });
+                }
                 Ok(()) => {}
             }
             if manager.version == Version::V2 {
@@ -79,7 +90,10 @@ impl Manager {
         for parent in &self.parents {
             for entry in std::fs::read_dir(parent).into_iter().flatten().flatten() {
                 if entry.file_type().is_ok_and(|t| t.is_dir()) {
-                    by_name.entry(entry.file_name()).or_default().push(entry.path());
+                    by_name
+                        .entry(entry.file_name())
+                        .or_default()
+                        .push(entry.path());
                 }
             }
         }
@@ -115,16 +129,25 @@ fn v1_parents(name: &str) -> Result<Vec<PathBuf>, CgroupError> {
                     parents.push(parent);
                 }
             }
-            None => tracing::warn!("cgroup controller {missing} is not mounted: its limit is not enforced"),
+            None => tracing::warn!(
+                "cgroup controller {missing} is not mounted: its limit is not enforced"
+            ),
         }
     }
-    if parents.is_empty() { Err(CgroupError::NotMounted) } else { Ok(parents) }
+    if parents.is_empty() {
+        Err(CgroupError::NotMounted)
+    } else {
+        Ok(parents)
+    }
 }
 
 /// v2: our own service's group when systemd delegated it to us, else the top.
 fn v2_base(root: &Path) -> Result<PathBuf, CgroupError> {
     let own = std::fs::read_to_string("/proc/self/cgroup").unwrap_or_default();
-    let own = own.lines().find_map(|l| l.strip_prefix("0::/")).unwrap_or_default();
+    let own = own
+        .lines()
+        .find_map(|l| l.strip_prefix("0::/"))
+        .unwrap_or_default();
     // A second start finds us in the leaf already.
     let own = own.strip_suffix(&format!("/{OWN_LEAF}")).unwrap_or(own);
     if Path::new(own).extension().is_none_or(|e| e != "service") {
@@ -141,8 +164,11 @@ fn v2_base(root: &Path) -> Result<PathBuf, CgroupError> {
     let procs = std::fs::read_to_string(base.join("cgroup.procs")).unwrap_or_default();
     for pid in procs.lines() {
         let path = leaf.join("cgroup.procs");
-        std::fs::write(&path, pid)
-            .map_err(|source| CgroupError::Write { path, value: pid.to_owned(), source })?;
+        std::fs::write(&path, pid).map_err(|source| CgroupError::Write {
+            path,
+            value: pid.to_owned(),
+            source,
+        })?;
     }
     delegate(&base)?;
     Ok(base)
@@ -155,10 +181,17 @@ fn delegate(group: &Path) -> Result<(), CgroupError> {
         let value = format!("+{controller}");
         match std::fs::write(&path, &value) {
             Err(error) if error.kind() == io::ErrorKind::NotFound => {
-                return Err(CgroupError::Write { path, value, source: error });
+                return Err(CgroupError::Write {
+                    path,
+                    value,
+                    source: error,
+                });
             }
             Err(error) => {
-                tracing::warn!("{}: {controller} limits are not enforced: {error}", path.display());
+                tracing::warn!(
+                    "{}: {controller} limits are not enforced: {error}",
+                    path.display()
+                );
             }
             Ok(()) => {}
         }

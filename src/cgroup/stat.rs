@@ -45,8 +45,10 @@ impl Memory {
 }
 
 fn read(path: &Path) -> Result<String, CgroupError> {
-    std::fs::read_to_string(path)
-        .map_err(|source| CgroupError::Read { path: path.to_owned(), source })
+    std::fs::read_to_string(path).map_err(|source| CgroupError::Read {
+        path: path.to_owned(),
+        source,
+    })
 }
 
 /// The number after `key` at the start of a line, 0 if the kernel does not have it.
@@ -66,13 +68,30 @@ mod tests {
     fn both_versions_are_read_from_fixtures() {
         let dir = tempfile::tempdir().expect("a directory");
         let path = dir.path().join("memory.stat");
-        std::fs::write(&path, "cache 1\nrss 2\ntotal_cache 10\ntotal_rss 20\ntotal_swap 30\n")
-            .expect("written");
+        std::fs::write(
+            &path,
+            "cache 1\nrss 2\ntotal_cache 10\ntotal_rss 20\ntotal_swap 30\n",
+        )
+        .expect("written");
         let v1 = Memory::read_v1(dir.path()).expect("read");
-        assert_eq!(v1, Memory { rss: 20, cache: 10, swap: 30 });
+        assert_eq!(
+            v1,
+            Memory {
+                rss: 20,
+                cache: 10,
+                swap: 30
+            }
+        );
         assert_eq!(v1.total(), 60);
         std::fs::write(&path, "anon 5\nfile 6\nanon_thp 7\n").expect("written");
         std::fs::write(dir.path().join("memory.swap.current"), "8\n").expect("written");
-        assert_eq!(Memory::read_v2(dir.path()).expect("read"), Memory { rss: 5, cache: 6, swap: 8 });
+        assert_eq!(
+            Memory::read_v2(dir.path()).expect("read"),
+            Memory {
+                rss: 5,
+                cache: 6,
+                swap: 8
+            }
+        );
     }
 }

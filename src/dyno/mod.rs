@@ -6,6 +6,6 @@
 mod plan;
 
 pub use plan::{
-    APP_GID, APP_UID, AppStep, Attributes, Exec, IDS_PER_DYNO, Layer, LaunchPlan, PlanRequest,
+    APP_GID, APP_UID, AppStep, Attributes, Exec, IDS_PER_DYNO, LaunchPlan, Layer, PlanRequest,
     Resource, SetUpStep, UserRange,
 };

@@ -24,7 +24,10 @@ pub struct UserRange {
 
 /// Mount attributes in a plan.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[expect(clippy::struct_excessive_bools, reason = "four independent mount flags of the kernel")]
+#[expect(
+    clippy::struct_excessive_bools,
+    reason = "four independent mount flags of the kernel"
+)]
 pub struct Attributes {
     /// `MS_RDONLY`.
     pub read_only: bool,
@@ -222,25 +225,47 @@ const NOFILE: (u64, u64) = (10_000, 1_048_576);
 impl LaunchPlan {
     /// The one order in which a dyno is made.
     pub fn new(request: PlanRequest) -> Self {
-        let inert =
-            Attributes { read_only: true, no_suid: true, no_dev: true, ..Attributes::default() };
+        let inert = Attributes {
+            read_only: true,
+            no_suid: true,
+            no_dev: true,
+            ..Attributes::default()
+        };
         let mut set_up = vec![
             SetUpStep::JoinCgroup,
             SetUpStep::EnterNetwork,
             SetUpStep::NewCgroupNamespace,
             SetUpStep::PrivateMounts,
-            SetUpStep::Overlay { lowers: request.lowers, writable: request.writable },
+            SetUpStep::Overlay {
+                lowers: request.lowers,
+                writable: request.writable,
+            },
         ];
-        set_up.extend(request.stack_binds.into_iter().map(|(source, target)| SetUpStep::Bind {
-            source,
-            target,
-            attributes: inert,
-            must_map: false,
-        }));
-        set_up.extend(request.binds.into_iter().map(|(source, target, read_only)| {
-            let attributes = Attributes { read_only, ..inert };
-            SetUpStep::Bind { source, target, attributes, must_map: true }
-        }));
+        set_up.extend(
+            request
+                .stack_binds
+                .into_iter()
+                .map(|(source, target)| SetUpStep::Bind {
+                    source,
+                    target,
+                    attributes: inert,
+                    must_map: false,
+                }),
+        );
+        set_up.extend(
+            request
+                .binds
+                .into_iter()
+                .map(|(source, target, read_only)| {
+                    let attributes = Attributes { read_only, ..inert };
+                    SetUpStep::Bind {
+                        source,
+                        target,
+                        attributes,
+                        must_map: true,
+                    }
+                }),
+        );
         set_up.extend([
             SetUpStep::Proc,
             SetUpStep::Sys,
@@ -253,7 +278,11 @@ impl LaunchPlan {
             SetUpStep::Pivot,
             SetUpStep::Hostname(request.hostname),
         ]);
-        let limit = |resource, soft, hard| AppStep::Limit { resource, soft, hard };
+        let limit = |resource, soft, hard| AppStep::Limit {
+            resource,
+            soft,
+            hard,
+        };
         let app = vec![
             AppStep::NewSession,
             AppStep::Streams,
@@ -264,7 +293,10 @@ impl LaunchPlan {
             AppStep::Umask(0o022),
             AppStep::EnterUser,
             AppStep::BoundCapabilities,
-            AppStep::Ids { uid: APP_UID, gid: APP_GID },
+            AppStep::Ids {
+                uid: APP_UID,
+                gid: APP_GID,
+            },
             AppStep::NoCapabilities,
             AppStep::DefaultSignals,
             AppStep::NoNewPrivileges,
@@ -290,16 +322,28 @@ mod tests {
 
     fn request() -> PlanRequest {
         PlanRequest {
-            dyno: "11111111-2222-4333-8444-555555555555".parse().expect("an id"),
+            dyno: "11111111-2222-4333-8444-555555555555"
+                .parse()
+                .expect("an id"),
             hostname: "web-1".to_owned(),
             user: UserRange { base: 0x4000_0000 },
             lowers: vec![
-                Layer { source: "/state/trees/slug".into(), must_map: true },
-                Layer { source: "/state/stacks/host".into(), must_map: false },
+                Layer {
+                    source: "/state/trees/slug".into(),
+                    must_map: true,
+                },
+                Layer {
+                    source: "/state/stacks/host".into(),
+                    must_map: false,
+                },
             ],
             writable: "/state/dynos/1".into(),
             stack_binds: vec![("/usr".into(), "/usr".into())],
-            binds: vec![("/state/builds/1/source".into(), "/tmp/build_1".into(), false)],
+            binds: vec![(
+                "/state/builds/1/source".into(),
+                "/tmp/build_1".into(),
+                false,
+            )],
             masked: vec!["/proc/kcore".into()],
             read_only: vec!["/proc/sys".into()],
             tasks_max: 256,

@@ -101,7 +101,14 @@ impl Client {
             // Nobody may wait for a keeper that is gone.
             let _ = gone_sender.send(());
         });
-        Ok((Self { outgoing, waiting, next: Arc::default() }, gone))
+        Ok((
+            Self {
+                outgoing,
+                waiting,
+                next: Arc::default(),
+            },
+            gone,
+        ))
     }
 
     /// Launches a dyno; resolves when its command was exec'd.
@@ -117,12 +124,27 @@ impl Client {
         let dyno = plan.dyno;
         let (sender, reply) = oneshot::channel();
         self.lock().insert(request, sender);
-        let LaunchFds { network, streams, cgroup, is_cgroup_v2 } = fds;
+        let LaunchFds {
+            network,
+            streams,
+            cgroup,
+            is_cgroup_v2,
+        } = fds;
         let mut all = vec![network];
         all.extend(streams);
         all.extend(cgroup);
-        let message = Request::Launch { request, plan: Box::new(plan), cgroup_v2: is_cgroup_v2 };
-        let sent = self.outgoing.send(Outgoing { request: message, fds: all }).await;
+        let message = Request::Launch {
+            request,
+            plan: Box::new(plan),
+            cgroup_v2: is_cgroup_v2,
+        };
+        let sent = self
+            .outgoing
+            .send(Outgoing {
+                request: message,
+                fds: all,
+            })
+            .await;
         if sent.is_err() {
             self.lock().remove(&request);
             return Err(ClientError::Gone);
@@ -141,7 +163,10 @@ impl Client {
     /// Signals a dyno's PID 1. A dyno that is gone is no error; the order of signals is kept.
     pub fn signal(&self, dyno: DynoId, signal: i32) {
         let outgoing = self.outgoing.clone();
-        let message = Outgoing { request: Request::Signal { dyno, signal }, fds: Vec::new() };
+        let message = Outgoing {
+            request: Request::Signal { dyno, signal },
+            fds: Vec::new(),
+        };
         if let Err(mpsc::error::TrySendError::Full(message)) = outgoing.try_send(message) {
             // The queue is full of launches: wait in line rather than lose a signal.
             tokio::spawn(async move { outgoing.send(message).await });
@@ -152,7 +177,9 @@ impl Client {
         &self,
     ) -> std::sync::MutexGuard<'_, HashMap<u64, oneshot::Sender<Result<LaunchReply, StepFailure>>>>
     {
-        self.waiting.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
+        self.waiting
+            .lock()
+            .unwrap_or_else(std::sync::PoisonError::into_inner)
     }
 }
 
@@ -191,13 +218,19 @@ async fn read(
             }
         };
         let take = |request| {
-            waiting.lock().unwrap_or_else(std::sync::PoisonError::into_inner).remove(&request)
+            waiting
+                .lock()
+                .unwrap_or_else(std::sync::PoisonError::into_inner)
+                .remove(&request)
         };
         match reply {
             Reply::Launched { request, pid } => {
                 if let Some(waiter) = take(request) {
                     // A caller that stopped waiting has asked for a kill already.
-                    let _ = waiter.send(Ok(LaunchReply { pid, terminal: fds.pop() }));
+                    let _ = waiter.send(Ok(LaunchReply {
+                        pid,
+                        terminal: fds.pop(),
+                    }));
                 }
             }
             Reply::Failed { request, failure } => {
@@ -212,5 +245,8 @@ async fn read(
             }
         }
     }
-    waiting.lock().unwrap_or_else(std::sync::PoisonError::into_inner).clear();
+    waiting
+        .lock()
+        .unwrap_or_else(std::sync::PoisonError::into_inner)
+        .clear();
 }

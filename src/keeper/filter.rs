@@ -138,7 +138,12 @@ const fn argument(n: u32) -> u32 {
 }
 
 fn op(code: u16, k: u32) -> sock_filter {
-    sock_filter { code, jt: 0, jf: 0, k }
+    sock_filter {
+        code,
+        jt: 0,
+        jf: 0,
+        k,
+    }
 }
 
 fn branch(code: u16, k: u32, jt: u8, jf: u8) -> sock_filter {
@@ -157,9 +162,10 @@ impl Verdict {
     fn code(&self) -> Vec<sock_filter> {
         match self {
             Self::Return(value) => vec![op(RETURN, *value)],
-            Self::Check(steps) => {
-                steps.iter().map(|&(code, k, jt, jf)| branch(code, k, jt, jf)).collect()
-            }
+            Self::Check(steps) => steps
+                .iter()
+                .map(|&(code, k, jt, jf)| branch(code, k, jt, jf))
+                .collect(),
         }
     }
 }
@@ -179,7 +185,11 @@ fn one_of(word: u32, values: &[u32], otherwise: u32) -> Vec<(u16, u32, u8, u8)> 
 fn verdicts() -> Vec<(u32, Verdict)> {
     let number = |n: libc::c_long| u32::try_from(n).expect("call numbers are small");
     let mut all: Vec<(u32, Verdict)> = Vec::new();
-    all.extend(ALLOWED.iter().map(|&n| (number(n), Verdict::Return(RET_ALLOW))));
+    all.extend(
+        ALLOWED
+            .iter()
+            .map(|&n| (number(n), Verdict::Return(RET_ALLOW))),
+    );
     all.extend(DENIED.iter().map(|&n| (number(n), Verdict::Return(EPERM))));
     let clone = vec![
         (LOAD, argument(0), 0, 0),
@@ -240,7 +250,10 @@ fn tree(leaves: &[(u32, Verdict)]) -> Vec<sock_filter> {
     let mut code = Vec::with_capacity(left.len() + right.len() + 2);
     // At or above the pivot: skip the left half (by a long jump, halves outgrow 255).
     code.push(branch(JUMP_GREATER_EQUAL, high[0].0, 0, 1));
-    code.push(op(JUMP, u32::try_from(left.len()).expect("a short program")));
+    code.push(op(
+        JUMP,
+        u32::try_from(left.len()).expect("a short program"),
+    ));
     code.extend(left);
     code.extend(right);
     code
@@ -289,7 +302,12 @@ mod tests {
     }
 
     fn verdict(number: libc::c_long, arguments: [u64; 6]) -> u32 {
-        run(&compile(), ARCH_X86_64, u32::try_from(number).expect("small"), arguments)
+        run(
+            &compile(),
+            ARCH_X86_64,
+            u32::try_from(number).expect("small"),
+            arguments,
+        )
     }
 
     #[test]
@@ -297,7 +315,12 @@ mod tests {
         let code = compile();
         for number in 0..600_u32 {
             let listed = |list: &[libc::c_long]| list.contains(&libc::c_long::from(number));
-            let checked = [libc::SYS_clone, libc::SYS_ioctl, libc::SYS_personality, libc::SYS_socket];
+            let checked = [
+                libc::SYS_clone,
+                libc::SYS_ioctl,
+                libc::SYS_personality,
+                libc::SYS_socket,
+            ];
             if checked.contains(&libc::c_long::from(number)) {
                 continue;
             }
@@ -308,17 +331,34 @@ mod tests {
             } else {
                 ENOSYS
             };
-            assert_eq!(run(&code, ARCH_X86_64, number, [0; 6]), expected, "call {number}");
+            assert_eq!(
+                run(&code, ARCH_X86_64, number, [0; 6]),
+                expected,
+                "call {number}"
+            );
         }
     }
 
     #[test]
     fn clone_may_make_threads_but_no_namespaces() {
-        assert_eq!(verdict(libc::SYS_clone, [0x003D_0F00, 0, 0, 0, 0, 0]), RET_ALLOW);
-        for flag in [0x0002_0000_u64, 0x0200_0000, 0x0400_0000, 0x0800_0000, 0x1000_0000,
-            0x2000_0000, 0x4000_0000]
-        {
-            assert_eq!(verdict(libc::SYS_clone, [flag | 17, 0, 0, 0, 0, 0]), EPERM, "{flag:x}");
+        assert_eq!(
+            verdict(libc::SYS_clone, [0x003D_0F00, 0, 0, 0, 0, 0]),
+            RET_ALLOW
+        );
+        for flag in [
+            0x0002_0000_u64,
+            0x0200_0000,
+            0x0400_0000,
+            0x0800_0000,
+            0x1000_0000,
+            0x2000_0000,
+            0x4000_0000,
+        ] {
+            assert_eq!(
+                verdict(libc::SYS_clone, [flag | 17, 0, 0, 0, 0, 0]),
+                EPERM,
+                "{flag:x}"
+            );
         }
         assert_eq!(verdict(libc::SYS_clone3, [0; 6]), ENOSYS);
     }
@@ -326,10 +366,22 @@ mod tests {
     #[test]
     fn only_four_socket_families_exist() {
         for family in 0..50_u64 {
-            let expected = if [1, 2, 10, 16].contains(&family) { RET_ALLOW } else { EAFNOSUPPORT };
-            assert_eq!(verdict(libc::SYS_socket, [family, 1, 0, 0, 0, 0]), expected, "{family}");
+            let expected = if [1, 2, 10, 16].contains(&family) {
+                RET_ALLOW
+            } else {
+                EAFNOSUPPORT
+            };
+            assert_eq!(
+                verdict(libc::SYS_socket, [family, 1, 0, 0, 0, 0]),
+                expected,
+                "{family}"
+            );
         }
-        assert_eq!(verdict(libc::SYS_socket, [16, 3, 9, 0, 0, 0]), EAFNOSUPPORT, "audit");
+        assert_eq!(
+            verdict(libc::SYS_socket, [16, 3, 9, 0, 0, 0]),
+            EAFNOSUPPORT,
+            "audit"
+        );
     }
 
     #[test]

@@ -27,7 +27,11 @@ pub(super) fn apply(step: &AppStep, context: &AppContext<'_>) -> io::Result<()> 
     match step {
         AppStep::NewSession => nix::unistd::setsid().map(drop).map_err(io::Error::from),
         AppStep::Streams => streams(context),
-        AppStep::Limit { resource, soft, hard } => limit(*resource, *soft, *hard),
+        AppStep::Limit {
+            resource,
+            soft,
+            hard,
+        } => limit(*resource, *soft, *hard),
         AppStep::Umask(mask) => {
             nix::sys::stat::umask(nix::sys::stat::Mode::from_bits_truncate(*mask));
             Ok(())
@@ -49,7 +53,11 @@ pub(super) fn apply(step: &AppStep, context: &AppContext<'_>) -> io::Result<()> 
             nix::unistd::chdir(path)?;
             // An unreachable working directory would lead out of the root (CVE-2024-21626).
             let here = nix::unistd::getcwd()?;
-            if here.is_absolute() { Ok(()) } else { Err(io::Error::from_raw_os_error(libc::EXDEV)) }
+            if here.is_absolute() {
+                Ok(())
+            } else {
+                Err(io::Error::from_raw_os_error(libc::EXDEV))
+            }
         }
         AppStep::Seccomp => sys::install_filter(context.filter),
         AppStep::CloseFds => close_on_exec(),
@@ -90,8 +98,11 @@ fn limit(resource: Resource, soft: u64, hard: u64) -> io::Result<()> {
 pub(super) fn exec(exec: &Exec) -> io::Error {
     let text = |t: &str| CString::new(t).map_err(|_| io::Error::from_raw_os_error(libc::EINVAL));
     let argv: io::Result<Vec<CString>> = exec.argv.iter().map(|a| text(a)).collect();
-    let env: io::Result<Vec<CString>> =
-        exec.env.iter().map(|(k, v)| text(&format!("{k}={v}"))).collect();
+    let env: io::Result<Vec<CString>> = exec
+        .env
+        .iter()
+        .map(|(k, v)| text(&format!("{k}={v}")))
+        .collect();
     let (argv, env) = match (argv, env) {
         (Ok(argv), Ok(env)) => (argv, env),
         (Err(error), _) | (_, Err(error)) => return error,

@@ -63,9 +63,18 @@ pub enum KeeperError {
 pub fn start(scratch: &Path, args: impl IntoIterator<Item = std::ffi::OsString>) -> KeeperError {
     let program = match std::env::current_exe() {
         Ok(program) => program,
-        Err(source) => return KeeperError::Exec { program: "/proc/self/exe".into(), source },
+        Err(source) => {
+            return KeeperError::Exec {
+                program: "/proc/self/exe".into(),
+                source,
+            };
+        }
     };
-    let source = Command::new(&program).arg("__keep").arg(scratch).args(args).exec();
+    let source = Command::new(&program)
+        .arg("__keep")
+        .arg(scratch)
+        .args(args)
+        .exec();
     KeeperError::Exec { program, source }
 }
 
@@ -76,7 +85,8 @@ pub fn main(args: Vec<std::ffi::OsString>) -> ExitCode {
     match Keeper::run(&scratch, args.collect()) {
         Ok(status) => ExitCode::from(status),
         Err(error) => {
-            let chain = std::iter::successors(Some(&error as &dyn std::error::Error), |e| e.source());
+            let chain =
+                std::iter::successors(Some(&error as &dyn std::error::Error), |e| e.source());
             let text: Vec<String> = chain.map(ToString::to_string).collect();
             tracing::error!("{}", text.join(": "));
             ExitCode::from(70)
@@ -116,7 +126,10 @@ impl Keeper {
     fn run(scratch_dir: &Path, args: Vec<std::ffi::OsString>) -> Result<u8, KeeperError> {
         let scratch = steps::private_dir(scratch_dir)
             .and_then(|()| Scratch::make(scratch_dir))
-            .map_err(|source| KeeperError::Scratch { dir: scratch_dir.to_owned(), source })?;
+            .map_err(|source| KeeperError::Scratch {
+                dir: scratch_dir.to_owned(),
+                source,
+            })?;
         let signals = signals().map_err(KeeperError::Loop)?;
         let (socket, supervisor) = supervise(&args).map_err(KeeperError::Start)?;
         let mut keeper = Self {
@@ -140,8 +153,13 @@ impl Keeper {
             if started.elapsed() > STEADY {
                 delay = RESTART_DELAYS.0;
             }
-            tracing::error!("the supervisor crashed (status {status}); starting it again in {delay:?}");
-            if keeper.wait_or_stop(&signals, delay).map_err(KeeperError::Loop)? {
+            tracing::error!(
+                "the supervisor crashed (status {status}); starting it again in {delay:?}"
+            );
+            if keeper
+                .wait_or_stop(&signals, delay)
+                .map_err(KeeperError::Loop)?
+            {
                 return Ok(status);
             }
             delay = (delay * 2).min(RESTART_DELAYS.1);
@@ -172,7 +190,9 @@ impl Keeper {
                     self.hear(at - 2)?;
                 }
             }
-            if ready[1] && let Some(end) = self.take_signals(signals)? {
+            if ready[1]
+                && let Some(end) = self.take_signals(signals)?
+            {
                 return Ok(end);
             }
             if ready[0] && !self.take_request()? {
@@ -260,7 +280,11 @@ impl Keeper {
             Err(error) => return Err(error),
         };
         match request {
-            Request::Launch { request, plan, cgroup_v2 } => {
+            Request::Launch {
+                request,
+                plan,
+                cgroup_v2,
+            } => {
                 if let Err(failure) = self.launch(request, &plan, &fds, cgroup_v2) {
                     self.reply(&Reply::Failed { request, failure }, &[])?;
                 }
@@ -285,23 +309,46 @@ impl Keeper {
     ) -> Result<(), StepFailure> {
         let failed = |step: &str| {
             let step = step.to_owned();
-            move |error: io::Error| StepFailure { step, errno: error.raw_os_error().unwrap_or(libc::EIO) }
+            move |error: io::Error| StepFailure {
+                step,
+                errno: error.raw_os_error().unwrap_or(libc::EIO),
+            }
         };
         let [network, stdin, stdout, stderr, cgroup @ ..] = fds else {
-            return Err(StepFailure { step: "receive descriptors".into(), errno: libc::EBADMSG });
+            return Err(StepFailure {
+                step: "receive descriptors".into(),
+                errno: libc::EBADMSG,
+            });
         };
-        let user = self.users.get(plan.user).map_err(failed("make a user namespace"))?;
+        let user = self
+            .users
+            .get(plan.user)
+            .map_err(failed("make a user namespace"))?;
         let (ours, theirs) = protocol::pair().map_err(failed("make a channel"))?;
         let flags = CloneFlags::CLONE_NEWPID
             | CloneFlags::CLONE_NEWNS
             | CloneFlags::CLONE_NEWUTS
             | CloneFlags::CLONE_NEWIPC;
-        let into = if cgroup_v2 { cgroup.first().map(AsFd::as_fd) } else { None };
-        let clone = Clone3 { namespaces: flags.bits(), cgroup: into };
+        let into = if cgroup_v2 {
+            cgroup.first().map(AsFd::as_fd)
+        } else {
+            None
+        };
+        let clone = Clone3 {
+            namespaces: flags.bits(),
+            cgroup: into,
+        };
         match clone.call().map_err(failed("clone"))? {
             Fork::Parent { pid, pidfd } => {
                 drop(theirs);
-                self.dynos.insert(plan.dyno, Dyno { pid, pidfd, is_launched: false });
+                self.dynos.insert(
+                    plan.dyno,
+                    Dyno {
+                        pid,
+                        pidfd,
+                        is_launched: false,
+                    },
+                );
                 self.launching.push(Launching {
                     request,
                     dyno: plan.dyno,
@@ -358,12 +405,25 @@ impl Keeper {
                 if let Some(dyno) = self.dynos.get_mut(&launch.dyno) {
                     dyno.is_launched = true;
                 }
-                let terminal: Vec<BorrowedFd<'_>> = launch.terminal.iter().map(AsFd::as_fd).collect();
-                self.reply(&Reply::Launched { request: launch.request, pid: launch.pid }, &terminal)
+                let terminal: Vec<BorrowedFd<'_>> =
+                    launch.terminal.iter().map(AsFd::as_fd).collect();
+                self.reply(
+                    &Reply::Launched {
+                        request: launch.request,
+                        pid: launch.pid,
+                    },
+                    &terminal,
+                )
             }
             Ok(None) | Err(_) => {
                 let step = "set up (it was killed)".to_owned();
-                self.give_up(at, StepFailure { step, errno: libc::ESRCH })
+                self.give_up(
+                    at,
+                    StepFailure {
+                        step,
+                        errno: libc::ESRCH,
+                    },
+                )
             }
         }
     }
@@ -373,7 +433,13 @@ impl Keeper {
         if let Some(dyno) = self.dynos.get(&launch.dyno) {
             let _ = sys::pidfd_send_signal(dyno.pidfd.as_fd(), libc::SIGKILL);
         }
-        self.reply(&Reply::Failed { request: launch.request, failure }, &[])
+        self.reply(
+            &Reply::Failed {
+                request: launch.request,
+                failure,
+            },
+            &[],
+        )
     }
 
     fn reply(&self, reply: &Reply, fds: &[BorrowedFd<'_>]) -> io::Result<()> {
@@ -446,7 +512,10 @@ struct DynoChild<'a> {
 impl DynoChild<'_> {
     fn fail(&self, step: &str, error: &io::Error) -> ! {
         let errno = error.raw_os_error().unwrap_or(libc::EIO);
-        let said = Said::Failed(StepFailure { step: step.to_owned(), errno });
+        let said = Said::Failed(StepFailure {
+            step: step.to_owned(),
+            errno,
+        });
         let _ = protocol::send(self.channel.as_fd(), &said, &[]);
         std::process::exit(127)
     }
@@ -458,8 +527,13 @@ impl DynoChild<'_> {
             }
         };
         or_fail("block signals", sys::swap_signal_mask(true));
-        let mut set_up =
-            SetUp::new(self.scratch, self.user, self.plan.user, self.network, self.tasks);
+        let mut set_up = SetUp::new(
+            self.scratch,
+            self.user,
+            self.plan.user,
+            self.network,
+            self.tasks,
+        );
         for step in &self.plan.set_up {
             or_fail(&steps::name(step), set_up.apply(step));
         }
@@ -529,11 +603,19 @@ impl DynoChild<'_> {
 
 fn signals() -> io::Result<SignalFd> {
     let mut set = SigSet::empty();
-    for signal in [Signal::SIGCHLD, Signal::SIGTERM, Signal::SIGINT, Signal::SIGHUP] {
+    for signal in [
+        Signal::SIGCHLD,
+        Signal::SIGTERM,
+        Signal::SIGINT,
+        Signal::SIGHUP,
+    ] {
         set.add(signal);
     }
     set.thread_block()?;
-    Ok(SignalFd::with_flags(&set, SfdFlags::SFD_NONBLOCK | SfdFlags::SFD_CLOEXEC)?)
+    Ok(SignalFd::with_flags(
+        &set,
+        SfdFlags::SFD_NONBLOCK | SfdFlags::SFD_CLOEXEC,
+    )?)
 }
 
 /// Starts `manifold supervise --keeper-fd N ARGS...` with the other end of a new pair.

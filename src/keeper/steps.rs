@@ -22,8 +22,12 @@ const TTY_GID: u32 = 5;
 /// Most layers below an overlay.
 const LAYERS_MAX: usize = 8;
 
-const INERT: MountAttributes =
-    MountAttributes { read_only: true, no_suid: true, no_dev: true, no_exec: true };
+const INERT: MountAttributes = MountAttributes {
+    read_only: true,
+    no_suid: true,
+    no_dev: true,
+    no_exec: true,
+};
 
 /// Directories and templates of the keeper, in a mount namespace and a tmpfs of its own.
 #[derive(Debug)]
@@ -38,7 +42,13 @@ impl Scratch {
         unshare(CloneFlags::CLONE_NEWNS)?;
         mount(none, "/", none, MsFlags::MS_REC | MsFlags::MS_SLAVE, none)?;
         let flags = MsFlags::MS_NOSUID | MsFlags::MS_NOEXEC;
-        mount(Some("manifold"), dir, Some("tmpfs"), flags, Some("mode=755,size=1m"))?;
+        mount(
+            Some("manifold"),
+            dir,
+            Some("tmpfs"),
+            flags,
+            Some("mode=755,size=1m"),
+        )?;
         mount(none, dir, none, MsFlags::MS_PRIVATE, none)?;
         for layer in 0..LAYERS_MAX {
             std::fs::create_dir(dir.join(layer.to_string()))?;
@@ -47,7 +57,9 @@ impl Scratch {
             std::fs::create_dir(dir.join(name))?;
         }
         devices(&dir.join("dev"))?;
-        Ok(Self { dir: dir.to_owned() })
+        Ok(Self {
+            dir: dir.to_owned(),
+        })
     }
 }
 
@@ -56,13 +68,30 @@ fn devices(dir: &Path) -> io::Result<()> {
     use nix::sys::stat::{Mode, SFlag, makedev, mknod};
     let none: Option<&str> = None;
     let flags = MsFlags::MS_NOSUID | MsFlags::MS_NOEXEC;
-    mount(Some("dev"), dir, Some("tmpfs"), flags, Some("mode=755,size=64k"))?;
+    mount(
+        Some("dev"),
+        dir,
+        Some("tmpfs"),
+        flags,
+        Some("mode=755,size=64k"),
+    )?;
     mount(none, dir, none, MsFlags::MS_PRIVATE, none)?;
-    let nodes =
-        [("null", 1, 3), ("zero", 1, 5), ("full", 1, 7), ("random", 1, 8), ("urandom", 1, 9), ("tty", 5, 0)];
+    let nodes = [
+        ("null", 1, 3),
+        ("zero", 1, 5),
+        ("full", 1, 7),
+        ("random", 1, 8),
+        ("urandom", 1, 9),
+        ("tty", 5, 0),
+    ];
     for (name, major, minor) in nodes {
         let path = dir.join(name);
-        mknod(&path, SFlag::S_IFCHR, Mode::from_bits_truncate(0o666), makedev(major, minor))?;
+        mknod(
+            &path,
+            SFlag::S_IFCHR,
+            Mode::from_bits_truncate(0o666),
+            makedev(major, minor),
+        )?;
         std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o666))?;
     }
     let links = [
@@ -101,7 +130,15 @@ impl<'a> SetUp<'a> {
         network: BorrowedFd<'a>,
         tasks: &'a [OwnedFd],
     ) -> Self {
-        Self { scratch, user, range, network, tasks, root: None, terminals: None }
+        Self {
+            scratch,
+            user,
+            range,
+            network,
+            tasks,
+            root: None,
+            terminals: None,
+        }
     }
 
     /// Applies one step.
@@ -112,21 +149,38 @@ impl<'a> SetUp<'a> {
             SetUpStep::NewCgroupNamespace => Ok(unshare(CloneFlags::CLONE_NEWCGROUP)?),
             SetUpStep::PrivateMounts => {
                 let none: Option<&str> = None;
-                Ok(mount(none, "/", none, MsFlags::MS_REC | MsFlags::MS_PRIVATE, none)?)
+                Ok(mount(
+                    none,
+                    "/",
+                    none,
+                    MsFlags::MS_REC | MsFlags::MS_PRIVATE,
+                    none,
+                )?)
             }
             SetUpStep::Overlay { lowers, writable } => self.overlay(lowers, writable),
-            SetUpStep::Bind { source, target, attributes, must_map } => {
+            SetUpStep::Bind {
+                source,
+                target,
+                attributes,
+                must_map,
+            } => {
                 let tree = self.mapped(source, *attributes, *must_map)?;
                 self.attach_made(&tree, target)
             }
             SetUpStep::Proc => {
-                let flags = MountAttributes { read_only: false, ..INERT };
+                let flags = MountAttributes {
+                    read_only: false,
+                    ..INERT
+                };
                 self.attach(&FsContext::open(c"proc")?.mount(flags)?, "proc")
             }
             SetUpStep::Sys => self.attach(&FsContext::open(c"sysfs")?.mount(INERT)?, "sys"),
             SetUpStep::Devices => {
                 let tree = sys::open_tree(&self.scratch.dir.join("dev"), TreeFlags::Clone)?;
-                let flags = MountAttributes { no_dev: false, ..INERT };
+                let flags = MountAttributes {
+                    no_dev: false,
+                    ..INERT
+                };
                 sys::mount_setattr(tree.as_fd(), flags, None, false)?;
                 self.attach(&tree, "dev")
             }
@@ -135,11 +189,17 @@ impl<'a> SetUp<'a> {
                 let fs = FsContext::open(c"tmpfs")?;
                 fs.set(c"mode", "1777")?;
                 fs.set(c"size", &bytes.to_string())?;
-                let flags = MountAttributes { read_only: false, ..INERT };
+                let flags = MountAttributes {
+                    read_only: false,
+                    ..INERT
+                };
                 self.attach(&fs.mount(flags)?, "dev/shm")
             }
             SetUpStep::MessageQueues => {
-                let flags = MountAttributes { read_only: false, ..INERT };
+                let flags = MountAttributes {
+                    read_only: false,
+                    ..INERT
+                };
                 self.attach(&FsContext::open(c"mqueue")?.mount(flags)?, "dev/mqueue")
             }
             SetUpStep::ReadOnly(paths) => paths.iter().try_for_each(|p| self.read_only(p)),
@@ -177,7 +237,12 @@ impl<'a> SetUp<'a> {
     }
 
     fn overlay(&mut self, lowers: &[Layer], writable: &Path) -> io::Result<()> {
-        let inert = Attributes { read_only: true, no_suid: true, no_dev: true, no_exec: false };
+        let inert = Attributes {
+            read_only: true,
+            no_suid: true,
+            no_dev: true,
+            no_exec: false,
+        };
         // Short relative names: mountinfo then tells nothing of the host.
         std::env::set_current_dir(&self.scratch.dir)?;
         let here = File::open(".")?;
@@ -200,14 +265,21 @@ impl<'a> SetUp<'a> {
         fs.set(c"lowerdir", &names.join(":"))?;
         fs.set(c"upperdir", "upper/upper")?;
         fs.set(c"workdir", "upper/work")?;
-        for (key, value) in
-            [(c"redirect_dir", "off"), (c"metacopy", "off"), (c"index", "off"), (c"xino", "off")]
-        {
+        for (key, value) in [
+            (c"redirect_dir", "off"),
+            (c"metacopy", "off"),
+            (c"index", "off"),
+            (c"xino", "off"),
+        ] {
             fs.set(key, value)?;
         }
         // Nothing of a dyno's files outlives it, so nothing needs to reach the disk.
         fs.flag(c"volatile")?;
-        let flags = MountAttributes { no_suid: true, no_dev: true, ..MountAttributes::default() };
+        let flags = MountAttributes {
+            no_suid: true,
+            no_dev: true,
+            ..MountAttributes::default()
+        };
         let mounted = fs.mount(flags)?;
         let target = sys::open_in_root(here.as_fd(), Path::new("root"), libc::O_PATH)?;
         sys::attach(mounted.as_fd(), target.as_fd())?;
@@ -259,26 +331,37 @@ impl<'a> SetUp<'a> {
         fs.set(c"mode", "0620")?;
         fs.set(c"gid", &(self.range.base + TTY_GID).to_string())?;
         fs.set(c"max", "64")?;
-        let mounted = fs.mount(MountAttributes { no_suid: true, no_exec: true, ..Default::default() })?;
+        let mounted = fs.mount(MountAttributes {
+            no_suid: true,
+            no_exec: true,
+            ..Default::default()
+        })?;
         self.attach(&mounted, "dev/pts")?;
         self.terminals = Some(mounted);
         Ok(())
     }
 
     fn read_only(&self, path: &Path) -> io::Result<()> {
-        let Some(target) = self.existing(path)? else { return Ok(()) };
+        let Some(target) = self.existing(path)? else {
+            return Ok(());
+        };
         let tree = sys::open_tree_at(target.as_fd(), TreeFlags::CloneRecursive)?;
         sys::mount_setattr(tree.as_fd(), INERT, None, true)?;
         sys::attach(tree.as_fd(), target.as_fd())
     }
 
     fn mask(&self, path: &Path) -> io::Result<()> {
-        let Some(target) = self.existing(path)? else { return Ok(()) };
+        let Some(target) = self.existing(path)? else {
+            return Ok(());
+        };
         let is_directory = File::from(target.try_clone()?).metadata()?.is_dir();
         let cover = if is_directory { "empty" } else { "dev/null" };
         let tree = sys::open_tree(&self.scratch.dir.join(cover), TreeFlags::Clone)?;
         // A cover over a file is the null device, which has to keep working.
-        let flags = MountAttributes { no_dev: is_directory, ..INERT };
+        let flags = MountAttributes {
+            no_dev: is_directory,
+            ..INERT
+        };
         sys::mount_setattr(tree.as_fd(), flags, None, false)?;
         sys::attach(tree.as_fd(), target.as_fd())
     }
@@ -328,7 +411,9 @@ pub(super) fn name(step: &SetUpStep) -> String {
         SetUpStep::EnterNetwork => "enter the network namespace".to_owned(),
         SetUpStep::NewCgroupNamespace => "make a cgroup namespace".to_owned(),
         SetUpStep::PrivateMounts => "make mounts private".to_owned(),
-        SetUpStep::Overlay { writable, .. } => format!("mount the overlay of {}", writable.display()),
+        SetUpStep::Overlay { writable, .. } => {
+            format!("mount the overlay of {}", writable.display())
+        }
         SetUpStep::Bind { source, target, .. } => {
             format!("bind {} at {}", source.display(), target.display())
         }
@@ -347,6 +432,8 @@ pub(super) fn name(step: &SetUpStep) -> String {
 
 /// Makes a directory that only root may enter, if it is missing.
 pub(super) fn private_dir(path: &Path) -> io::Result<()> {
-    std::fs::DirBuilder::new().recursive(true).mode(0o700).create(path)
+    std::fs::DirBuilder::new()
+        .recursive(true)
+        .mode(0o700)
+        .create(path)
 }
-

@@ -34,7 +34,10 @@ impl Users {
 /// namespaces below it, and ends; the namespace lives on in our descriptor.
 fn make(range: UserRange) -> io::Result<OwnedFd> {
     let (ready, go) = nix::unistd::pipe2(nix::fcntl::OFlag::O_CLOEXEC)?;
-    let clone = Clone3 { namespaces: CloneFlags::CLONE_NEWUSER.bits(), cgroup: None };
+    let clone = Clone3 {
+        namespaces: CloneFlags::CLONE_NEWUSER.bits(),
+        cgroup: None,
+    };
     match clone.call()? {
         Fork::Child => {
             drop(go);

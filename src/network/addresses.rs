@@ -26,7 +26,10 @@ impl Subnet {
     /// The /30 of a slot within 172.(16+block).0.0/16.
     pub(super) fn of(block: u8, slot: u16) -> Self {
         let base = u32::from(Ipv4Addr::new(172, 16 + block, 0, 0)) + u32::from(slot) * 4;
-        Self { host: Ipv4Addr::from(base + 1), dyno: Ipv4Addr::from(base + 2) }
+        Self {
+            host: Ipv4Addr::from(base + 1),
+            dyno: Ipv4Addr::from(base + 2),
+        }
     }
 }
 

@@ -49,7 +49,11 @@ impl Block {
             };
             if let Ok(claim) = UnixListener::bind_addr(&address) {
                 let free = Arc::new(Mutex::new((0..SLOTS).collect()));
-                return Ok(Self { index, free, _claim: Arc::new(claim) });
+                return Ok(Self {
+                    index,
+                    free,
+                    _claim: Arc::new(claim),
+                });
             }
         }
         Err(NetworkError::NoBlock)
@@ -66,7 +70,10 @@ impl Block {
     /// [`NetworkError::NoSlot`].
     pub fn slot(&self) -> Result<Slot, NetworkError> {
         let number = self.lock().pop_front().ok_or(NetworkError::NoSlot)?;
-        Ok(Slot { number, block: self.clone() })
+        Ok(Slot {
+            number,
+            block: self.clone(),
+        })
     }
 
     fn lock(&self) -> std::sync::MutexGuard<'_, VecDeque<u16>> {
@@ -102,7 +109,9 @@ fn is_routed(routes: &str, index: u8) -> bool {
         else {
             return false;
         };
-        let (Some(to), Some(mask)) = (hex(to), hex(mask)) else { return false };
+        let (Some(to), Some(mask)) = (hex(to), hex(mask)) else {
+            return false;
+        };
         // Links of other supervisors are told apart by their claim.
         let shared = mask & 0xFFFF_0000;
         mask != 0 && !name.starts_with("mf") && (to & shared) == (block & shared)
@@ -126,7 +135,10 @@ mod tests {
 
     #[test]
     fn slots_are_reused_last_and_blocks_are_not_shared() {
-        let (a, b) = (Block::claim().expect("a block"), Block::claim().expect("another"));
+        let (a, b) = (
+            Block::claim().expect("a block"),
+            Block::claim().expect("another"),
+        );
         assert_ne!(a.index(), b.index());
         let first = a.slot().expect("a slot").number;
         let second = a.slot().expect("a slot").number;

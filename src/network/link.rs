@@ -27,7 +27,8 @@ pub(super) async fn make(plan: LinkPlan) -> Result<OwnedFd, NetworkError> {
     let (sender, receiver) = tokio::sync::oneshot::channel();
     let slot = plan.slot;
     let inner = plan.clone();
-    let host = File::open("/proc/self/ns/net").map_err(namespace("open our own namespace", slot))?;
+    let host =
+        File::open("/proc/self/ns/net").map_err(namespace("open our own namespace", slot))?;
     std::thread::Builder::new()
         .name(format!("netns-{slot}"))
         .spawn(move || {
@@ -47,13 +48,18 @@ fn namespace(act: &'static str, slot: u16) -> impl FnOnce(io::Error) -> NetworkE
 }
 
 fn netlink(act: &'static str, slot: u16) -> impl FnOnce(rtnetlink::Error) -> NetworkError {
-    move |source| NetworkError::Netlink { act, slot, source: Box::new(source) }
+    move |source| NetworkError::Netlink {
+        act,
+        slot,
+        source: Box::new(source),
+    }
 }
 
 fn inside(plan: &LinkPlan, host: &File) -> Result<OwnedFd, NetworkError> {
     let slot = plan.slot;
     unshare(CloneFlags::CLONE_NEWNET).map_err(|e| namespace("make a namespace", slot)(e.into()))?;
-    let made = File::open("/proc/thread-self/ns/net").map_err(namespace("open a namespace", slot))?;
+    let made =
+        File::open("/proc/thread-self/ns/net").map_err(namespace("open a namespace", slot))?;
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_io()
         .build()
@@ -73,20 +79,56 @@ fn inside(plan: &LinkPlan, host: &File) -> Result<OwnedFd, NetworkError> {
 async fn fill(plan: &LinkPlan, handle: &Handle, host: &File) -> Result<(), NetworkError> {
     let slot = plan.slot;
     let lo = LinkUnspec::new_with_index(1).up().build();
-    handle.link().change(lo).execute().await.map_err(netlink("bring up lo", slot))?;
+    handle
+        .link()
+        .change(lo)
+        .execute()
+        .await
+        .map_err(netlink("bring up lo", slot))?;
     let veth = LinkVeth::new("eth0", &plan.name).mtu(plan.mtu).build();
-    handle.link().add(veth).execute().await.map_err(netlink("make a veth pair", slot))?;
-    let peer = index(handle, &plan.name).await.map_err(netlink("find the veth", slot))?;
-    let eth0 = index(handle, "eth0").await.map_err(netlink("find eth0", slot))?;
-    let outer = LinkUnspec::new_with_index(peer).mtu(plan.mtu).setns_by_fd(host.as_raw_fd()).build();
-    handle.link().change(outer).execute().await.map_err(netlink("move the veth", slot))?;
+    handle
+        .link()
+        .add(veth)
+        .execute()
+        .await
+        .map_err(netlink("make a veth pair", slot))?;
+    let peer = index(handle, &plan.name)
+        .await
+        .map_err(netlink("find the veth", slot))?;
+    let eth0 = index(handle, "eth0")
+        .await
+        .map_err(netlink("find eth0", slot))?;
+    let outer = LinkUnspec::new_with_index(peer)
+        .mtu(plan.mtu)
+        .setns_by_fd(host.as_raw_fd())
+        .build();
+    handle
+        .link()
+        .change(outer)
+        .execute()
+        .await
+        .map_err(netlink("move the veth", slot))?;
     let (address, prefix) = (plan.subnet.dyno.into(), Subnet::PREFIX);
     let add = handle.address().add(eth0, address, prefix);
-    add.execute().await.map_err(netlink("set the dyno's address", slot))?;
+    add.execute()
+        .await
+        .map_err(netlink("set the dyno's address", slot))?;
     let up = LinkUnspec::new_with_index(eth0).up().build();
-    handle.link().change(up).execute().await.map_err(netlink("bring up eth0", slot))?;
-    let route = RouteMessageBuilder::<std::net::Ipv4Addr>::new().gateway(plan.subnet.host).build();
-    handle.route().add(route).execute().await.map_err(netlink("add the default route", slot))
+    handle
+        .link()
+        .change(up)
+        .execute()
+        .await
+        .map_err(netlink("bring up eth0", slot))?;
+    let route = RouteMessageBuilder::<std::net::Ipv4Addr>::new()
+        .gateway(plan.subnet.host)
+        .build();
+    handle
+        .route()
+        .add(route)
+        .execute()
+        .await
+        .map_err(netlink("add the default route", slot))
 }
 
 async fn outside(plan: &LinkPlan) -> Result<(), NetworkError> {
@@ -95,12 +137,21 @@ async fn outside(plan: &LinkPlan) -> Result<(), NetworkError> {
         rtnetlink::new_connection().map_err(namespace("open netlink", slot))?;
     let connection = tokio::spawn(connection);
     let result = async {
-        let link = index(&handle, &plan.name).await.map_err(netlink("find the veth", slot))?;
+        let link = index(&handle, &plan.name)
+            .await
+            .map_err(netlink("find the veth", slot))?;
         let (address, prefix) = (plan.subnet.host.into(), Subnet::PREFIX);
         let add = handle.address().add(link, address, prefix);
-        add.execute().await.map_err(netlink("set the host's address", slot))?;
+        add.execute()
+            .await
+            .map_err(netlink("set the host's address", slot))?;
         let up = LinkUnspec::new_with_index(link).up().build();
-        handle.link().change(up).execute().await.map_err(netlink("bring up the veth", slot))
+        handle
+            .link()
+            .change(up)
+            .execute()
+            .await
+            .map_err(netlink("bring up the veth", slot))
     }
     .await;
     connection.abort();

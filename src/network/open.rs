@@ -44,12 +44,20 @@ impl Network {
         let table = format!("manifold_{instance}");
         let links = format!("mf{}", instance.get(..4).unwrap_or(instance));
         let subnet = format!("172.{}.0.0/16", 16 + block.index());
-        nft("load the firewall table", &rules::table(&table, &links, &subnet)).await?;
+        nft(
+            "load the firewall table",
+            &rules::table(&table, &links, &subnet),
+        )
+        .await?;
         forward();
         let (sender, ready) = mpsc::channel(POOL);
         let stop = CancellationToken::new();
         tokio::spawn(fill(sender, block.clone(), links, stop.clone()));
-        Ok(Self { table, ready: tokio::sync::Mutex::new(ready), stop })
+        Ok(Self {
+            table,
+            ready: tokio::sync::Mutex::new(ready),
+            stop,
+        })
     }
 
     /// A fresh network, usually from the pool.
@@ -95,9 +103,17 @@ async fn fill(
 async fn one(block: &Block, links: &str, mtu: u32) -> Result<DynoNetwork, NetworkError> {
     let slot = block.slot()?;
     let name = format!("{links}{:04x}", slot.number);
-    let plan = LinkPlan { slot: slot.number, name, subnet: slot.subnet(), mtu };
+    let plan = LinkPlan {
+        slot: slot.number,
+        name,
+        subnet: slot.subnet(),
+        mtu,
+    };
     let netns = link::make(plan).await?;
-    Ok(DynoNetwork { netns: Arc::new(netns), slot })
+    Ok(DynoNetwork {
+        netns: Arc::new(netns),
+        slot,
+    })
 }
 
 /// Routing between the links and the uplink must be on.
@@ -108,7 +124,9 @@ fn forward() {
     }
     match std::fs::write(FILE, "1") {
         Ok(()) => tracing::info!("turned on {FILE}, for the dynos' outbound traffic"),
-        Err(error) => tracing::warn!("dynos have no outbound network: cannot write {FILE}: {error}"),
+        Err(error) => {
+            tracing::warn!("dynos have no outbound network: cannot write {FILE}: {error}")
+        }
     }
 }
 
@@ -121,14 +139,23 @@ async fn nft(act: &'static str, text: &str) -> Result<(), NetworkError> {
         .stderr(Stdio::piped())
         .kill_on_drop(true)
         .spawn()
-        .map_err(|e| failed(format!("nft does not start ({e}); install the package nftables")))?;
+        .map_err(|e| {
+            failed(format!(
+                "nft does not start ({e}); install the package nftables"
+            ))
+        })?;
     if let Some(mut stdin) = child.stdin.take() {
-        stdin.write_all(text.as_bytes()).await.map_err(|e| failed(e.to_string()))?;
+        stdin
+            .write_all(text.as_bytes())
+            .await
+            .map_err(|e| failed(e.to_string()))?;
     }
     match tokio::time::timeout(NFT_DEADLINE, child.wait_with_output()).await {
         Err(_) => Err(failed("nft did not answer within 30 s".to_owned())),
         Ok(Err(error)) => Err(failed(error.to_string())),
         Ok(Ok(output)) if output.status.success() => Ok(()),
-        Ok(Ok(output)) => Err(failed(String::from_utf8_lossy(&output.stderr).trim().to_owned())),
+        Ok(Ok(output)) => Err(failed(
+            String::from_utf8_lossy(&output.stderr).trim().to_owned(),
+        )),
     }
 }

@@ -9,7 +9,9 @@ use crate::model::StackName;
 #[derive(Debug, thiserror::Error)]
 pub enum RootfsError {
     /// No such stack on this host.
-    #[error("stack {name} is not on this host: expected {path} (build it with `cargo xtask stack build {name}`)")]
+    #[error(
+        "stack {name} is not on this host: expected {path} (build it with `cargo xtask stack build {name}`)"
+    )]
     Unknown {
         /// The stack.
         name: StackName,

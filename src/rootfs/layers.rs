@@ -24,13 +24,21 @@ pub const MASKED: &[&str] = &[
 ];
 
 /// Readable, never writable. Source: the same.
-pub const READ_ONLY: &[&str] =
-    &["/proc/asound", "/proc/bus", "/proc/fs", "/proc/irq", "/proc/sys"];
+pub const READ_ONLY: &[&str] = &[
+    "/proc/asound",
+    "/proc/bus",
+    "/proc/fs",
+    "/proc/irq",
+    "/proc/sys",
+];
 
 /// Files of one dyno, relative to its root: to be written into its upper layer.
 pub fn dyno_files(hostname: &str) -> [(&'static str, String); 2] {
     let hosts = format!(
         "127.0.0.1 localhost\n::1 localhost ip6-localhost ip6-loopback\n127.0.1.1 {hostname}\n"
     );
-    [("etc/hosts", hosts), ("etc/hostname", format!("{hostname}\n"))]
+    [
+        ("etc/hosts", hosts),
+        ("etc/hostname", format!("{hostname}\n")),
+    ]
 }

@@ -67,9 +67,15 @@ const TREES: &[&str] = &[
 const OURS: &[(&str, &str)] = &[
     ("etc/passwd", include_str!("../../rootfs/etc/passwd")),
     ("etc/group", include_str!("../../rootfs/etc/group")),
-    ("etc/nsswitch.conf", include_str!("../../rootfs/etc/nsswitch.conf")),
+    (
+        "etc/nsswitch.conf",
+        include_str!("../../rootfs/etc/nsswitch.conf"),
+    ),
     ("etc/profile", include_str!("../../rootfs/etc/profile")),
-    ("etc/profile.d/manifold.sh", include_str!("../../rootfs/profile.d/manifold.sh")),
+    (
+        "etc/profile.d/manifold.sh",
+        include_str!("../../rootfs/profile.d/manifold.sh"),
+    ),
 ];
 
 /// Fills `root` (a new directory).
@@ -162,14 +168,26 @@ mod tests {
             fs::create_dir_all(etc.join(name)).expect("made");
         }
         fs::create_dir(&root).expect("made");
-        for name in ["shadow", "ssh/ssh_host_key", "ssl/private/key.pem", "services", "perl/secret"] {
+        for name in [
+            "shadow",
+            "ssh/ssh_host_key",
+            "ssl/private/key.pem",
+            "services",
+            "perl/secret",
+        ] {
             fs::write(etc.join(name), name).expect("written");
         }
         let private = fs::Permissions::from_mode(0o600);
         fs::set_permissions(etc.join("perl/secret"), private).expect("set");
         symlink("/usr/bin/mawk", etc.join("alternatives/awk")).expect("linked");
         fill(&root, &etc, "nameserver 192.0.2.1\n").expect("filled");
-        for hidden in ["etc/shadow", "etc/ssh", "etc/ssl/private", "etc/perl/secret", "home"] {
+        for hidden in [
+            "etc/shadow",
+            "etc/ssh",
+            "etc/ssl/private",
+            "etc/perl/secret",
+            "home",
+        ] {
             assert!(!root.join(hidden).exists(), "{hidden}");
         }
         assert!(root.join("etc/services").is_file());

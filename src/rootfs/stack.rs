@@ -38,7 +38,10 @@ impl Stacks {
             known: Arc::default(),
         };
         let lower = stacks.make_host()?;
-        let root = StackRoot { lower, binds: vec![("/usr".into(), "/usr".into())] };
+        let root = StackRoot {
+            lower,
+            binds: vec![("/usr".into(), "/usr".into())],
+        };
         for image in [StackImage::Run, StackImage::Build] {
             stacks.remember(StackName::host(), image, root.clone());
         }
@@ -51,7 +54,12 @@ impl Stacks {
     /// [`RootfsError::Unknown`].
     pub fn image(&self, name: &StackName, image: StackImage) -> Result<StackRoot, RootfsError> {
         let key = (name.clone(), image);
-        let known = self.known.lock().unwrap_or_else(PoisonError::into_inner).get(&key).cloned();
+        let known = self
+            .known
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .get(&key)
+            .cloned();
         if let Some(root) = known {
             return Ok(root);
         }
@@ -60,10 +68,16 @@ impl Stacks {
             StackImage::Build => "build",
         });
         if !lower.join("usr").is_dir() {
-            return Err(RootfsError::Unknown { name: name.clone(), path: lower });
+            return Err(RootfsError::Unknown {
+                name: name.clone(),
+                path: lower,
+            });
         }
         self.complete(&lower)?;
-        let root = StackRoot { lower, binds: Vec::new() };
+        let root = StackRoot {
+            lower,
+            binds: Vec::new(),
+        };
         self.remember(name.clone(), image, root.clone());
         Ok(root)
     }
@@ -71,8 +85,15 @@ impl Stacks {
     /// Names of the stacks that can be used now, sorted.
     pub fn list(&self) -> Vec<StackName> {
         let mut names = vec![StackName::host()];
-        for entry in fs::read_dir(self.paths.stacks()).into_iter().flatten().flatten() {
-            let name = entry.file_name().to_str().and_then(|n| n.parse::<StackName>().ok());
+        for entry in fs::read_dir(self.paths.stacks())
+            .into_iter()
+            .flatten()
+            .flatten()
+        {
+            let name = entry
+                .file_name()
+                .to_str()
+                .and_then(|n| n.parse::<StackName>().ok());
             names.extend(name.filter(|_| entry.path().join("run/usr").is_dir()));
         }
         names.sort();
@@ -81,7 +102,10 @@ impl Stacks {
     }
 
     fn remember(&self, name: StackName, image: StackImage, root: StackRoot) {
-        self.known.lock().unwrap_or_else(PoisonError::into_inner).insert((name, image), root);
+        self.known
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .insert((name, image), root);
     }
 
     /// A built image lacks what depends on this host: the resolver and our user.

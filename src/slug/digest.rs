@@ -15,7 +15,11 @@ pub(super) struct Hashing<T> {
 
 impl<T> Hashing<T> {
     pub(super) fn new(inner: T) -> Self {
-        Self { inner, hash: Sha256::new(), bytes: 0 }
+        Self {
+            inner,
+            hash: Sha256::new(),
+            bytes: 0,
+        }
     }
 
     pub(super) fn finish(self) -> (T, Digest, u64) {

@@ -36,7 +36,10 @@ pub enum SlugError {
 
 impl SlugError {
     /// For `map_err`.
-    pub(super) fn file(act: &'static str, path: &std::path::Path) -> impl FnOnce(io::Error) -> Self {
+    pub(super) fn file(
+        act: &'static str,
+        path: &std::path::Path,
+    ) -> impl FnOnce(io::Error) -> Self {
         let path = path.to_owned();
         move |source| Self::File { act, path, source }
     }

@@ -30,17 +30,35 @@ pub(super) struct Bounds {
 }
 
 /// Slugs: at most 4 GiB and 500,000 entries, all below `app/`.
-pub(super) const SLUG: Bounds = Bounds { bytes: 4 << 30, entries: 500_000, prefix: Some("app") };
+pub(super) const SLUG: Bounds = Bounds {
+    bytes: 4 << 30,
+    entries: 500_000,
+    prefix: Some("app"),
+};
 
 /// Sources: at most 1 GiB (Dev Center, "Deploying with Git": checked-out tree), 500,000 entries.
-pub(super) const SOURCE: Bounds = Bounds { bytes: 1 << 30, entries: 500_000, prefix: None };
+pub(super) const SOURCE: Bounds = Bounds {
+    bytes: 1 << 30,
+    entries: 500_000,
+    prefix: None,
+};
 
 /// Unpacks a tar or gzip'd tar below `root`; returns the sha256 of all bytes of `input`.
-pub(super) fn extract(input: impl Read, root: &OwnedFd, bounds: Bounds) -> Result<Digest, SlugError> {
+pub(super) fn extract(
+    input: impl Read,
+    root: &OwnedFd,
+    bounds: Bounds,
+) -> Result<Digest, SlugError> {
     let unreadable = |e: io::Error| SlugError::Refused(format!("it cannot be read: {e}"));
     let mut hashing = BufReader::with_capacity(1 << 17, Hashing::new(input));
     let start = io::BufRead::fill_buf(&mut hashing).map_err(unreadable)?;
-    let mut extractor = Extractor { root, bounds, bytes: 0, entries: 0, modes: Vec::new() };
+    let mut extractor = Extractor {
+        root,
+        bounds,
+        bytes: 0,
+        entries: 0,
+        modes: Vec::new(),
+    };
     if start.starts_with(&[0x1f, 0x8b]) {
         let mut decoder = MultiGzDecoder::new(&mut hashing);
         extractor.all(&mut decoder)?;
@@ -77,7 +95,9 @@ impl Extractor<'_> {
             self.entries += 1;
             if self.entries > self.bounds.entries {
                 let most = self.bounds.entries;
-                return Err(SlugError::Refused(format!("it has more than {most} entries")));
+                return Err(SlugError::Refused(format!(
+                    "it has more than {most} entries"
+                )));
             }
             self.one(&mut entry)?;
         }
@@ -89,11 +109,18 @@ impl Extractor<'_> {
         let left = self.bounds.bytes.saturating_sub(self.bytes);
         let tail = io::copy(&mut input.take(left + 1), &mut io::sink())
             .map_err(|e| SlugError::Refused(format!("it cannot be read: {e}")))?;
-        if tail > left { Err(self.too_large()) } else { Ok(()) }
+        if tail > left {
+            Err(self.too_large())
+        } else {
+            Ok(())
+        }
     }
 
     fn too_large(&self) -> SlugError {
-        SlugError::Refused(format!("it unpacks to more than {} bytes", self.bounds.bytes))
+        SlugError::Refused(format!(
+            "it unpacks to more than {} bytes",
+            self.bounds.bytes
+        ))
     }
 
     fn one(&mut self, entry: &mut Entry<'_, impl Read>) -> Result<(), SlugError> {
@@ -101,7 +128,9 @@ impl Extractor<'_> {
         let refuse = |why: &str| SlugError::Refused(format!("entry `{}` {why}", shown(&path)));
         let names = parts(&path).ok_or_else(|| refuse("has a path that leaves the root"))?;
         if let Some(prefix) = self.bounds.prefix
-            && names.first().is_some_and(|first| *first != OsStr::new(prefix))
+            && names
+                .first()
+                .is_some_and(|first| *first != OsStr::new(prefix))
         {
             return Err(refuse("is not below ./app/"));
         }
@@ -116,18 +145,24 @@ impl Extractor<'_> {
                 let dir = make_dirs(self.root, above).map_err(failed)?;
                 let left = self.bounds.bytes.saturating_sub(self.bytes);
                 let written = file(entry, &dir, name, left).map_err(failed)?;
-                let Some(written) = written else { return Err(self.too_large()) };
+                let Some(written) = written else {
+                    return Err(self.too_large());
+                };
                 self.bytes += written;
                 Ok(())
             }
             EntryType::Symlink => {
-                let target = entry.link_name_bytes().ok_or_else(|| refuse("is a link to nothing"))?;
+                let target = entry
+                    .link_name_bytes()
+                    .ok_or_else(|| refuse("is a link to nothing"))?;
                 let dir = make_dirs(self.root, above).map_err(failed)?;
                 clear(&dir, name).map_err(failed)?;
                 symlinkat(OsStr::from_bytes(&target), &dir, *name).map_err(|e| failed(e.into()))
             }
             EntryType::Link => {
-                let target = entry.link_name_bytes().ok_or_else(|| refuse("is a link to nothing"))?;
+                let target = entry
+                    .link_name_bytes()
+                    .ok_or_else(|| refuse("is a link to nothing"))?;
                 let target = parts(&target).ok_or_else(|| refuse("links outside of the root"))?;
                 self.hard_link(&target, above, name).map_err(failed)
             }
@@ -148,7 +183,8 @@ impl Extractor<'_> {
         }
         let mode = entry.header().mode().unwrap_or(0o755) & 0o777;
         if mode != 0o755 {
-            self.modes.push((names.iter().map(|n| (*n).to_owned()).collect(), mode));
+            self.modes
+                .push((names.iter().map(|n| (*n).to_owned()).collect(), mode));
         }
         Ok(())
     }
@@ -173,7 +209,8 @@ impl Extractor<'_> {
 
     /// Modes of directories last, the deepest first: one without its write bit may have children.
     fn finish(mut self) -> Result<(), SlugError> {
-        self.modes.sort_by_key(|(path, _)| std::cmp::Reverse(path.len()));
+        self.modes
+            .sort_by_key(|(path, _)| std::cmp::Reverse(path.len()));
         for (path, mode) in &self.modes {
             let names: Vec<&OsStr> = path.iter().map(OsString::as_os_str).collect();
             let set = || -> io::Result<()> {
@@ -188,7 +225,9 @@ impl Extractor<'_> {
                 Err(error) if error.raw_os_error() == Some(libc::ENOTDIR) => {}
                 Err(error) if error.raw_os_error() == Some(libc::ELOOP) => {}
                 Err(error) if error.kind() == io::ErrorKind::NotFound => {}
-                other => other.map_err(|e| SlugError::Refused(format!("a directory's mode: {e}")))?,
+                other => {
+                    other.map_err(|e| SlugError::Refused(format!("a directory's mode: {e}")))?
+                }
             }
         }
         Ok(())

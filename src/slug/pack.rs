@@ -61,7 +61,10 @@ fn write(app_dir: &Path, dest_dir: &Path, part: &Path) -> Result<Packed, SlugErr
     tree(&mut builder, &root.into(), &app, 0)?;
     let finish = || -> io::Result<(Digest, u64)> {
         let out = builder.into_inner()?.finish()?;
-        let (file, digest, bytes) = out.into_inner().map_err(io::IntoInnerError::into_error)?.finish();
+        let (file, digest, bytes) = out
+            .into_inner()
+            .map_err(io::IntoInnerError::into_error)?
+            .finish();
         file.sync_all()?;
         Ok((digest, bytes))
     };
@@ -71,7 +74,11 @@ fn write(app_dir: &Path, dest_dir: &Path, part: &Path) -> Result<Packed, SlugErr
     File::open(dest_dir)
         .and_then(|dir| dir.sync_all())
         .map_err(SlugError::file("sync", dest_dir))?;
-    Ok(Packed { digest, size_bytes, path })
+    Ok(Packed {
+        digest,
+        size_bytes,
+        path,
+    })
 }
 
 fn tree<W: io::Write>(
@@ -83,7 +90,9 @@ fn tree<W: io::Write>(
     let shown = Path::new(at);
     if depth > DEPTH_MAX {
         let at = shown.display();
-        return Err(SlugError::Refused(format!("`{at}` is more than {DEPTH_MAX} directories deep")));
+        return Err(SlugError::Refused(format!(
+            "`{at}` is more than {DEPTH_MAX} directories deep"
+        )));
     }
     for name in names(dir).map_err(SlugError::file("list", shown))? {
         let mut path = at.to_owned();
@@ -126,20 +135,30 @@ fn entry<W: io::Write>(
     if kind == SFlag::S_IFLNK {
         let target = readlinkat(dir, name).map_err(|e| failed()(e.into()))?;
         let mut header = header(EntryType::Symlink, 0o777, stat.st_mtime, 0);
-        return builder.append_link(&mut header, shown, &target).map_err(failed());
+        return builder
+            .append_link(&mut header, shown, &target)
+            .map_err(failed());
     }
     if kind == SFlag::S_IFREG {
         let flags = OFlag::O_RDONLY | OFlag::O_NOFOLLOW | OFlag::O_NONBLOCK | OFlag::O_CLOEXEC;
         let opened = openat(dir, name, flags, Mode::empty()).map_err(|e| failed()(e.into()))?;
         let file = File::from(opened);
         let metadata = file.metadata().map_err(failed())?;
-        let mut header =
-            header(EntryType::Regular, metadata.mode(), metadata.mtime(), metadata.len());
+        let mut header = header(
+            EntryType::Regular,
+            metadata.mode(),
+            metadata.mtime(),
+            metadata.len(),
+        );
         let exact = io::Read::take(file, metadata.len());
-        return builder.append_data(&mut header, shown, exact).map_err(failed());
+        return builder
+            .append_data(&mut header, shown, exact)
+            .map_err(failed());
     }
     let shown = shown.display();
-    Err(SlugError::Refused(format!("`{shown}` is a device, a socket or a FIFO")))
+    Err(SlugError::Refused(format!(
+        "`{shown}` is a device, a socket or a FIFO"
+    )))
 }
 
 fn append_directory<W: io::Write>(
@@ -150,7 +169,11 @@ fn append_directory<W: io::Write>(
 ) -> io::Result<()> {
     let mut name = path.to_owned();
     name.push("/");
-    builder.append_data(&mut header(EntryType::Directory, mode, mtime, 0), name, io::empty())
+    builder.append_data(
+        &mut header(EntryType::Directory, mode, mtime, 0),
+        name,
+        io::empty(),
+    )
 }
 
 fn header(kind: EntryType, mode: u32, mtime: i64, size: u64) -> Header {
@@ -192,10 +215,14 @@ mod tests {
         assert_eq!(one, two);
         let out = tempfile::tempdir().expect("a directory");
         let root = OwnedFd::from(File::open(out.path()).expect("opened"));
-        let digest = extract(File::open(&one.path).expect("opened"), &root, SLUG).expect("unpacked");
+        let digest =
+            extract(File::open(&one.path).expect("opened"), &root, SLUG).expect("unpacked");
         assert_eq!(digest, one.digest);
         let app = out.path().join("app");
-        let mode = std::fs::metadata(app.join("a/b/run")).expect("there").permissions().mode();
+        let mode = std::fs::metadata(app.join("a/b/run"))
+            .expect("there")
+            .permissions()
+            .mode();
         assert_eq!(mode & 0o777, 0o755);
         assert!(app.join("link").is_symlink());
         assert!(app.join("n".repeat(200)).is_file());
@@ -207,7 +234,9 @@ mod tests {
         let fifo = dir.path().join("src/pipe");
         nix::unistd::mkfifo(&fifo, Mode::from_bits_truncate(0o600)).expect("made");
         let dest = tempfile::tempdir().expect("a directory");
-        let error = pack(&dir.path().join("src"), dest.path()).expect_err("refused").to_string();
+        let error = pack(&dir.path().join("src"), dest.path())
+            .expect_err("refused")
+            .to_string();
         assert!(error.contains("./app/pipe"), "{error}");
         assert_eq!(std::fs::read_dir(dest.path()).expect("listed").count(), 0);
     }

@@ -23,7 +23,10 @@ pub struct Trees {
 impl Trees {
     /// The trees below a state directory.
     pub fn new(paths: &Paths) -> Self {
-        Self { paths: paths.clone(), gates: Gates::default() }
+        Self {
+            paths: paths.clone(),
+            gates: Gates::default(),
+        }
     }
 
     /// The directory of an unpacked slug (with `app/` in it), unpacking it the first time.
@@ -45,16 +48,23 @@ impl Trees {
     }
 
     async fn unpack(&self, digest: Digest, tree: &Path) -> Result<(), SlugError> {
-        let part = self.paths.trees().join(format!(".part-{}", uuid::Uuid::new_v4()));
+        let part = self
+            .paths
+            .trees()
+            .join(format!(".part-{}", uuid::Uuid::new_v4()));
         std::fs::create_dir(&part).map_err(SlugError::file("make", &part))?;
         let result = match extract_slug(&self.paths.slug(&digest), &part).await {
-            Ok(actual) if actual != digest => Err(SlugError::Checksum { expected: digest, actual }),
+            Ok(actual) if actual != digest => Err(SlugError::Checksum {
+                expected: digest,
+                actual,
+            }),
             Ok(_) => std::fs::rename(&part, tree).map_err(SlugError::file("name", tree)),
             // An archive that cannot be parsed is one whose bytes changed: say which.
             Err(error) => match actual_digest(&self.paths.slug(&digest)).await {
-                Some(actual) if actual != digest => {
-                    Err(SlugError::Checksum { expected: digest, actual })
-                }
+                Some(actual) if actual != digest => Err(SlugError::Checksum {
+                    expected: digest,
+                    actual,
+                }),
                 _ => Err(error),
             },
         };
@@ -66,7 +76,11 @@ impl Trees {
 
     /// Removes what an interrupted unpack left.
     pub fn sweep(&self) {
-        for entry in std::fs::read_dir(self.paths.trees()).into_iter().flatten().flatten() {
+        for entry in std::fs::read_dir(self.paths.trees())
+            .into_iter()
+            .flatten()
+            .flatten()
+        {
             if entry.file_name().to_string_lossy().starts_with(".part-")
                 && let Err(error) = std::fs::remove_dir_all(entry.path())
             {
@@ -79,5 +93,9 @@ impl Trees {
 async fn actual_digest(archive: &Path) -> Option<Digest> {
     let archive = archive.to_owned();
     let hash = move || super::digest_of(std::fs::File::open(archive).ok()?).ok();
-    tokio::task::spawn_blocking(hash).await.ok().flatten().map(|(digest, _)| digest)
+    tokio::task::spawn_blocking(hash)
+        .await
+        .ok()
+        .flatten()
+        .map(|(digest, _)| digest)
 }

@@ -51,7 +51,11 @@ async fn ask(kind: &str, archive: &Path, dest: &Path) -> Result<Digest, SlugErro
         .map_err(|e| SlugError::Worker(e.to_string()))?;
     let output = match tokio::time::timeout(DEADLINE, child.wait_with_output()).await {
         Ok(output) => output.map_err(|e| SlugError::Worker(e.to_string()))?,
-        Err(_) => return Err(SlugError::Worker("it took longer than 10 minutes".to_owned())),
+        Err(_) => {
+            return Err(SlugError::Worker(
+                "it took longer than 10 minutes".to_owned(),
+            ));
+        }
     };
     let said = String::from_utf8_lossy(&output.stderr).trim().to_owned();
     match output.status.code() {
@@ -78,7 +82,11 @@ pub fn unpack_main(args: Vec<std::ffi::OsString>) -> ExitCode {
     let [kind, dir] = args.as_slice() else {
         return ExitCode::from(64);
     };
-    let bounds = if kind == "slug" { extract::SLUG } else { extract::SOURCE };
+    let bounds = if kind == "slug" {
+        extract::SLUG
+    } else {
+        extract::SOURCE
+    };
     let mut stderr = io::stderr().lock();
     match unpack(Path::new(dir), bounds) {
         Ok(digest) => match writeln!(io::stdout().lock(), "{digest}") {

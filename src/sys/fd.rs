@@ -22,5 +22,9 @@ pub fn inheritable(fd: BorrowedFd<'_>, inherit: bool) -> io::Result<()> {
     let flags = if inherit { 0 } else { libc::FD_CLOEXEC };
     // SAFETY: F_SETFD takes an int; the descriptor is borrowed.
     let result = unsafe { libc::fcntl(fd.as_raw_fd(), libc::F_SETFD, flags) };
-    if result < 0 { Err(io::Error::last_os_error()) } else { Ok(()) }
+    if result < 0 {
+        Err(io::Error::last_os_error())
+    } else {
+        Ok(())
+    }
 }

@@ -74,7 +74,11 @@ pub fn open_tree_at(fd: BorrowedFd<'_>, flags: TreeFlags) -> io::Result<OwnedFd>
 }
 
 fn clone_tree(dir: i32, path: &CStr, flags: TreeFlags, extra: i32) -> io::Result<OwnedFd> {
-    let recursive = if flags == TreeFlags::CloneRecursive { libc::AT_RECURSIVE } else { 0 };
+    let recursive = if flags == TreeFlags::CloneRecursive {
+        libc::AT_RECURSIVE
+    } else {
+        0
+    };
     let flags = libc::OPEN_TREE_CLONE as i32 | libc::OPEN_TREE_CLOEXEC as i32 | recursive | extra;
     // SAFETY: `path` is a NUL-terminated string that outlives the call.
     owned(unsafe { libc::syscall(libc::SYS_open_tree, dir, path.as_ptr(), flags) })
@@ -197,7 +201,11 @@ impl FsContext {
     /// # Errors
     /// The errno of fsconfig(2) or fsmount(2).
     pub fn mount(self, attributes: MountAttributes) -> io::Result<OwnedFd> {
-        self.configure(libc::FSCONFIG_CMD_CREATE, std::ptr::null(), std::ptr::null())?;
+        self.configure(
+            libc::FSCONFIG_CMD_CREATE,
+            std::ptr::null(),
+            std::ptr::null(),
+        )?;
         // SAFETY: the descriptor is ours; the call takes no pointers.
         owned(unsafe {
             libc::syscall(
@@ -217,7 +225,14 @@ impl FsContext {
     ) -> io::Result<()> {
         // SAFETY: key and value are null or NUL-terminated strings of our callers' frames.
         check(unsafe {
-            libc::syscall(libc::SYS_fsconfig, self.0.as_raw_fd(), command, key, value, 0)
+            libc::syscall(
+                libc::SYS_fsconfig,
+                self.0.as_raw_fd(),
+                command,
+                key,
+                value,
+                0,
+            )
         })
         .map(drop)
     }

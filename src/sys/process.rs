@@ -10,7 +10,11 @@ use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
 const CLONE_INTO_CGROUP: u64 = 0x2_0000_0000;
 
 fn check(result: libc::c_long) -> io::Result<()> {
-    if result < 0 { Err(io::Error::last_os_error()) } else { Ok(()) }
+    if result < 0 {
+        Err(io::Error::last_os_error())
+    } else {
+        Ok(())
+    }
 }
 
 /// What [`Clone3::call`] returns: once in each process.
@@ -59,13 +63,18 @@ impl Clone3<'_> {
         // child works on a copy of our memory; the process has one thread (checked above), so no
         // lock can be held by a thread that does not exist in the child.
         let result = unsafe {
-            libc::syscall(libc::SYS_clone3, &raw mut args, size_of::<libc::clone_args>())
+            libc::syscall(
+                libc::SYS_clone3,
+                &raw mut args,
+                size_of::<libc::clone_args>(),
+            )
         };
         check(result)?;
         if result == 0 {
             return Ok(Fork::Child);
         }
-        let pid = u32::try_from(result).map_err(|_| io::Error::from_raw_os_error(libc::EOVERFLOW))?;
+        let pid =
+            u32::try_from(result).map_err(|_| io::Error::from_raw_os_error(libc::EOVERFLOW))?;
         // SAFETY: on success the kernel stored a new descriptor of ours in `pidfd`.
         let pidfd = unsafe { OwnedFd::from_raw_fd(pidfd) };
         Ok(Fork::Parent { pid, pidfd })
@@ -136,7 +145,9 @@ pub fn set_ids(uid: u32, gid: u32) -> io::Result<()> {
 
 fn prctl(option: i32, argument: libc::c_ulong) -> io::Result<()> {
     // SAFETY: the options used here take integers only.
-    check(libc::c_long::from(unsafe { libc::prctl(option, argument, 0, 0, 0) }))
+    check(libc::c_long::from(unsafe {
+        libc::prctl(option, argument, 0, 0, 0)
+    }))
 }
 
 /// `no_new_privs`: exec can never gain privileges. Source: prctl(2).
@@ -186,7 +197,10 @@ pub fn bounding_drop() -> io::Result<()> {
 /// # Errors
 /// The errno of prctl(2).
 pub fn clear_ambient() -> io::Result<()> {
-    prctl(libc::PR_CAP_AMBIENT, libc::PR_CAP_AMBIENT_CLEAR_ALL as libc::c_ulong)
+    prctl(
+        libc::PR_CAP_AMBIENT,
+        libc::PR_CAP_AMBIENT_CLEAR_ALL as libc::c_ulong,
+    )
 }
 
 /// Empties the effective, permitted and inheritable sets. Source: capset(2).
@@ -213,7 +227,12 @@ pub fn install_filter(program: &[libc::sock_filter]) -> io::Result<()> {
     // SAFETY: `program` points to `len` instructions that outlive the call; the kernel copies
     // and does not write them.
     check(unsafe {
-        libc::syscall(libc::SYS_seccomp, libc::SECCOMP_SET_MODE_FILTER, 0, &raw const program)
+        libc::syscall(
+            libc::SYS_seccomp,
+            libc::SECCOMP_SET_MODE_FILTER,
+            0,
+            &raw const program,
+        )
     })
 }
 
@@ -242,8 +261,14 @@ pub fn reset_signals() {
 /// The errno of sigprocmask(2).
 pub fn swap_signal_mask(block: bool) -> io::Result<()> {
     use nix::sys::signal::{SigSet, SigmaskHow};
-    let set = if block { SigSet::all() } else { SigSet::empty() };
-    set.thread_swap_mask(SigmaskHow::SIG_SETMASK).map(drop).map_err(io::Error::from)
+    let set = if block {
+        SigSet::all()
+    } else {
+        SigSet::empty()
+    };
+    set.thread_swap_mask(SigmaskHow::SIG_SETMASK)
+        .map(drop)
+        .map_err(io::Error::from)
 }
 
 /// Marks every descriptor from `first` on to be closed by exec. Source: close_range(2).
@@ -253,7 +278,12 @@ pub fn swap_signal_mask(block: bool) -> io::Result<()> {
 pub fn close_on_exec_from(first: u32) -> io::Result<()> {
     // SAFETY: changes a flag only; no pointers.
     check(unsafe {
-        libc::syscall(libc::SYS_close_range, first, u32::MAX, libc::CLOSE_RANGE_CLOEXEC)
+        libc::syscall(
+            libc::SYS_close_range,
+            first,
+            u32::MAX,
+            libc::CLOSE_RANGE_CLOEXEC,
+        )
     })
 }
 
@@ -271,8 +301,13 @@ pub fn wait_signal(timeout: std::time::Duration) -> io::Result<i32> {
         tv_nsec: libc::c_long::from(timeout.subsec_nanos()),
     };
     // SAFETY: `set` and `time` outlive the call; a null siginfo is allowed.
-    let signal = unsafe { libc::sigtimedwait(&raw const set, std::ptr::null_mut(), &raw const time) };
-    if signal < 0 { Err(io::Error::last_os_error()) } else { Ok(signal) }
+    let signal =
+        unsafe { libc::sigtimedwait(&raw const set, std::ptr::null_mut(), &raw const time) };
+    if signal < 0 {
+        Err(io::Error::last_os_error())
+    } else {
+        Ok(signal)
+    }
 }
 
 /// Ends the process without running destructors: for a child whose descriptors were closed

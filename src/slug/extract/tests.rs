@@ -13,7 +13,9 @@ struct Made {
 
 impl Made {
     fn new() -> Self {
-        Self { builder: Builder::new(Vec::new()) }
+        Self {
+            builder: Builder::new(Vec::new()),
+        }
     }
 
     /// Adds an entry with a raw path, as an attacker would.
@@ -31,11 +33,23 @@ impl Made {
     }
 
     fn file(self, path: &str, body: &str) -> Self {
-        self.entry(EntryType::Regular, path.as_bytes(), b"", 0o644, body.as_bytes())
+        self.entry(
+            EntryType::Regular,
+            path.as_bytes(),
+            b"",
+            0o644,
+            body.as_bytes(),
+        )
     }
 
     fn symlink(self, path: &str, to: &str) -> Self {
-        self.entry(EntryType::Symlink, path.as_bytes(), to.as_bytes(), 0o777, b"")
+        self.entry(
+            EntryType::Symlink,
+            path.as_bytes(),
+            to.as_bytes(),
+            0o777,
+            b"",
+        )
     }
 
     /// Unpacks as a slug into `root/in`, beside a canary.
@@ -45,12 +59,21 @@ impl Made {
         std::fs::create_dir(dir.path().join("in")).expect("made");
         let root = OwnedFd::from(File::open(dir.path().join("in")).expect("opened"));
         let bytes = self.builder.into_inner().expect("finished");
-        let small = Bounds { bytes: 10_000, entries: 50, prefix: Some("app") };
-        let result = extract(bytes.as_slice(), &root, small).map(drop).map_err(|e| e.to_string());
+        let small = Bounds {
+            bytes: 10_000,
+            entries: 50,
+            prefix: Some("app"),
+        };
+        let result = extract(bytes.as_slice(), &root, small)
+            .map(drop)
+            .map_err(|e| e.to_string());
         let canary = std::fs::read_to_string(dir.path().join("canary")).expect("read");
         assert_eq!(canary, "alive");
-        let mut names: Vec<_> =
-            std::fs::read_dir(dir.path()).expect("listed").flatten().map(|e| e.file_name()).collect();
+        let mut names: Vec<_> = std::fs::read_dir(dir.path())
+            .expect("listed")
+            .flatten()
+            .map(|e| e.file_name())
+            .collect();
         names.sort();
         assert_eq!(names, ["canary", "in"]);
         (dir, result)
@@ -68,43 +91,78 @@ impl Made {
 fn a_plain_slug_unpacks_with_its_modes() {
     let made = Made::new()
         .entry(EntryType::Directory, b"./app/", b"", 0o755, b"")
-        .entry(EntryType::Regular, b"./app/run", b"", 0o6755, b"#!/bin/sh\n")
+        .entry(
+            EntryType::Regular,
+            b"./app/run",
+            b"",
+            0o6755,
+            b"#!/bin/sh\n",
+        )
         .file("./app/a/b/c", "deep")
         .symlink("./app/link", "a/b/c")
         .entry(EntryType::Link, b"./app/hard", b"./app/a/b/c", 0o644, b"");
     let (dir, result) = made.unpack();
     result.expect("unpacked");
     let app = dir.path().join("in/app");
-    let mode = std::fs::metadata(app.join("run")).expect("there").permissions().mode();
+    let mode = std::fs::metadata(app.join("run"))
+        .expect("there")
+        .permissions()
+        .mode();
     assert_eq!(mode & 0o7777, 0o755, "no set-user-id bit survives");
-    assert_eq!(std::fs::read_to_string(app.join("link")).expect("read"), "deep");
-    assert_eq!(std::fs::read_to_string(app.join("hard")).expect("read"), "deep");
+    assert_eq!(
+        std::fs::read_to_string(app.join("link")).expect("read"),
+        "deep"
+    );
+    assert_eq!(
+        std::fs::read_to_string(app.join("hard")).expect("read"),
+        "deep"
+    );
 }
 
 #[test]
 fn paths_that_leave_the_root_are_refused() {
-    for path in ["/canary", "../canary", "app/../../canary", "app/x/../../../canary"] {
+    for path in [
+        "/canary",
+        "../canary",
+        "app/../../canary",
+        "app/x/../../../canary",
+    ] {
         Made::new().file(path, "x").refused("leaves the root");
     }
-    Made::new().file("etc/passwd", "x").refused("not below ./app/");
+    Made::new()
+        .file("etc/passwd", "x")
+        .refused("not below ./app/");
 }
 
 #[test]
 fn nothing_is_written_through_a_link() {
-    Made::new().symlink("app/x", "..").file("app/x/canary", "x").refused("cannot be written");
-    Made::new().symlink("app/x", "/").file("app/x/canary", "x").refused("cannot be written");
+    Made::new()
+        .symlink("app/x", "..")
+        .file("app/x/canary", "x")
+        .refused("cannot be written");
+    Made::new()
+        .symlink("app/x", "/")
+        .file("app/x/canary", "x")
+        .refused("cannot be written");
 }
 
 #[test]
 fn a_directory_entry_does_not_change_what_a_link_points_to() {
-    let made = Made::new()
-        .symlink("app/x", "../..")
-        .entry(EntryType::Directory, b"app/x", b"", 0o700, b"");
+    let made = Made::new().symlink("app/x", "../..").entry(
+        EntryType::Directory,
+        b"app/x",
+        b"",
+        0o700,
+        b"",
+    );
     let (dir, result) = made.unpack();
     result.expect("the link is replaced by a directory");
     assert!(Path::new(&dir.path().join("in/app/x")).is_dir());
     assert!(!dir.path().join("in/app/x").is_symlink());
-    let mode = std::fs::metadata(dir.path().join("in")).expect("there").permissions().mode();
+    let mode = std::fs::metadata(dir.path().join("in"))
+        .expect("there")
+        .permissions()
+        .mode();
     assert_eq!(mode & 0o777, 0o755);
 }
 
@@ -122,25 +180,41 @@ fn hard_links_stay_inside_and_never_go_through_links() {
 #[test]
 fn devices_and_fifos_are_refused_by_name() {
     for kind in [EntryType::Char, EntryType::Block, EntryType::Fifo] {
-        Made::new().entry(kind, b"app/dev", b"", 0o666, b"").refused("`app/dev` is a device");
+        Made::new()
+            .entry(kind, b"app/dev", b"", 0o666, b"")
+            .refused("`app/dev` is a device");
     }
 }
 
 #[test]
 fn too_many_bytes_or_entries_are_refused() {
-    Made::new().file("app/big", &"x".repeat(10_001)).refused("more than 10000 bytes");
+    Made::new()
+        .file("app/big", &"x".repeat(10_001))
+        .refused("more than 10000 bytes");
     let many = (0..51).fold(Made::new(), |made, n| made.file(&format!("app/{n}"), ""));
     many.refused("more than 50 entries");
 }
 
 #[test]
 fn later_entries_replace_earlier_ones() {
-    let (dir, result) = Made::new().file("app/x", "old").file("app/x", "new").unpack();
+    let (dir, result) = Made::new()
+        .file("app/x", "old")
+        .file("app/x", "new")
+        .unpack();
     result.expect("unpacked");
-    assert_eq!(std::fs::read_to_string(dir.path().join("in/app/x")).expect("read"), "new");
-    let (dir, result) = Made::new().symlink("app/x", "/etc/passwd").file("app/x", "mine").unpack();
+    assert_eq!(
+        std::fs::read_to_string(dir.path().join("in/app/x")).expect("read"),
+        "new"
+    );
+    let (dir, result) = Made::new()
+        .symlink("app/x", "/etc/passwd")
+        .file("app/x", "mine")
+        .unpack();
     result.expect("unpacked");
-    assert_eq!(std::fs::read_to_string(dir.path().join("in/app/x")).expect("read"), "mine");
+    assert_eq!(
+        std::fs::read_to_string(dir.path().join("in/app/x")).expect("read"),
+        "mine"
+    );
 }
 
 #[test]
@@ -155,7 +229,11 @@ fn a_directory_without_its_write_bit_keeps_its_children() {
 
 #[test]
 fn a_truncated_archive_is_an_error() {
-    let bytes = Made::new().file("app/x", "hello").builder.into_inner().expect("finished");
+    let bytes = Made::new()
+        .file("app/x", "hello")
+        .builder
+        .into_inner()
+        .expect("finished");
     let dir = tempfile::tempdir().expect("a directory");
     let root = OwnedFd::from(File::open(dir.path()).expect("opened"));
     assert!(extract(&bytes[..514], &root, SLUG).is_err());
@@ -169,14 +247,21 @@ fn a_bomb_stops_at_the_bound_before_it_is_unpacked() {
     header.set_size(1 << 30);
     header.set_entry_type(EntryType::Regular);
     header.set_mode(0o644);
-    builder.append_data(&mut header, "app/bomb", io::repeat(0).take(1 << 20)).ok();
+    builder
+        .append_data(&mut header, "app/bomb", io::repeat(0).take(1 << 20))
+        .ok();
     let tar = builder.into_inner().expect("finished");
     let mut gz = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::fast());
     gz.write_all(&tar).expect("compressed");
     let bytes = gz.finish().expect("finished");
     let dir = tempfile::tempdir().expect("a directory");
     let root = OwnedFd::from(File::open(dir.path()).expect("opened"));
-    let bounds = Bounds { bytes: 1 << 16, ..SLUG };
-    let error = extract(bytes.as_slice(), &root, bounds).expect_err("too large").to_string();
+    let bounds = Bounds {
+        bytes: 1 << 16,
+        ..SLUG
+    };
+    let error = extract(bytes.as_slice(), &root, bounds)
+        .expect_err("too large")
+        .to_string();
     assert!(error.contains("more than 65536 bytes"), "{error}");
 }
