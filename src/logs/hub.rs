@@ -1,11 +1,60 @@
 //! The hub every line goes through.
 
-use super::{Line, Source};
+use std::collections::{HashMap, HashSet, VecDeque};
+use std::path::{Path, PathBuf};
+use std::sync::mpsc::{SyncSender, TrySendError, sync_channel};
+use std::sync::{Arc, Mutex, PoisonError, Weak};
+use std::time::Duration;
+
+use super::disk::{self, Message};
+use super::tail::Queue;
+use super::{Line, Source, Tail};
 use crate::model::AppId;
+
+/// Lines of history per app. Source: Dev Center, "Logging".
+const HISTORY: usize = 1500;
+
+/// Bytes of history per app held in memory; past it the oldest lines go first.
+const HISTORY_BYTES: usize = 4 << 20;
+
+/// Longest wait for the disk when the hub is closed.
+const FLUSH: Duration = Duration::from_secs(10);
+
+/// The hub cannot be opened.
+#[derive(Debug, thiserror::Error)]
+#[error("cannot use the log directory {dir}")]
+pub struct HubError {
+    dir: PathBuf,
+    source: std::io::Error,
+}
 
 /// Takes lines of all apps, keeps their history and feeds tails. Cheap to clone.
 #[derive(Clone, Debug)]
-pub struct Hub {}
+pub struct Hub {
+    inner: Arc<Inner>,
+}
+
+#[derive(Debug)]
+struct Inner {
+    apps: Mutex<Apps>,
+    disk: SyncSender<Message>,
+    /// Lines that did not fit into the queue to the disk.
+    unwritten: std::sync::atomic::AtomicU64,
+}
+
+#[derive(Debug, Default)]
+struct Apps {
+    known: HashMap<AppId, App>,
+    /// Apps that are gone for good: a late line must not bring them back.
+    forgotten: HashSet<AppId>,
+}
+
+#[derive(Debug, Default)]
+struct App {
+    lines: VecDeque<Arc<Line>>,
+    bytes: usize,
+    tails: Vec<Weak<Queue>>,
+}
 
 /// Which lines a reader wants. Applied before counting.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -16,51 +65,301 @@ pub struct Filter {
     pub source: Option<Source>,
 }
 
-/// A follower: the history first, then every new line, until dropped.
-#[derive(Debug)]
-pub struct Tail {}
+impl Filter {
+    /// True if the reader wants the line.
+    pub fn matches(&self, line: &Line) -> bool {
+        let dyno = self.dyno.as_deref().is_none_or(|dyno| {
+            line.process.strip_prefix(dyno).is_some_and(|rest| {
+                rest.is_empty() || (rest.starts_with('.') && !dyno.contains('.'))
+            })
+        });
+        dyno && self.source.is_none_or(|source| source == line.source)
+    }
+}
+
+impl App {
+    fn push(&mut self, line: &Arc<Line>) {
+        self.bytes += line.message.len();
+        self.lines.push_back(Arc::clone(line));
+        while self.lines.len() > HISTORY || self.bytes > HISTORY_BYTES {
+            let Some(oldest) = self.lines.pop_front() else {
+                break;
+            };
+            self.bytes -= oldest.message.len();
+        }
+    }
+
+    fn last(&self, filter: &Filter, count: usize) -> Vec<Arc<Line>> {
+        let wanted = self.lines.iter().rev().filter(|line| filter.matches(line));
+        let mut lines: Vec<_> = wanted.take(count.min(HISTORY)).cloned().collect();
+        lines.reverse();
+        lines
+    }
+}
 
 impl Hub {
-    /// Appends a line now, stamped by the caller. Never blocks.
+    /// Opens the hub on a directory and reads back what an earlier run kept there.
+    ///
+    /// # Errors
+    /// The directory cannot be read, or no thread can be started.
+    pub fn open(dir: &Path) -> Result<Self, HubError> {
+        let failed = |source| HubError {
+            dir: dir.to_owned(),
+            source,
+        };
+        let mut apps = Apps::default();
+        for id in disk::apps(dir).map_err(failed)? {
+            let app = apps.known.entry(id).or_default();
+            for line in disk::load(dir, id, HISTORY) {
+                app.push(&Arc::new(line));
+            }
+        }
+        let disk = disk::start(dir.to_owned()).map_err(failed)?;
+        let inner = Inner {
+            apps: Mutex::new(apps),
+            disk,
+            unwritten: std::sync::atomic::AtomicU64::new(0),
+        };
+        Ok(Self {
+            inner: Arc::new(inner),
+        })
+    }
+
+    fn lock(&self) -> std::sync::MutexGuard<'_, Apps> {
+        self.inner
+            .apps
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Appends a line now, stamped by the caller. Never blocks; a line of a forgotten app is
+    /// dropped.
     pub fn append(&self, app: AppId, line: Line) {
-        let _ = (app, line);
-        todo!()
+        let line = Arc::new(line);
+        {
+            let mut apps = self.lock();
+            if apps.forgotten.contains(&app) {
+                return;
+            }
+            let known = apps.known.entry(app).or_default();
+            known.push(&line);
+            known.tails.retain(|tail| match tail.upgrade() {
+                Some(queue) => {
+                    queue.push(&line);
+                    true
+                }
+                None => false,
+            });
+        }
+        self.write(Message::Line(app, line));
+    }
+
+    /// To the disk, unless that is too slow: then the line is in memory only, and counted.
+    fn write(&self, message: Message) {
+        use std::sync::atomic::Ordering::Relaxed;
+        match self.inner.disk.try_send(message) {
+            Ok(()) => {
+                let lost = self.inner.unwritten.swap(0, Relaxed);
+                if lost > 0 {
+                    tracing::warn!("{lost} log lines were not written: the disk is too slow");
+                }
+            }
+            Err(TrySendError::Full(_)) => {
+                self.inner.unwritten.fetch_add(1, Relaxed);
+            }
+            Err(TrySendError::Disconnected(_)) => {}
+        }
     }
 
     /// Appends a platform line: `heroku[PROCESS]: MESSAGE`.
     pub fn platform(&self, app: AppId, process: &str, message: impl Into<String>) {
-        let _ = (app, process, message.into());
-        todo!()
+        self.append(app, Line::platform(process, message.into()));
     }
 
     /// Appends an API line: `app[api]: MESSAGE`.
     pub fn api(&self, app: AppId, message: impl Into<String>) {
-        let _ = (app, message.into());
-        todo!()
+        let mut line = Line::platform("api", message.into());
+        line.source = Source::App;
+        self.append(app, line);
     }
 
     /// The last `lines` (1 to 1500) that match, oldest first.
     pub fn history(&self, app: AppId, filter: &Filter, lines: usize) -> Vec<Line> {
-        let _ = (app, filter, lines);
-        todo!()
+        let found = match self.lock().known.get(&app) {
+            Some(known) => known.last(filter, lines),
+            None => Vec::new(),
+        };
+        found.into_iter().map(Arc::unwrap_or_clone).collect()
     }
 
     /// History as [`Hub::history`], then live lines.
     pub fn tail(&self, app: AppId, filter: Filter, lines: usize) -> Tail {
-        let _ = (app, filter, lines);
-        todo!()
+        let mut apps = self.lock();
+        let is_gone = apps.forgotten.contains(&app);
+        if is_gone {
+            let queue = Arc::new(Queue::new(filter, Vec::new()));
+            queue.close();
+            return Tail { queue };
+        }
+        let known = apps.known.entry(app).or_default();
+        let history = known.last(&filter, lines);
+        let queue = Arc::new(Queue::new(filter, history));
+        known.tails.push(Arc::downgrade(&queue));
+        Tail { queue }
     }
 
-    /// Forgets an app and removes its segments.
+    /// Forgets an app and removes its segments; its tails end.
     pub fn forget(&self, app: AppId) {
-        let _ = app;
-        todo!()
+        let gone = {
+            let mut apps = self.lock();
+            apps.forgotten.insert(app);
+            apps.known.remove(&app)
+        };
+        for tail in gone.iter().flat_map(|app| &app.tails) {
+            if let Some(queue) = tail.upgrade() {
+                queue.close();
+            }
+        }
+        // In line behind the app's last lines; waits for room if it must: it is rare.
+        let _ = self.inner.disk.send(Message::Forget(app));
+    }
+
+    /// Apps that have lines: the ones without a row are leftovers of a run that died.
+    pub fn apps(&self) -> Vec<AppId> {
+        self.lock().known.keys().copied().collect()
+    }
+
+    /// Waits until everything so far is written, at most ten seconds.
+    pub fn flush(&self) {
+        let (done, wait) = sync_channel(1);
+        if self.inner.disk.send(Message::Flush(done)).is_ok() && wait.recv_timeout(FLUSH).is_err() {
+            tracing::warn!("log lines were not written within ten seconds");
+        }
     }
 }
 
-impl Tail {
-    /// The next line; `None` when the app was forgotten. Cancel-safe.
-    pub async fn next(&mut self) -> Option<Line> {
-        todo!()
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::logs::tail::QUEUE;
+
+    fn hub() -> (tempfile::TempDir, Hub) {
+        let dir = tempfile::tempdir().expect("a directory");
+        let hub = Hub::open(dir.path()).expect("opened");
+        (dir, hub)
+    }
+
+    fn texts(lines: &[Line]) -> Vec<String> {
+        lines
+            .iter()
+            .map(|l| String::from_utf8_lossy(&l.message).into_owned())
+            .collect()
+    }
+
+    #[test]
+    fn the_filter_comes_before_the_count() {
+        let (_dir, hub) = hub();
+        let app = AppId::new();
+        for n in 0..10 {
+            hub.platform(app, "web.1", format!("one {n}"));
+            hub.platform(app, "web.10", format!("ten {n}"));
+            hub.platform(app, "webby.1", "other");
+        }
+        let filter = |dyno: &str| Filter {
+            dyno: Some(dyno.to_owned()),
+            source: None,
+        };
+        assert_eq!(
+            texts(&hub.history(app, &filter("web.1"), 2)),
+            ["one 8", "one 9"]
+        );
+        assert_eq!(
+            texts(&hub.history(app, &filter("web"), 2)),
+            ["one 9", "ten 9"]
+        );
+        let app_only = Filter {
+            source: Some(Source::App),
+            ..Filter::default()
+        };
+        assert!(hub.history(app, &app_only, 100).is_empty());
+    }
+
+    #[test]
+    fn the_last_fifteen_hundred_lines_outlive_the_hub() {
+        let (dir, hub) = hub();
+        let app = AppId::new();
+        for n in 0..4000 {
+            hub.platform(app, "web.1", format!("line {n}"));
+        }
+        hub.flush();
+        drop(hub);
+        let again = Hub::open(dir.path()).expect("opened");
+        let lines = again.history(app, &Filter::default(), 1500);
+        assert_eq!(lines.len(), 1500);
+        assert_eq!(texts(&lines)[0], "line 2500");
+        let kept: u64 = std::fs::read_dir(dir.path().join(app.to_string()))
+            .expect("a directory")
+            .map(|e| e.expect("an entry").metadata().expect("a size").len())
+            .sum();
+        assert!(kept < 2 * disk::SEGMENT_BYTES, "{kept}");
+    }
+
+    #[tokio::test]
+    async fn a_slow_tail_loses_lines_and_is_told_how_many() {
+        let (_dir, hub) = hub();
+        let app = AppId::new();
+        let mut tail = hub.tail(app, Filter::default(), 100);
+        for n in 0..QUEUE + 5 {
+            hub.platform(app, "web.1", format!("{n}"));
+        }
+        for n in 0..QUEUE {
+            let line = tail.next().await.expect("a line");
+            assert_eq!(line.message, n.to_string().as_bytes());
+        }
+        let told = tail.next().await.expect("a line");
+        let told = String::from_utf8_lossy(&told.message).into_owned();
+        assert!(
+            told.starts_with(
+                "Error L11 (Tail buffer overflow) -> This tail session dropped 5 messages"
+            ),
+            "{told}"
+        );
+        hub.platform(app, "web.1", "after");
+        assert_eq!(tail.next().await.expect("a line").message, b"after");
+    }
+
+    #[tokio::test]
+    async fn a_forgotten_app_ends_its_tails_and_stays_forgotten() {
+        let (dir, hub) = hub();
+        let app = AppId::new();
+        hub.platform(app, "web.1", "one");
+        let mut tail = hub.tail(app, Filter::default(), 100);
+        assert_eq!(tail.next().await.expect("a line").message, b"one");
+        hub.forget(app);
+        hub.platform(app, "web.1", "late");
+        assert_eq!(tail.next().await, None);
+        hub.flush();
+        assert!(!dir.path().join(app.to_string()).exists());
+        assert!(hub.history(app, &Filter::default(), 10).is_empty());
+    }
+
+    #[test]
+    fn a_torn_last_line_costs_only_itself() {
+        let (dir, hub) = hub();
+        let app = AppId::new();
+        hub.platform(app, "web.1", "whole");
+        hub.flush();
+        drop(hub);
+        let current = dir.path().join(app.to_string()).join("current");
+        let mut bytes = std::fs::read(&current).expect("a segment");
+        bytes.extend_from_slice(b"17000 h we");
+        std::fs::write(&current, bytes).expect("written");
+        let again = Hub::open(dir.path()).expect("opened");
+        again.platform(app, "web.1", "next");
+        again.flush();
+        let lines = Hub::open(dir.path())
+            .expect("opened")
+            .history(app, &Filter::default(), 10);
+        assert_eq!(texts(&lines), ["whole", "next"]);
     }
 }

@@ -1,10 +1,17 @@
 //! Logs as data: every line of every dyno and every platform event of an app.
 //!
-//! `append` never blocks and never fails its caller; history is bounded in memory
-//! (1500 lines an app) and on disk (segments); a slow tail loses lines and is told (L11).
+//! `append` never blocks and never fails its caller; history is bounded in memory (1500 lines and
+//! 4 MiB an app) and on disk (two segments an app); a slow tail loses lines and is told (L11).
 
+mod disk;
 mod hub;
 mod line;
+mod pump;
+mod split;
+mod tail;
 
-pub use hub::{Filter, Hub, Tail};
+pub use hub::{Filter, Hub, HubError};
 pub use line::{Line, Source};
+pub use pump::pump;
+pub use split::{LINE_MAX, Splitter};
+pub use tail::Tail;
