@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use jiff::Timestamp;
-use tokio::sync::{oneshot, watch};
+use tokio::sync::{mpsc, oneshot, watch};
 
 use super::{Bind, DynoView, Failure, LaunchedStdio, Snapshot, StdioOrder, WindowSize};
 use crate::model::{
@@ -157,10 +157,27 @@ pub enum CommandError {
     Launch(String),
 }
 
+/// What the driver is sent.
+#[derive(Debug)]
+pub(super) enum Command {
+    Apply(AppSpec, Reply<()>),
+    Restart(AppId, Selector, Reply<()>),
+    Stop(AppId, Selector, Reply<()>),
+    Run(RunOrder, String, Reply<RunStarted>),
+    Attach(DynoId, Reply<Attachment>),
+    Resize(DynoId, WindowSize),
+    Forget(AppId, Reply<()>),
+    Shutdown(oneshot::Sender<()>),
+}
+
+/// Where an answer goes.
+pub(super) type Reply<T> = oneshot::Sender<Result<T, CommandError>>;
+
 /// The handle to the driver. Cheap to clone. Commands wait when its queue (bounded) is full.
 #[derive(Clone, Debug)]
 pub struct Supervisor {
-    snapshots: watch::Receiver<Arc<Snapshot>>,
+    pub(super) commands: mpsc::Sender<Command>,
+    pub(super) snapshots: watch::Receiver<Arc<Snapshot>>,
 }
 
 impl Supervisor {
@@ -174,6 +191,13 @@ impl Supervisor {
         self.snapshots.clone()
     }
 
+    async fn ask<T>(&self, make: impl FnOnce(Reply<T>) -> Command) -> Result<T, CommandError> {
+        let (reply, answer) = oneshot::channel();
+        let sent = self.commands.send(make(reply)).await;
+        sent.map_err(|_| CommandError::Stopping)?;
+        answer.await.map_err(|_| CommandError::Stopping)?
+    }
+
     /// Makes `spec` the desired state of its app: a new release rolls the dynos, a changed
     /// quantity scales, a changed size restarts that type, a new app appears. Returns when
     /// accepted and published, not when all dynos are up.
@@ -181,8 +205,7 @@ impl Supervisor {
     /// # Errors
     /// See [`CommandError`]; nothing was changed then.
     pub async fn apply(&self, spec: AppSpec) -> Result<(), CommandError> {
-        let _ = spec;
-        todo!()
+        self.ask(|reply| Command::Apply(spec, reply)).await
     }
 
     /// Restarts formation dynos; resets their crash back-off.
@@ -190,8 +213,7 @@ impl Supervisor {
     /// # Errors
     /// See [`CommandError`]; nothing was changed then.
     pub async fn restart(&self, app: AppId, which: Selector) -> Result<(), CommandError> {
-        let _ = (app, which);
-        todo!()
+        self.ask(|reply| Command::Restart(app, which, reply)).await
     }
 
     /// Stops dynos: one-offs end, formation dynos are replaced.
@@ -199,17 +221,17 @@ impl Supervisor {
     /// # Errors
     /// See [`CommandError`]; nothing was changed then.
     pub async fn stop(&self, app: AppId, which: Selector) -> Result<(), CommandError> {
-        let _ = (app, which);
-        todo!()
+        self.ask(|reply| Command::Stop(app, which, reply)).await
     }
 
-    /// Starts a one-off. `user` goes into the log line.
+    /// Starts a one-off. `user` goes into the log line. For a build this returns when it was
+    /// launched, with the read end of its output.
     ///
     /// # Errors
     /// See [`CommandError`]; nothing was changed then.
     pub async fn run(&self, order: RunOrder, user: &str) -> Result<RunStarted, CommandError> {
-        let _ = (order, user);
-        todo!()
+        let user = user.to_owned();
+        self.ask(|reply| Command::Run(order, user, reply)).await
     }
 
     /// A client came for an attached one-off: launches it.
@@ -217,14 +239,13 @@ impl Supervisor {
     /// # Errors
     /// See [`CommandError`]; nothing was changed then.
     pub async fn attach(&self, dyno: DynoId) -> Result<Attachment, CommandError> {
-        let _ = dyno;
-        todo!()
+        self.ask(|reply| Command::Attach(dyno, reply)).await
     }
 
     /// Sets the window size of an attached one-off.
     pub async fn resize(&self, dyno: DynoId, size: WindowSize) {
-        let _ = (dyno, size);
-        todo!()
+        // A driver that is gone has no windows.
+        let _ = self.commands.send(Command::Resize(dyno, size)).await;
     }
 
     /// Forgets an app: all its dynos are stopped; returns when they are gone and torn down.
@@ -232,12 +253,15 @@ impl Supervisor {
     /// # Errors
     /// See [`CommandError`]; nothing was changed then.
     pub async fn forget(&self, app: AppId) -> Result<(), CommandError> {
-        let _ = app;
-        todo!()
+        self.ask(|reply| Command::Forget(app, reply)).await
     }
 
     /// Stops every dyno (SIGTERM, grace, SIGKILL) and ends the driver; returns when all are gone.
     pub async fn shutdown(&self) {
-        todo!()
+        let (done, wait) = oneshot::channel();
+        if self.commands.send(Command::Shutdown(done)).await.is_ok() {
+            // An error means the driver ended already: what was asked for.
+            let _ = wait.await;
+        }
     }
 }

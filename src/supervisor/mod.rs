@@ -2,17 +2,36 @@
 //!
 //! Others send it commands through [`Supervisor`] and read the [`Snapshot`] it publishes.
 //! It never forks, mounts or talks to the kernel itself: that is behind [`Machine`].
+//!
+//! States and their lines are a pure table (`lifecycle`), so is the wait after a crash
+//! (`backoff`) and the difference between two formations (`formation`). `driver` carries effects
+//! out and feeds results back. Overflow: commands wait for room, exits and launch results are
+//! never dropped.
 
+mod backoff;
 mod command;
+mod driver;
+mod dyno;
+mod effects;
+mod formation;
+mod lifecycle;
 mod machine;
+mod one_off;
+mod recover;
+mod roll;
 mod snapshot;
+
+#[cfg(test)]
+mod tests;
 
 pub use command::{
     AppSpec, Attachment, CommandError, ReleaseSpec, RunKind, RunOrder, RunStarted, Selector,
     SlugSpec, Supervisor,
 };
+pub use effects::{LinuxMachine, MachineError, MachineEvents};
 pub use machine::{
     Backend, Bind, Exited, Failure, LaunchOrder, Launched, LaunchedStdio, Machine, StdioOrder,
     StopSignal, Task, WindowSize,
 };
+pub use recover::sweep;
 pub use snapshot::{AppView, DynoView, Snapshot};

@@ -12,7 +12,7 @@ use crate::model::{AppId, DynoId, DynoName, DynoSize, DynoState, ReleaseId, Rele
 #[derive(Clone, Debug, Default)]
 pub struct Snapshot {
     /// By app id.
-    pub apps: BTreeMap<AppId, AppView>,
+    pub apps: BTreeMap<AppId, Arc<AppView>>,
 }
 
 /// One app.
@@ -38,7 +38,7 @@ pub struct DynoView {
     pub since: Timestamp,
     /// When this run was made (API `created_at`).
     pub created: Timestamp,
-    /// The command as shown (`$PORT` expanded for web).
+    /// The command as declared (`$PORT` is expanded in the log only).
     pub command: String,
     /// Its size.
     pub size: DynoSize,

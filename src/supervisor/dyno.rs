@@ -1,0 +1,164 @@
+//! What the driver remembers of one dyno.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use jiff::Timestamp;
+use tokio::sync::oneshot;
+use tokio::task::JoinHandle;
+
+use super::command::Reply;
+use super::lifecycle::{Kind, Life};
+use super::{Attachment, Backend, Bind, DynoView, Failure, LaunchOrder, RunStarted, StdioOrder};
+use crate::dyno::{EnvironmentRequest, environment, shown};
+use crate::model::{
+    AppId, ConfigVars, Digest, DynoId, DynoName, DynoSize, ExitStatus, ReleaseId, ReleaseVersion,
+    StackImage, StackName,
+};
+
+/// Who hears how a one-off ended.
+pub(super) type ExitSender = oneshot::Sender<Result<ExitStatus, Arc<Failure>>>;
+
+/// One run of one dyno.
+pub(super) struct Dyno {
+    pub(super) id: DynoId,
+    pub(super) app: AppId,
+    pub(super) name: DynoName,
+    pub(super) life: Life,
+    pub(super) since: Timestamp,
+    pub(super) created: Timestamp,
+    /// When the machine was asked, for the crash policy.
+    pub(super) launched_at: Instant,
+    pub(super) release: (ReleaseId, ReleaseVersion),
+    pub(super) shown: String,
+    pub(super) port: Option<u16>,
+    pub(super) backend: Backend,
+    pub(super) is_build: bool,
+    /// What the machine is asked.
+    pub(super) order: LaunchOrder,
+    pub(super) time_to_live: Option<Duration>,
+    /// Reads its output into the log.
+    pub(super) pump: Option<JoinHandle<()>>,
+    /// An end that overtook the answer to the launch.
+    pub(super) early_exit: Option<ExitStatus>,
+    pub(super) status: Option<ExitStatus>,
+    pub(super) failure: Option<Arc<Failure>>,
+    pub(super) exits: Vec<ExitSender>,
+    /// The caller of `attach`, until it is launched.
+    pub(super) attaching: Option<Reply<Attachment>>,
+    /// The caller of `run` for a build, until it is launched.
+    pub(super) starting: Option<Reply<RunStarted>>,
+}
+
+/// What a dyno is made from, whichever kind it is.
+pub(super) struct Recipe<'a> {
+    pub(super) app: AppId,
+    pub(super) name: DynoName,
+    pub(super) kind: Kind,
+    pub(super) is_awaiting: bool,
+    pub(super) release: (ReleaseId, ReleaseVersion),
+    pub(super) stack: &'a StackName,
+    pub(super) image: StackImage,
+    pub(super) slug: Option<Digest>,
+    pub(super) size: &'a DynoSize,
+    pub(super) command: &'a str,
+    pub(super) config: Option<&'a ConfigVars>,
+    pub(super) extra: &'a BTreeMap<String, String>,
+    pub(super) stdio: StdioOrder,
+    pub(super) binds: Vec<Bind>,
+    pub(super) stop_grace: Duration,
+    pub(super) is_build: bool,
+    pub(super) time_to_live: Option<Duration>,
+}
+
+/// `$PORT` of a web dyno: below the kernel's range for outgoing connections (32768 on), so that
+/// none of the app's own connections can sit on it. Source: ip-sysctl, `ip_local_port_range`.
+const PORTS: std::ops::Range<u16> = 10_000..32_768;
+
+impl Dyno {
+    pub(super) fn new(recipe: Recipe<'_>) -> Self {
+        let id = DynoId::new();
+        let port = (recipe.kind == Kind::Web).then(|| rand::random_range(PORTS));
+        let is_attached = recipe.is_awaiting;
+        let env = environment(EnvironmentRequest {
+            name: &recipe.name,
+            port,
+            config: recipe.config,
+            extra: recipe.extra,
+            is_attached,
+        });
+        let order = LaunchOrder {
+            id,
+            name: recipe.name.clone(),
+            stack: recipe.stack.clone(),
+            image: recipe.image,
+            slug: recipe.slug,
+            size: recipe.size.clone(),
+            command: recipe.command.to_owned(),
+            env,
+            stdio: recipe.stdio,
+            binds: recipe.binds,
+            stop_grace: recipe.stop_grace,
+        };
+        let now = Timestamp::now();
+        Self {
+            id,
+            app: recipe.app,
+            name: recipe.name,
+            life: Life::new(recipe.kind, recipe.is_awaiting),
+            since: now,
+            created: now,
+            launched_at: Instant::now(),
+            release: recipe.release,
+            shown: shown(recipe.command, port),
+            port,
+            backend: Backend::default(),
+            is_build: recipe.is_build,
+            order,
+            time_to_live: recipe.time_to_live,
+            pump: None,
+            early_exit: None,
+            status: None,
+            failure: None,
+            exits: Vec::new(),
+            attaching: None,
+            starting: None,
+        }
+    }
+
+    pub(super) fn view(&self) -> DynoView {
+        DynoView {
+            id: self.id,
+            name: self.name.clone(),
+            state: self.life.state,
+            since: self.since,
+            created: self.created,
+            command: self.order.command.clone(),
+            size: self.order.size.clone(),
+            release: self.release,
+            is_stopping: self.life.is_stopping()
+                && self.life.state != crate::model::DynoState::Crashed,
+            is_build: self.is_build,
+            port: self.port,
+            backend: self.backend.clone(),
+        }
+    }
+
+    /// Tells everyone who waits how it ended.
+    pub(super) fn tell_end(&mut self) {
+        for sender in self.exits.drain(..) {
+            let end = match (&self.status, &self.failure) {
+                (Some(status), _) => Ok(*status),
+                (None, Some(failure)) => Err(Arc::clone(failure)),
+                (None, None) => Err(Arc::new(Failure {
+                    step: "wait for the client".to_owned(),
+                    reason: "it was stopped before it ran".to_owned(),
+                    checksum: None,
+                })),
+            };
+            // Nobody waits any more: fine.
+            let _ = sender.send(end);
+        }
+    }
+}

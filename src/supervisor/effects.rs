@@ -1,0 +1,458 @@
+//! The real host: from a launch order to a plan, descriptors and the keeper.
+//!
+//! launch: slot and namespace (pooled) → cgroup → upper layer → streams → plan → keeper.
+//! Whatever fails takes back what was made before it.
+
+use std::collections::HashMap;
+use std::fs::{self, DirBuilder, File, OpenOptions};
+use std::io;
+use std::os::fd::{AsFd as _, OwnedFd};
+use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _, chown};
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Instant;
+
+use nix::fcntl::{FcntlArg, OFlag, fcntl};
+use nix::sys::signal::Signal;
+use tokio::sync::{mpsc, oneshot};
+
+use super::{
+    Backend, Exited, Failure, LaunchOrder, Launched, LaunchedStdio, Machine, StdioOrder,
+    StopSignal, Task, WindowSize,
+};
+use crate::cgroup::{CgroupError, Entry, Group, Limits, Manager};
+use crate::dyno::{Exec, LaunchPlan, Layer, PlanRequest, UserRange, argv};
+use crate::keeper::{Client, ClientError, LaunchFds};
+use crate::model::{Digest, DynoId, ExitStatus, StackName};
+use crate::network::{self, Block, DynoNetwork, Network, NetworkError, Slot};
+use crate::rootfs::{self, RootfsError, Stacks};
+use crate::settings::Paths;
+use crate::slug::{SlugError, Trees};
+use crate::sys;
+
+/// Room in a log pipe: an app goes on while the supervisor is busy or being replaced.
+const PIPE_BYTES: i32 = 256 * 1024;
+
+/// The machine cannot be opened.
+#[derive(Debug, thiserror::Error)]
+pub enum MachineError {
+    /// Control groups.
+    #[error(transparent)]
+    Cgroup(#[from] CgroupError),
+    /// Addresses and rules.
+    #[error(transparent)]
+    Network(#[from] NetworkError),
+    /// Stacks.
+    #[error(transparent)]
+    Rootfs(#[from] RootfsError),
+    /// The keeper's socket.
+    #[error("cannot talk to the keeper")]
+    Keeper(#[source] io::Error),
+    /// `/dev/null`.
+    #[error("cannot open /dev/null")]
+    Null(#[source] io::Error),
+}
+
+/// This host. Cheap to clone.
+#[derive(Clone, Debug)]
+pub struct LinuxMachine {
+    inner: Arc<Inner>,
+}
+
+#[derive(Debug)]
+struct Inner {
+    paths: Paths,
+    stacks: Stacks,
+    trees: Trees,
+    cgroups: Manager,
+    network: Network,
+    keeper: Client,
+    null: OwnedFd,
+    live: Mutex<HashMap<DynoId, Live>>,
+}
+
+/// What a dyno holds until its teardown.
+#[derive(Debug)]
+struct Live {
+    group: Group,
+    dir: PathBuf,
+    terminal: Option<OwnedFd>,
+    network: DynoNetwork,
+}
+
+/// What [`LinuxMachine::open`] hands out beside the machine.
+#[derive(Debug)]
+pub struct MachineEvents {
+    /// Every end of a launched dyno.
+    pub exits: mpsc::UnboundedReceiver<Exited>,
+    /// Resolves when the keeper is gone, and every dyno with it.
+    pub keeper_gone: oneshot::Receiver<()>,
+}
+
+impl LinuxMachine {
+    /// Opens cgroups, network, stacks and the keeper's socket. `instance` is eight hex digits.
+    /// What an earlier run left must have been swept.
+    ///
+    /// # Errors
+    /// See [`MachineError`].
+    pub async fn open(
+        paths: &Paths,
+        instance: &str,
+        cgroups: Manager,
+        keeper: OwnedFd,
+    ) -> Result<(Self, MachineEvents), MachineError> {
+        let stacks = Stacks::open(paths, &network::resolv_conf())?;
+        let block = Block::claim()?;
+        let (sender, mut ends) = mpsc::unbounded_channel::<(DynoId, ExitStatus)>();
+        let (keeper, keeper_gone) =
+            Client::connect(keeper, sender).map_err(MachineError::Keeper)?;
+        let warmer = keeper.clone();
+        let ready = move |slot: &Slot| {
+            let base = slot.uid_base();
+            warmer.warm(UserRange { base });
+        };
+        let network = Network::open(instance, &block, ready).await?;
+        let (news, exits) = mpsc::unbounded_channel();
+        tokio::spawn(async move {
+            while let Some((id, status)) = ends.recv().await {
+                let at = Instant::now();
+                if news.send(Exited { id, status, at }).is_err() {
+                    break;
+                }
+            }
+        });
+        let null = OpenOptions::new().read(true).write(true).open("/dev/null");
+        let inner = Inner {
+            paths: paths.clone(),
+            stacks,
+            trees: Trees::new(paths),
+            cgroups,
+            network,
+            keeper,
+            null: null.map_err(MachineError::Null)?.into(),
+            live: Mutex::default(),
+        };
+        let machine = Self {
+            inner: Arc::new(inner),
+        };
+        Ok((machine, MachineEvents { exits, keeper_gone }))
+    }
+
+    /// Removes what no dyno needs any more: the firewall table and the parent cgroup.
+    ///
+    /// # Errors
+    /// The first that stayed.
+    pub async fn close(&self) -> Result<(), MachineError> {
+        let network = self.inner.network.close().await;
+        let cgroups = self.inner.cgroups.close();
+        network?;
+        Ok(cgroups?)
+    }
+}
+
+impl Inner {
+    fn live(&self) -> std::sync::MutexGuard<'_, HashMap<DynoId, Live>> {
+        self.live.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    async fn launch(&self, order: LaunchOrder) -> Result<Launched, Failure> {
+        let started = Instant::now();
+        let root = self.stacks.image(&order.stack, order.image);
+        let root = root.map_err(failure("find the stack"))?;
+        let mut lowers = Vec::with_capacity(2);
+        if let Some(digest) = order.slug {
+            lowers.push(Layer {
+                source: self.tree(digest).await?,
+                must_map: true,
+            });
+        }
+        lowers.push(Layer {
+            source: root.lower,
+            must_map: true,
+        });
+        let network = self.network.acquire().await;
+        let network = network.map_err(failure("make a network"))?;
+        let user = UserRange {
+            base: network.slot.uid_base(),
+        };
+        let group = self.cgroups.create(order.id, &Limits::from(&order.size));
+        let group = group.map_err(failure("make a cgroup"))?;
+        let dir = self.paths.dyno(order.id);
+        let hostname = order.name.to_string().replace('.', "-");
+        let live = Live {
+            group,
+            dir: dir.clone(),
+            terminal: None,
+            network,
+        };
+        let prepared = make_upper(&dir, user.base, &hostname)
+            .map_err(failure("make the writable layer"))
+            .and_then(|()| self.streams(order.stdio).map_err(failure("make pipes")));
+        let (streams, ours) = match prepared {
+            Ok(prepared) => prepared,
+            Err(error) => {
+                remove(live).await;
+                return Err(error);
+            }
+        };
+        let plan = LaunchPlan::new(PlanRequest {
+            dyno: order.id,
+            hostname,
+            user,
+            lowers,
+            writable: dir,
+            stack_binds: root.binds,
+            binds: order
+                .binds
+                .into_iter()
+                .map(|bind| (bind.source, bind.target, bind.read_only))
+                .collect(),
+            masked: paths(rootfs::MASKED),
+            read_only: paths(rootfs::READ_ONLY),
+            tasks_max: order.size.tasks_max,
+            exec: Exec {
+                argv: argv(&order.command),
+                env: order.env,
+            },
+            terminal: match order.stdio {
+                StdioOrder::Terminal(size) => Some((size.columns, size.rows)),
+                _ => None,
+            },
+            stop_grace_ms: u64::try_from(order.stop_grace.as_millis()).unwrap_or(u64::MAX),
+        });
+        match self.start(plan, &live, streams, ours).await {
+            Ok((pid, stdio, terminal)) => {
+                let backend = Backend {
+                    netns: Some(Arc::clone(&live.network.netns)),
+                };
+                self.live().insert(order.id, Live { terminal, ..live });
+                Ok(Launched {
+                    pid,
+                    backend,
+                    stdio,
+                    took: started.elapsed(),
+                })
+            }
+            Err(error) => {
+                remove(live).await;
+                Err(error)
+            }
+        }
+    }
+
+    async fn tree(&self, digest: Digest) -> Result<PathBuf, Failure> {
+        self.trees.ensure(digest).await.map_err(|error| {
+            let checksum = match &error {
+                SlugError::Checksum { expected, actual } => Some((*expected, *actual)),
+                _ => None,
+            };
+            Failure {
+                checksum,
+                ..failure("unpack the slug")(error)
+            }
+        })
+    }
+
+    /// Hands everything to the keeper; the pid, our ends, and a master for later resizes.
+    async fn start(
+        &self,
+        plan: LaunchPlan,
+        live: &Live,
+        streams: [OwnedFd; 3],
+        ours: Option<LaunchedStdio>,
+    ) -> Result<(u32, LaunchedStdio, Option<OwnedFd>), Failure> {
+        let entry = live.group.entry().map_err(failure("open the cgroup"))?;
+        let (cgroup, is_cgroup_v2) = match entry {
+            Entry::V2(dir) => (vec![dir], true),
+            Entry::V1(tasks) => (tasks, false),
+        };
+        let network = live.network.netns.try_clone();
+        let fds = LaunchFds {
+            network: network.map_err(failure("share the network"))?,
+            streams,
+            cgroup,
+            is_cgroup_v2,
+        };
+        let reply = self.keeper.launch(plan, fds).await;
+        let reply = reply.map_err(|error| match error {
+            ClientError::Step(step) => Failure {
+                reason: nix::errno::Errno::from_raw(step.errno).desc().to_owned(),
+                step: step.step,
+                checksum: None,
+            },
+            other => failure("launch")(other),
+        })?;
+        match (ours, reply.terminal) {
+            (Some(stdio), _) => Ok((reply.pid, stdio, None)),
+            (None, Some(master)) => {
+                let ready = nonblocking(&master).and_then(|()| master.try_clone());
+                let kept = ready.map_err(failure("use the terminal"))?;
+                Ok((reply.pid, LaunchedStdio::Terminal(master), Some(kept)))
+            }
+            (None, None) => Err(failure("use the terminal")(io::Error::other(
+                "the keeper sent none",
+            ))),
+        }
+    }
+
+    /// The dyno's three descriptors, and our ends (a terminal's comes from the keeper).
+    fn streams(&self, order: StdioOrder) -> io::Result<([OwnedFd; 3], Option<LaunchedStdio>)> {
+        let null = || self.null.try_clone();
+        match order {
+            StdioOrder::Logged => {
+                let (read, write) = pipe()?;
+                nonblocking(&read)?;
+                // A smaller pipe works too: root may be over its user's limit.
+                let _ = fcntl(&write, FcntlArg::F_SETPIPE_SZ(PIPE_BYTES));
+                let error = write.try_clone()?;
+                Ok(([null()?, write, error], Some(LaunchedStdio::Logged(read))))
+            }
+            StdioOrder::Pipes => {
+                let (stdin, ours_in) = pipe()?;
+                let (ours_out, stdout) = pipe()?;
+                let (ours_err, stderr) = pipe()?;
+                for ours in [&ours_in, &ours_out, &ours_err] {
+                    nonblocking(ours)?;
+                }
+                let ours = LaunchedStdio::Pipes {
+                    stdin: ours_in,
+                    stdout: ours_out,
+                    stderr: ours_err,
+                };
+                Ok(([stdin, stdout, stderr], Some(ours)))
+            }
+            StdioOrder::Terminal(_) => Ok(([null()?, null()?, null()?], None)),
+        }
+    }
+}
+
+/// For `map_err`: the step, and the whole chain as its reason.
+fn failure<E: std::error::Error>(step: &'static str) -> impl FnOnce(E) -> Failure {
+    move |error| {
+        let chain = std::iter::successors(error.source(), |error| error.source());
+        let reason = chain.fold(error.to_string(), |text, source| {
+            format!("{text}: {source}")
+        });
+        Failure {
+            step: step.to_owned(),
+            reason,
+            checksum: None,
+        }
+    }
+}
+
+fn paths(texts: &[&str]) -> Vec<PathBuf> {
+    texts.iter().map(PathBuf::from).collect()
+}
+
+fn pipe() -> io::Result<(OwnedFd, OwnedFd)> {
+    Ok(nix::unistd::pipe2(OFlag::O_CLOEXEC)?)
+}
+
+/// Only for ends that are ours alone: the flag belongs to the description, not the descriptor.
+fn nonblocking(fd: &OwnedFd) -> io::Result<()> {
+    let flags = OFlag::from_bits_truncate(fcntl(fd.as_fd(), FcntlArg::F_GETFL)?);
+    fcntl(fd.as_fd(), FcntlArg::F_SETFL(flags | OFlag::O_NONBLOCK))?;
+    Ok(())
+}
+
+/// The empty upper layer. Its ids are host ids (only lowers are id-mapped), so its root and the
+/// dyno's own files belong to the dyno's root.
+fn make_upper(dir: &Path, owner: u32, hostname: &str) -> io::Result<()> {
+    let make = |path: &Path, mode: u32| DirBuilder::new().mode(mode).create(path);
+    let give = |path: &Path| chown(path, Some(owner), Some(owner));
+    make(dir, 0o700)?;
+    make(&dir.join("work"), 0o700)?;
+    let upper = dir.join("upper");
+    make(&upper, 0o755)?;
+    give(&upper)?;
+    let etc = upper.join("etc");
+    make(&etc, 0o755)?;
+    give(&etc)?;
+    for (name, text) in rootfs::dyno_files(hostname) {
+        let path = upper.join(name);
+        let mut options = OpenOptions::new();
+        let mut file: File = options
+            .write(true)
+            .create_new(true)
+            .mode(0o644)
+            .open(&path)?;
+        io::Write::write_all(&mut file, text.as_bytes())?;
+        give(&path)?;
+    }
+    Ok(())
+}
+
+/// Takes back everything a dyno held. Never fails its caller: what stays is swept at next start.
+async fn remove(live: Live) {
+    let Live {
+        group,
+        dir,
+        network,
+        terminal,
+    } = live;
+    drop((network, terminal));
+    let work = move || {
+        if let Err(error) = group.remove() {
+            tracing::warn!(%error, "a dyno's cgroup stays until the next start");
+        }
+        match fs::remove_dir_all(&dir) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => {
+                tracing::warn!(%error, "{} stays until the next start", dir.display());
+            }
+            _ => {}
+        }
+    };
+    if tokio::task::spawn_blocking(work).await.is_err() {
+        tracing::error!("removing a dyno's leftovers panicked");
+    }
+}
+
+impl Machine for LinuxMachine {
+    fn launch(&self, order: LaunchOrder) -> Task<'_, Result<Launched, Failure>> {
+        Box::pin(self.inner.launch(order))
+    }
+
+    fn signal(&self, id: DynoId, signal: StopSignal) {
+        let signal = match signal {
+            StopSignal::Term => Signal::SIGTERM,
+            StopSignal::Hup => Signal::SIGHUP,
+            StopSignal::Kill => Signal::SIGKILL,
+        };
+        self.inner.keeper.signal(id, signal as i32);
+    }
+
+    fn resize(&self, id: DynoId, size: WindowSize) {
+        let live = self.inner.live();
+        let terminal = live.get(&id).and_then(|live| live.terminal.as_ref());
+        if let Some(terminal) = terminal
+            && let Err(error) = sys::set_window_size(terminal.as_fd(), size.columns, size.rows)
+        {
+            tracing::debug!(%error, "window size not set");
+        }
+    }
+
+    fn teardown(&self, id: DynoId) -> Task<'_, ()> {
+        Box::pin(async move {
+            let live = self.inner.live().remove(&id);
+            if let Some(live) = live {
+                remove(live).await;
+            }
+        })
+    }
+
+    fn prepare(&self, stack: &StackName, slug: Option<Digest>) -> Task<'_, Result<(), Failure>> {
+        let stack = stack.clone();
+        Box::pin(async move {
+            let root = self
+                .inner
+                .stacks
+                .image(&stack, crate::model::StackImage::Run);
+            root.map_err(failure("find the stack"))?;
+            if let Some(digest) = slug {
+                self.inner.tree(digest).await?;
+            }
+            Ok(())
+        })
+    }
+}

@@ -1,0 +1,323 @@
+//! The formation: what was asked for, kept.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use super::driver::{Alarm, App, Driver, Event, Place};
+use super::dyno::{Dyno, Recipe};
+use super::formation::{changes, wanted};
+use super::lifecycle::{Input, Kind, Phase, Stop};
+use super::{AppSpec, CommandError, ReleaseSpec, Selector, StdioOrder};
+use crate::model::{AppId, DynoId, DynoName, DynoSize, DynoState, ReleaseId, StackImage};
+
+impl Driver {
+    /// Makes a spec the desired state. A release whose slug is not the running one's is unpacked
+    /// first, so that the old dynos serve meanwhile.
+    pub(super) fn apply(&mut self, spec: AppSpec) {
+        let id = spec.id;
+        let spec = Arc::new(spec);
+        let app = self.apps.entry(id).or_insert_with(|| App {
+            spec: Arc::clone(&spec),
+            applied: Arc::clone(&spec),
+            places: BTreeMap::new(),
+            forgetting: Vec::new(),
+        });
+        app.spec = Arc::clone(&spec);
+        let slug_of = |spec: &AppSpec| {
+            let slug = spec.release.as_ref().and_then(|r| r.slug.as_ref());
+            slug.map(|slug| slug.digest)
+        };
+        let has_work = !app.places.is_empty();
+        let is_new_slug = slug_of(&app.applied) != slug_of(&spec);
+        self.touch(id);
+        match &spec.release {
+            Some(release) if has_work && is_new_slug => {
+                let (machine, events) = (Arc::clone(&self.machine), self.events.clone());
+                let (stack, slug) = (release.stack.clone(), slug_of(&spec));
+                let release = release.id;
+                tokio::spawn(async move {
+                    if let Err(failure) = machine.prepare(&stack, slug).await {
+                        // The launch will fail in the same way, and say so in the app's log.
+                        tracing::error!(%failure, "slug not prepared");
+                    }
+                    let _ = events.send(Event::Prepared(id, release));
+                });
+            }
+            _ => self.reconcile(id),
+        }
+    }
+
+    /// The slug of a release lies ready: roll, unless a newer release came meanwhile.
+    pub(super) fn prepared(&mut self, app: AppId, release: ReleaseId) {
+        let is_current = self
+            .apps
+            .get(&app)
+            .and_then(|app| app.spec.release.as_ref())
+            .is_some_and(|current| current.id == release);
+        if is_current {
+            self.reconcile(app);
+        }
+    }
+
+    /// Brings the places of an app to what its spec wants.
+    fn reconcile(&mut self, id: AppId) {
+        let Some(app) = self.apps.get_mut(&id) else {
+            return;
+        };
+        if !app.forgetting.is_empty() {
+            return;
+        }
+        let release_of = |spec: &AppSpec| spec.release.as_ref().map(|r| r.id);
+        let is_roll = release_of(&app.applied) != release_of(&app.spec);
+        app.applied = Arc::clone(&app.spec);
+        let want = wanted(&app.spec);
+        let have: BTreeMap<DynoName, DynoSize> = app
+            .places
+            .iter()
+            .filter_map(|(name, place)| {
+                let dyno = self.dynos.get(&place.dyno?)?;
+                Some((name.clone(), dyno.order.size.clone()))
+            })
+            .collect();
+        let changes = changes(&have, &want, is_roll);
+        for name in &changes.down {
+            self.remove_place(id, name);
+        }
+        for name in &changes.restart {
+            self.replace(id, name, Stop::Restart);
+        }
+        for name in &changes.up {
+            self.fill(id, name);
+        }
+    }
+
+    /// Starts a dyno in a place.
+    fn fill(&mut self, id: AppId, name: &DynoName) {
+        let Some(app) = self.apps.get_mut(&id) else {
+            return;
+        };
+        let spec = Arc::clone(&app.applied);
+        let (Some(release), Some(size)) = (&spec.release, wanted(&spec).remove(name)) else {
+            return;
+        };
+        let Some(dyno) = formation_dyno(&spec, release, name, &size, self.timings.stop_grace)
+        else {
+            return;
+        };
+        let place = app.places.entry(name.clone()).or_default();
+        place.dyno = Some(dyno.id);
+        let dyno_id = dyno.id;
+        self.dynos.insert(dyno_id, dyno);
+        self.touch(id);
+        self.launch(dyno_id);
+    }
+
+    /// A new dyno for a place; the old one, if it runs, is told to go.
+    fn replace(&mut self, id: AppId, name: &DynoName, stop: Stop) {
+        let Some(place) = self.apps.get_mut(&id).and_then(|a| a.places.get_mut(name)) else {
+            return;
+        };
+        if stop == Stop::Restart {
+            place.backoff = super::backoff::Backoff::default();
+        }
+        let old = place.dyno.take();
+        if let Some(old) = old {
+            self.retire(old, stop);
+        }
+        self.fill(id, name);
+    }
+
+    fn remove_place(&mut self, id: AppId, name: &DynoName) {
+        let place = self.apps.get_mut(&id).and_then(|a| a.places.remove(name));
+        if let Some(old) = place.and_then(|place| place.dyno) {
+            self.retire(old, Stop::Down);
+        }
+    }
+
+    /// Ends a dyno that holds no place any more.
+    fn retire(&mut self, id: DynoId, stop: Stop) {
+        let Some(dyno) = self.dynos.get_mut(&id) else {
+            return;
+        };
+        if dyno.life.phase == Phase::Ended {
+            // Crashed: only its entry is left.
+            let to = if stop == Stop::Down {
+                DynoState::Down
+            } else {
+                DynoState::Starting
+            };
+            let line = format!("State changed from {} to {to}", dyno.life.state);
+            let (app, name) = (dyno.app, dyno.name.to_string());
+            self.hub.platform(app, &name, line);
+            self.dynos.remove(&id);
+            self.touch(app);
+        } else {
+            self.step(id, &Input::Stop(stop));
+        }
+    }
+
+    /// A crashed place tries again, unless somebody was faster.
+    pub(super) fn retry(&mut self, id: AppId, name: &DynoName) {
+        let place = self.apps.get(&id).and_then(|app| app.places.get(name));
+        let crashed = place
+            .and_then(|place| place.dyno)
+            .and_then(|dyno| self.dynos.get(&dyno))
+            .is_some_and(|dyno| dyno.life.state == DynoState::Crashed);
+        if crashed {
+            self.replace(id, name, Stop::Plain);
+        }
+    }
+
+    pub(super) fn restart(&mut self, id: AppId, which: &Selector) -> Result<(), CommandError> {
+        for name in self.select(id, which)? {
+            self.replace(id, &name, Stop::Restart);
+        }
+        Ok(())
+    }
+
+    /// One-offs end; formation dynos are replaced.
+    pub(super) fn stop(&mut self, id: AppId, which: &Selector) -> Result<(), CommandError> {
+        if let Selector::Dyno(name) = which {
+            let one_off = self.dynos.values().find(|dyno| {
+                dyno.app == id && dyno.name == *name && dyno.life.kind == Kind::OneOff
+            });
+            if let Some(one_off) = one_off.map(|dyno| dyno.id) {
+                self.step(one_off, &Input::Stop(Stop::Plain));
+                return Ok(());
+            }
+        }
+        if let Selector::Process(process) = which {
+            let one_offs: Vec<DynoId> = self
+                .dynos
+                .values()
+                .filter(|d| d.app == id && d.name.process == *process)
+                .filter(|d| d.life.kind == Kind::OneOff && !d.is_build)
+                .map(|d| d.id)
+                .collect();
+            if !one_offs.is_empty() {
+                for one_off in one_offs {
+                    self.step(one_off, &Input::Stop(Stop::Plain));
+                }
+                return Ok(());
+            }
+        }
+        for name in self.select(id, which)? {
+            self.replace(id, &name, Stop::Plain);
+        }
+        Ok(())
+    }
+
+    /// The places a selector names.
+    fn select(&self, id: AppId, which: &Selector) -> Result<Vec<DynoName>, CommandError> {
+        let app = self.apps.get(&id).ok_or(CommandError::UnknownApp)?;
+        let places = app.places.keys();
+        let names: Vec<DynoName> = match which {
+            Selector::All => places.cloned().collect(),
+            Selector::Process(process) => {
+                places.filter(|n| n.process == *process).cloned().collect()
+            }
+            Selector::Dyno(name) => {
+                let found: Vec<_> = places.filter(|n| *n == name).cloned().collect();
+                if found.is_empty() {
+                    return Err(CommandError::UnknownDyno(name.to_string()));
+                }
+                found
+            }
+        };
+        Ok(names)
+    }
+
+    /// Stops all of an app; the answer comes when the last dyno is gone.
+    pub(super) fn forget(&mut self, id: AppId, reply: super::command::Reply<()>) {
+        let Some(app) = self.apps.get_mut(&id) else {
+            self.answer(reply, Err(CommandError::UnknownApp));
+            return;
+        };
+        app.forgetting.push(reply);
+        // Out of routing at once.
+        let mut spec = AppSpec::clone(&app.spec);
+        spec.hostnames.clear();
+        app.spec = Arc::new(spec);
+        self.clear(id);
+        let ids: Vec<DynoId> = self
+            .dynos
+            .values()
+            .filter(|dyno| dyno.app == id)
+            .map(|dyno| dyno.id)
+            .collect();
+        for dyno in ids {
+            self.step(dyno, &Input::Stop(Stop::Down));
+        }
+        self.touch(id);
+    }
+
+    /// Empties every place of an app.
+    pub(super) fn clear(&mut self, id: AppId) {
+        let places = self
+            .apps
+            .get_mut(&id)
+            .map(|app| std::mem::take(&mut app.places));
+        let dynos = places
+            .unwrap_or_default()
+            .into_values()
+            .filter_map(|p: Place| p.dyno);
+        for dyno in dynos.collect::<Vec<_>>() {
+            self.retire(dyno, Stop::Down);
+        }
+    }
+
+    /// Removes the apps that were to be forgotten and have no dyno left.
+    pub(super) fn forgotten(&mut self) {
+        let gone: Vec<AppId> = self
+            .apps
+            .iter()
+            .filter(|(_, app)| !app.forgetting.is_empty())
+            .map(|(id, _)| *id)
+            .filter(|id| self.dynos.values().all(|dyno| dyno.app != *id))
+            .collect();
+        for id in gone {
+            let app = self.apps.remove(&id);
+            self.touch(id);
+            for reply in app.into_iter().flat_map(|app| app.forgetting) {
+                self.answer(reply, Ok(()));
+            }
+            self.alarms
+                .retain(|_, alarm| !matches!(alarm, Alarm::Retry(app, _) if *app == id));
+        }
+    }
+}
+
+fn formation_dyno(
+    spec: &AppSpec,
+    release: &ReleaseSpec,
+    name: &DynoName,
+    size: &DynoSize,
+    stop_grace: std::time::Duration,
+) -> Option<Dyno> {
+    let slug = release.slug.as_ref()?;
+    let command = slug.process_types.get(&name.process)?;
+    let kind = if name.process.is_web() {
+        Kind::Web
+    } else {
+        Kind::Worker
+    };
+    Some(Dyno::new(Recipe {
+        app: spec.id,
+        name: name.clone(),
+        kind,
+        is_awaiting: false,
+        release: (release.id, release.version),
+        stack: &release.stack,
+        image: StackImage::Run,
+        slug: Some(slug.digest),
+        size,
+        command,
+        config: Some(&release.config),
+        extra: &BTreeMap::new(),
+        stdio: StdioOrder::Logged,
+        binds: Vec::new(),
+        stop_grace,
+        is_build: false,
+        time_to_live: None,
+    }))
+}
