@@ -1,0 +1,323 @@
+//! Heads as they leave: what is removed, what is added, case and order kept.
+//! Source: Dev Center, "HTTP Routing"; RFC 9110 section 7.6.
+
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use super::head::{Framing, Head, Request, Response};
+
+/// Name in `Via`, as the platform's contract has it.
+const VIA: &str = "vegur";
+
+/// Headers that end at every hop.
+const HOP: [&str; 5] = [
+    "connection",
+    "keep-alive",
+    "proxy-connection",
+    "te",
+    "proxy-authorization",
+];
+
+/// What the router sets itself: whatever the client sent under these names is replaced, or (first
+/// two) becomes the front of the new value.
+const OWN: [&str; 8] = [
+    "x-forwarded-for",
+    "via",
+    "x-forwarded-proto",
+    "x-forwarded-port",
+    "x-request-id",
+    "x-request-start",
+    "connect-time",
+    "total-route-time",
+];
+
+/// Never passed to an app: read as `HTTP_PROXY` by CGI (httpoxy).
+const NEVER: [&str; 4] = ["proxy", "expect", "http2-settings", "content-length"];
+
+fn is(name: &[u8], list: &[&str]) -> bool {
+    list.iter().any(|n| name.eq_ignore_ascii_case(n.as_bytes()))
+}
+
+/// True for a name that CGI and WSGI would read as one of ours (`X_Forwarded_For`).
+fn is_disguised(name: &[u8]) -> bool {
+    let plain: Vec<u8> = name
+        .iter()
+        .map(|b| if *b == b'_' { b'-' } else { *b })
+        .collect();
+    name.contains(&b'_') && is(&plain, &OWN)
+}
+
+fn text(bytes: &[u8]) -> String {
+    String::from_utf8_lossy(bytes).into_owned()
+}
+
+fn joined(head: &Head, name: &str, last: &str) -> String {
+    let mut all: Vec<String> = head.values(name).map(text).collect();
+    all.push(last.to_owned());
+    all.join(", ")
+}
+
+/// The id of a request: the client's if it is a good one.
+pub(super) fn request_id(head: &Head) -> String {
+    let mut values = head.values("x-request-id");
+    if let (Some(value), None) = (values.next(), values.next()) {
+        let allowed = |b: &u8| b.is_ascii_alphanumeric() || b"+/=-".contains(b);
+        if (20..=200).contains(&value.len()) && value.iter().all(allowed) {
+            return text(value);
+        }
+    }
+    uuid::Uuid::new_v4().to_string()
+}
+
+/// `X-Forwarded-For` with the client's address at its end.
+pub(super) fn forwarded_for(head: &Head, peer: &str) -> String {
+    joined(head, "x-forwarded-for", peer)
+}
+
+/// What the router knows about a request beside its head.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Context<'a> {
+    pub(super) request_id: &'a str,
+    pub(super) forwarded_for: &'a str,
+    pub(super) port: u16,
+    pub(super) arrived: SystemTime,
+    pub(super) connect: Duration,
+    pub(super) route: Duration,
+}
+
+/// The head as the dyno gets it.
+pub(super) fn to_dyno(request: &Request, context: Context<'_>) -> Vec<u8> {
+    let mut out = Vec::with_capacity(1024);
+    out.extend_from_slice(request.method.as_bytes());
+    out.push(b' ');
+    out.extend_from_slice(request.target.as_bytes());
+    out.extend_from_slice(b" HTTP/1.1\r\n");
+    for (name, value) in request.head.fields() {
+        let is_named = request
+            .connection
+            .named
+            .iter()
+            .any(|n| name.eq_ignore_ascii_case(n.as_bytes()));
+        // Framing is ours to state, and no client can have Host removed.
+        let is_kept = is(name, &["host", "transfer-encoding"]);
+        let is_dropped = is(name, &HOP)
+            || is(name, &OWN)
+            || is(name, &NEVER)
+            || is_disguised(name)
+            || (is(name, &["upgrade"]) && request.upgrade.is_none());
+        if is_dropped || (is_named && !is_kept) {
+            continue;
+        }
+        if is(name, &["host"]) {
+            // There is exactly one; an absolute target has changed what it says.
+            line(&mut out, name, request.host.as_bytes());
+        } else if !is(name, &["transfer-encoding"]) {
+            line(&mut out, name, value);
+        }
+    }
+    match request.framing {
+        Framing::Length(length) => line(&mut out, b"Content-Length", length.to_string().as_bytes()),
+        Framing::Chunked => line(&mut out, b"Transfer-Encoding", b"chunked"),
+        // A method that wants a body is told that it has none.
+        Framing::None if request.head.values("content-length").next().is_some() => {
+            line(&mut out, b"Content-Length", b"0");
+        }
+        Framing::None | Framing::UntilClose => {}
+    }
+    if request.upgrade.is_some() {
+        line(&mut out, b"Connection", b"Upgrade");
+    }
+    let version = if request.is_old { "1.0" } else { "1.1" };
+    let start = context
+        .arrived
+        .duration_since(UNIX_EPOCH)
+        .unwrap_or_default();
+    let own = [
+        ("X-Request-Id", context.request_id.to_owned()),
+        ("X-Forwarded-For", context.forwarded_for.to_owned()),
+        ("X-Forwarded-Proto", "http".to_owned()),
+        ("X-Forwarded-Port", context.port.to_string()),
+        ("X-Request-Start", start.as_millis().to_string()),
+        (
+            "Via",
+            joined(&request.head, "via", &format!("{version} {VIA}")),
+        ),
+        ("Connect-Time", context.connect.as_millis().to_string()),
+        ("Total-Route-Time", context.route.as_millis().to_string()),
+    ];
+    for (name, value) in own {
+        line(&mut out, name.as_bytes(), value.as_bytes());
+    }
+    out.extend_from_slice(b"\r\n");
+    out
+}
+
+/// The head as the client gets it. `framing`: how the body will be sent; `is_keep_alive`: of the
+/// client's own connection.
+pub(super) fn to_client(response: &Response, framing: Framing, is_keep_alive: bool) -> Vec<u8> {
+    let mut out = status_line(response);
+    let mut has_server = false;
+    for (name, value) in response.head.fields() {
+        let is_named = response
+            .connection
+            .named
+            .iter()
+            .any(|n| name.eq_ignore_ascii_case(n.as_bytes()));
+        has_server |= is(name, &["server"]);
+        let is_length = is(name, &["content-length", "transfer-encoding"]);
+        // HEAD and 304 tell the length of what they do not send.
+        let keeps_length = framing == Framing::None && !matches!(response.status, 100..=199 | 204);
+        let is_dropped =
+            is(name, &HOP) || is(name, &["via", "upgrade"]) || (is_length && !keeps_length);
+        if !is_dropped && (!is_named || is_length) {
+            line(&mut out, name, value);
+        }
+    }
+    match framing {
+        Framing::Length(length) => line(&mut out, b"Content-Length", length.to_string().as_bytes()),
+        Framing::Chunked => line(&mut out, b"Transfer-Encoding", b"chunked"),
+        Framing::None | Framing::UntilClose => {}
+    }
+    let version = if response.is_old { "1.0" } else { "1.1" };
+    let via = joined(&response.head, "via", &format!("{version} {VIA}"));
+    if !has_server {
+        line(&mut out, b"Server", b"Cowboy");
+    }
+    line(&mut out, b"Via", via.as_bytes());
+    let connection: &[u8] = if is_keep_alive {
+        b"keep-alive"
+    } else {
+        b"close"
+    };
+    line(&mut out, b"Connection", connection);
+    out.extend_from_slice(b"\r\n");
+    out
+}
+
+/// An interim answer (1xx), or the switch of an upgrade.
+pub(super) fn interim(response: &Response, is_upgrade: bool) -> Vec<u8> {
+    let mut out = status_line(response);
+    for (name, value) in response.head.fields() {
+        let is_dropped = is(name, &HOP) || is(name, &["content-length", "transfer-encoding"]);
+        if !is_dropped {
+            line(&mut out, name, value);
+        }
+    }
+    if is_upgrade {
+        line(&mut out, b"Connection", b"Upgrade");
+    }
+    out.extend_from_slice(b"\r\n");
+    out
+}
+
+fn status_line(response: &Response) -> Vec<u8> {
+    let mut out = Vec::with_capacity(1024);
+    out.extend_from_slice(format!("HTTP/1.1 {} ", response.status).as_bytes());
+    if let Some(reason) = &response.reason {
+        out.extend_from_slice(reason);
+    } else {
+        let code = axum::http::StatusCode::from_u16(response.status).ok();
+        let reason = code.and_then(|code| code.canonical_reason());
+        out.extend_from_slice(reason.unwrap_or_default().as_bytes());
+    }
+    out.extend_from_slice(b"\r\n");
+    out
+}
+
+fn line(out: &mut Vec<u8>, name: &[u8], value: &[u8]) {
+    out.extend_from_slice(name);
+    out.extend_from_slice(b": ");
+    out.extend_from_slice(value);
+    out.extend_from_slice(b"\r\n");
+}
+
+#[cfg(test)]
+mod tests {
+    use bytes::Bytes;
+
+    use super::*;
+    use crate::router::head;
+
+    fn forwarded(lines: &str) -> String {
+        let head = format!("POST /p HTTP/1.1\r\nHost: A.Example\r\n{lines}\r\n");
+        let request = head::request(&Bytes::from(head)).expect("a request");
+        let fwd = forwarded_for(&request.head, "9.9.9.9");
+        let context = Context {
+            request_id: "the-id",
+            forwarded_for: &fwd,
+            port: 80,
+            arrived: UNIX_EPOCH + Duration::from_millis(1_383_600_692_125),
+            connect: Duration::from_millis(1),
+            route: Duration::from_millis(2),
+        };
+        String::from_utf8(to_dyno(&request, context)).expect("text")
+    }
+
+    #[test]
+    fn a_request_keeps_case_and_order_and_gets_our_headers_once() {
+        let text = forwarded(
+            "X-CuStOm: 1\r\nX-Forwarded-For: 1.2.3.4\r\nVia: 1.0 first\r\nCookie: a\r\nX_Forwarded_For: evil\r\nX-Request-Start: 1\r\nProxy: evil\r\nContent-Length: 05\r\n",
+        );
+        let expected = "POST /p HTTP/1.1\r\nHost: A.Example\r\nX-CuStOm: 1\r\nCookie: a\r\nContent-Length: 5\r\nX-Request-Id: the-id\r\nX-Forwarded-For: 1.2.3.4, 9.9.9.9\r\nX-Forwarded-Proto: http\r\nX-Forwarded-Port: 80\r\nX-Request-Start: 1383600692125\r\nVia: 1.0 first, 1.1 vegur\r\nConnect-Time: 1\r\nTotal-Route-Time: 2\r\n\r\n";
+        assert_eq!(text, expected);
+    }
+
+    #[test]
+    fn hop_by_hop_headers_stop_here_but_not_what_we_set() {
+        let text = forwarded(
+            "Connection: close, X-Mine, Host, X-Forwarded-For, Content-Length\r\nX-Mine: 1\r\nTE: trailers\r\nKeep-Alive: 5\r\nContent-Length: 5\r\n",
+        );
+        for gone in ["X-Mine", "TE:", "Keep-Alive", "Connection"] {
+            assert!(!text.contains(&format!("\r\n{gone}")), "{gone} in {text}");
+        }
+        for kept in [
+            "Host: A.Example",
+            "X-Forwarded-For: 9.9.9.9",
+            "Content-Length: 5",
+        ] {
+            assert!(text.contains(kept), "{kept} not in {text}");
+        }
+    }
+
+    #[test]
+    fn an_upgrade_is_passed_and_h2c_is_not() {
+        let text = forwarded("Connection: keep-alive, Upgrade\r\nUpgrade: websocket\r\n");
+        assert!(
+            text.contains("\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"),
+            "{text}"
+        );
+        let text = forwarded(
+            "Connection: Upgrade, HTTP2-Settings\r\nUpgrade: h2c\r\nHTTP2-Settings: x\r\n",
+        );
+        assert!(
+            !text.contains("pgrade") && !text.contains("HTTP2"),
+            "{text}"
+        );
+    }
+
+    #[test]
+    fn request_ids_are_kept_when_they_are_good() {
+        let id = |lines: &str| {
+            let head = format!("GET / HTTP/1.1\r\nHost: a\r\n{lines}\r\n");
+            request_id(&head::request(&Bytes::from(head)).expect("a request").head)
+        };
+        assert_eq!(
+            id("X-Request-ID: client-given-id-0123456789\r\n"),
+            "client-given-id-0123456789"
+        );
+        for bad in ["short", "<script>alert(1)</script>xxxxxxxx"] {
+            assert_eq!(id(&format!("X-Request-Id: {bad}\r\n")).len(), 36, "{bad}");
+        }
+    }
+
+    #[test]
+    fn an_answer_keeps_its_words_and_speaks_for_our_connection() {
+        let head = "HTTP/1.0 799 My Own Words\r\nX-ReSp: 2\r\nSet-Cookie: a\r\nSet-Cookie: b\r\nConnection: close\r\nVia: 1.1 x\r\n\r\n";
+        let response = head::response(&Bytes::from(head), false).expect("an answer");
+        let out = to_client(&response, Framing::Chunked, true);
+        let text = String::from_utf8(out).expect("text");
+        assert_eq!(
+            text,
+            "HTTP/1.1 799 My Own Words\r\nX-ReSp: 2\r\nSet-Cookie: a\r\nSet-Cookie: b\r\nTransfer-Encoding: chunked\r\nServer: Cowboy\r\nVia: 1.1 x, 1.0 vegur\r\nConnection: keep-alive\r\n\r\n"
+        );
+    }
+}

@@ -1,0 +1,277 @@
+//! The router's life: sockets, threads, the table's updates, the end.
+
+use std::io;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::thread::JoinHandle;
+use std::time::Duration;
+
+use arc_swap::ArcSwap;
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::{Notify, Semaphore};
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+
+use super::proxy;
+use super::table::Table;
+use super::upstream;
+use crate::logs::Hub;
+use crate::settings::Timings;
+use crate::supervisor::Supervisor;
+
+/// Connections at once, of all clients; more wait in the kernel's backlog.
+pub(super) const CONNECTIONS_MAX: usize = 16 * 1024;
+
+/// The kernel's backlog.
+const BACKLOG: i32 = 4096;
+
+/// Requests under way at the stop get so long.
+const LAST_REQUESTS: Duration = Duration::from_secs(5);
+
+/// After a failed accept (no descriptors left), before the next.
+const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
+
+/// An address cannot be listened on.
+#[derive(Debug, thiserror::Error)]
+#[error(
+    "cannot listen on {address}{}: give the router another address with --http",
+    taken(source)
+)]
+pub struct RouterError {
+    address: SocketAddr,
+    source: io::Error,
+}
+
+fn taken(error: &io::Error) -> &'static str {
+    match error.kind() {
+        io::ErrorKind::AddrInUse => " (another program has it)",
+        io::ErrorKind::PermissionDenied => " (not permitted)",
+        _ => "",
+    }
+}
+
+/// Sockets that were taken, before anything is launched.
+#[derive(Debug)]
+pub struct Listeners {
+    sockets: Vec<std::net::TcpListener>,
+}
+
+impl Listeners {
+    /// Listens on every address.
+    ///
+    /// # Errors
+    /// See [`RouterError`].
+    pub fn bind(addresses: &[SocketAddr]) -> Result<Self, RouterError> {
+        let bind = |address: SocketAddr| -> io::Result<std::net::TcpListener> {
+            let domain = socket2::Domain::for_address(address);
+            let socket = socket2::Socket::new(domain, socket2::Type::STREAM, None)?;
+            socket.set_reuse_address(true)?;
+            socket.set_nonblocking(true)?;
+            if address.is_ipv6() {
+                socket.set_only_v6(true)?;
+            }
+            socket.bind(&address.into())?;
+            socket.listen(BACKLOG)?;
+            Ok(socket.into())
+        };
+        let sockets = addresses
+            .iter()
+            .map(|&address| bind(address).map_err(|source| RouterError { address, source }));
+        Ok(Self {
+            sockets: sockets.collect::<Result<_, _>>()?,
+        })
+    }
+
+    /// The addresses that were taken (a port 0 is a real one here).
+    pub fn addresses(&self) -> Vec<SocketAddr> {
+        let sockets = self.sockets.iter();
+        sockets.filter_map(|s| s.local_addr().ok()).collect()
+    }
+}
+
+/// What every connection shares.
+#[derive(Debug)]
+pub(super) struct Shared {
+    pub(super) table: ArcSwap<Table>,
+    /// Told after every new table.
+    pub(super) news: Notify,
+    pub(super) hub: Hub,
+    pub(super) timings: Timings,
+    /// No more requests on any connection.
+    pub(super) stop: CancellationToken,
+    /// Cut what still runs.
+    pub(super) cut: CancellationToken,
+    connections: Arc<Semaphore>,
+    tasks: TaskTracker,
+}
+
+/// The running router.
+#[derive(Debug)]
+pub struct Router {
+    shared: Arc<Shared>,
+    threads: Vec<JoinHandle<()>>,
+}
+
+impl Router {
+    /// Serves on the taken sockets: one single-threaded runtime per core, each accepting from all.
+    ///
+    /// # Errors
+    /// A thread or its runtime cannot be made.
+    pub fn start(
+        listeners: &Listeners,
+        supervisor: &Supervisor,
+        hub: Hub,
+        timings: Timings,
+    ) -> io::Result<Self> {
+        let table = Table::default().build(&supervisor.snapshot());
+        let shared = Arc::new(Shared {
+            table: ArcSwap::from_pointee(table),
+            news: Notify::new(),
+            hub,
+            timings,
+            stop: CancellationToken::new(),
+            cut: CancellationToken::new(),
+            connections: Arc::new(Semaphore::new(CONNECTIONS_MAX)),
+            tasks: TaskTracker::new(),
+        });
+        tokio::spawn(follow(Arc::clone(&shared), supervisor.clone()));
+        tokio::spawn(sweep(Arc::clone(&shared)));
+        let count = std::thread::available_parallelism().map_or(1, usize::from);
+        let mut threads = Vec::with_capacity(count);
+        for number in 0..count {
+            let runtime = tokio::runtime::Builder::new_current_thread()
+                .enable_all()
+                .build()?;
+            let sockets = listeners
+                .sockets
+                .iter()
+                .map(std::net::TcpListener::try_clone);
+            let sockets = sockets.collect::<io::Result<Vec<_>>>()?;
+            let shared = Arc::clone(&shared);
+            let thread = std::thread::Builder::new().name(format!("router-{number}"));
+            let life = move || {
+                // Connections stay on their thread, so what they share needs no lock.
+                let local = tokio::task::LocalSet::new();
+                local.block_on(&runtime, serve(shared, sockets));
+            };
+            threads.push(thread.spawn(life)?);
+        }
+        Ok(Self { shared, threads })
+    }
+
+    /// Takes no new connection; every connection ends after its request.
+    pub fn close(&self) {
+        self.shared.stop.cancel();
+    }
+
+    /// Waits for the requests under way, at most five seconds, then cuts them.
+    pub async fn stop(self) {
+        self.close();
+        self.shared.tasks.close();
+        if tokio::time::timeout(LAST_REQUESTS, self.shared.tasks.wait())
+            .await
+            .is_err()
+        {
+            tracing::warn!("cutting {} connections", self.shared.tasks.len());
+        }
+        self.shared.cut.cancel();
+        let join = move || {
+            for thread in self.threads {
+                if thread.join().is_err() {
+                    tracing::error!("a router thread panicked");
+                }
+            }
+        };
+        // The threads end as soon as their connections do.
+        if tokio::task::spawn_blocking(join).await.is_err() {
+            tracing::error!("waiting for the router's threads failed");
+        }
+    }
+}
+
+/// Keeps the table up to date with the supervisor's snapshots.
+async fn follow(shared: Arc<Shared>, supervisor: Supervisor) {
+    let mut snapshots = supervisor.watch();
+    loop {
+        let snapshot = snapshots.borrow_and_update().clone();
+        let next = shared.table.load().build(&snapshot);
+        shared.table.store(Arc::new(next));
+        shared.news.notify_waiters();
+        tokio::select! {
+            changed = snapshots.changed() => if changed.is_err() { return },
+            () = shared.cut.cancelled() => return,
+        }
+    }
+}
+
+/// Closes idle connections to dynos in time.
+async fn sweep(shared: Arc<Shared>) {
+    let mut ticks = tokio::time::interval(Duration::from_secs(1));
+    loop {
+        tokio::select! {
+            _ = ticks.tick() => {}
+            () = shared.cut.cancelled() => return,
+        }
+        for dyno in shared.table.load().dynos() {
+            upstream::sweep(dyno);
+        }
+    }
+}
+
+/// One thread's life.
+async fn serve(shared: Arc<Shared>, sockets: Vec<std::net::TcpListener>) {
+    let own = TaskTracker::new();
+    for socket in sockets {
+        match TcpListener::from_std(socket) {
+            Ok(listener) => {
+                own.spawn_local(accept(Arc::clone(&shared), listener));
+            }
+            Err(error) => tracing::error!(%error, "a router thread cannot use its socket"),
+        }
+    }
+    shared.stop.cancelled().await;
+    own.close();
+    own.wait().await;
+    // Connections live on this thread: it goes last.
+    shared.tasks.close();
+    shared.tasks.wait().await;
+}
+
+async fn accept(shared: Arc<Shared>, listener: TcpListener) {
+    let port = listener.local_addr().map_or(0, |address| address.port());
+    loop {
+        let place = tokio::select! {
+            place = Arc::clone(&shared.connections).acquire_owned() => place,
+            () = shared.stop.cancelled() => return,
+        };
+        let accepted = tokio::select! {
+            accepted = listener.accept() => accepted,
+            () = shared.stop.cancelled() => return,
+        };
+        match accepted {
+            Ok((stream, peer)) => {
+                let task = connection(Arc::clone(&shared), stream, peer, port);
+                shared.tasks.spawn_local(async move {
+                    task.await;
+                    drop(place);
+                });
+            }
+            Err(error) => {
+                tracing::warn!(%error, "a connection was not accepted");
+                tokio::time::sleep(ACCEPT_PAUSE).await;
+            }
+        }
+    }
+}
+
+async fn connection(shared: Arc<Shared>, stream: TcpStream, peer: SocketAddr, port: u16) {
+    if let Err(error) = stream.set_nodelay(true) {
+        tracing::debug!(%error, "client gone before its first byte");
+        return;
+    }
+    let cut = shared.cut.clone();
+    tokio::select! {
+        () = proxy::serve(shared, stream, peer.ip(), port) => {}
+        () = cut.cancelled() => {}
+    }
+}

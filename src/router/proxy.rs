@@ -1,0 +1,354 @@
+//! One client connection: requests one after another, each relayed to a dyno.
+
+use std::net::IpAddr;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::{Duration, Instant, SystemTime};
+
+use bytes::BytesMut;
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::net::TcpStream;
+
+use super::access_log::Record;
+use super::exchange::{self, End, Exchange};
+use super::failure::{self, Failure};
+use super::head::{self, Expect, Framing, Refused, Request};
+use super::headers::{self, Context};
+use super::listener::Shared;
+use super::route::{self, Connected, NotConnected, Place};
+use super::table::{AppRoute, DynoRoute};
+use super::upstream;
+
+/// A connection without a request is closed after so long.
+/// Source: Dev Center, "HTTP Routing", keepalives.
+const KEEP_ALIVE: Duration = Duration::from_mins(1);
+
+/// From its first byte to its last, a head may take so long (408): a slow sender never reaches a
+/// dyno.
+const HEAD: Duration = Duration::from_secs(10);
+
+/// A client that does not read our error gets so long.
+const LAST_WORDS: Duration = Duration::from_secs(5);
+
+/// One read. An idle connection holds no buffer.
+const READ: usize = 8 * 1024;
+
+/// After an answer that ends the connection, what the client still sends is read for so long, so
+/// that the kernel does not reset the connection under the answer. Source: RFC 9112 section 9.6.
+const LINGER: Duration = Duration::from_secs(1);
+
+/// Serves a client to the end of its connection.
+pub(super) async fn serve(shared: Arc<Shared>, mut client: TcpStream, peer: IpAddr, port: u16) {
+    let mut buffer = BytesMut::new();
+    loop {
+        let request = match read_request(&shared, &mut client, &mut buffer).await {
+            Ok(Some(request)) => request,
+            Ok(None) => return,
+            Err(refused) => {
+                refuse(&mut client, refused).await;
+                return;
+            }
+        };
+        match handle(&shared, &mut client, &mut buffer, &request, peer, port).await {
+            Next::Request => {}
+            Next::Close => return linger(client).await,
+            Next::Cut => return reset(&client),
+        }
+    }
+}
+
+/// What becomes of a connection after a request.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Next {
+    /// It serves the next one.
+    Request,
+    /// It ends behind the answer.
+    Close,
+    /// It ends in the middle of the answer, and must look like it.
+    Cut,
+}
+
+impl Next {
+    fn request_if(may_go_on: bool) -> Self {
+        if may_go_on {
+            Self::Request
+        } else {
+            Self::Close
+        }
+    }
+}
+
+/// The next request's head; `None` when the client is done, or we are.
+async fn read_request(
+    shared: &Shared,
+    client: &mut TcpStream,
+    buffer: &mut BytesMut,
+) -> Result<Option<Request>, Refused> {
+    if buffer.is_empty() {
+        // Nothing is held while nothing comes.
+        *buffer = BytesMut::new();
+        tokio::select! {
+            ready = client.readable() => if ready.is_err() { return Ok(None) },
+            () = tokio::time::sleep(KEEP_ALIVE) => return Ok(None),
+            () = shared.stop.cancelled() => return Ok(None),
+        }
+    }
+    let deadline = tokio::time::Instant::now() + HEAD;
+    let mut looked = 0;
+    loop {
+        // One empty line before a request is forgiven. Source: RFC 9112 section 2.2.
+        if looked == 0 && buffer.starts_with(b"\r\n") {
+            let _ = buffer.split_to(2);
+        }
+        if let Some(end) = head::end_of_head(buffer, looked)? {
+            return head::request(&buffer.split_to(end).freeze()).map(Some);
+        }
+        looked = buffer.len();
+        if looked > head::REQUEST_HEAD_MAX {
+            return Err(Refused {
+                status: 431,
+                cause: "head too long",
+            });
+        }
+        buffer.reserve(READ);
+        match tokio::time::timeout_at(deadline, client.read_buf(buffer)).await {
+            Ok(Ok(1..)) => {}
+            Ok(_) => return Ok(None),
+            Err(_) if buffer.is_empty() => return Ok(None),
+            Err(_) => {
+                return Err(Refused {
+                    status: 408,
+                    cause: "slow head",
+                });
+            }
+        }
+    }
+}
+
+/// Says why a head was refused. It belongs to no app, so no app's log hears of it.
+async fn refuse(client: &mut TcpStream, refused: Refused) {
+    tracing::debug!(
+        status = refused.status,
+        cause = refused.cause,
+        "request refused"
+    );
+    let page = failure::page(refused.status, None, None);
+    send_page(client, refused.status, &page, false, false).await;
+}
+
+async fn send_page(
+    client: &mut TcpStream,
+    status: u16,
+    page: &str,
+    is_head: bool,
+    is_keep_alive: bool,
+) {
+    let connection = if is_keep_alive { "keep-alive" } else { "close" };
+    let reason = failure::reason(status);
+    let mut answer = format!(
+        "HTTP/1.1 {status} {reason}\r\nContent-Type: text/html; charset=utf-8\r\nContent-Length: {}\r\nCache-Control: no-cache, no-store\r\nServer: Cowboy\r\nConnection: {connection}\r\n\r\n",
+        page.len()
+    );
+    if !is_head {
+        answer.push_str(page);
+    }
+    let sent = tokio::time::timeout(LAST_WORDS, client.write_all(answer.as_bytes())).await;
+    if !matches!(sent, Ok(Ok(()))) {
+        tracing::debug!("client gone before its answer");
+    }
+}
+
+/// Lets the client read our last answer before the connection goes.
+async fn linger(mut client: TcpStream) {
+    let rest = async {
+        if client.shutdown().await.is_ok() {
+            let mut sink = [0; 4096];
+            while matches!(client.read(&mut sink).await, Ok(1..)) {}
+        }
+    };
+    // A client that goes on sending is cut off.
+    let _ = tokio::time::timeout(LINGER, rest).await;
+}
+
+/// One request, to its line in the log.
+async fn handle(
+    shared: &Shared,
+    client: &mut TcpStream,
+    buffer: &mut BytesMut,
+    request: &Request,
+    peer: IpAddr,
+    port: u16,
+) -> Next {
+    let arrived = SystemTime::now();
+    let started = Instant::now();
+    let wants_more = request.connection.lasts(request.is_old);
+    // An unread body would be taken for the next request.
+    let may_go_on = wants_more && request.framing == Framing::None && !shared.stop.is_cancelled();
+    let app = shared.table.load().find(&request.host).cloned();
+    let Some(app) = app else {
+        let page = failure::page(404, None, None);
+        send_page(client, 404, &page, request.method == "HEAD", may_go_on).await;
+        return Next::request_if(may_go_on);
+    };
+    let record = Record {
+        method: request.method.clone(),
+        path: request.target.clone(),
+        host: request.host.clone(),
+        request_id: headers::request_id(&request.head),
+        fwd: headers::forwarded_for(&request.head, &peer.to_string()),
+        ..Record::default()
+    };
+    let mut turn = Turn {
+        shared,
+        app: &app,
+        record,
+    };
+    // Counted in until the end.
+    let _place = match admit(&app, request) {
+        Ok(place) => place,
+        Err(failure) => return turn.fail(client, failure, may_go_on).await,
+    };
+    let mut only_fresh = false;
+    loop {
+        let connected = match route::connect(shared, app.id, only_fresh).await {
+            Ok(connected) => connected,
+            Err(NotConnected {
+                failure,
+                dyno,
+                took,
+            }) => {
+                (turn.record.dyno, turn.record.connect) = (dyno, took);
+                return turn.fail(client, failure, may_go_on).await;
+            }
+        };
+        let Connected {
+            dyno,
+            mut upstream,
+            took,
+        } = connected;
+        turn.record.dyno = Some(dyno.name.clone());
+        turn.record.connect = Some(took);
+        let context = Context {
+            request_id: &turn.record.request_id,
+            forwarded_for: &turn.record.fwd,
+            port,
+            arrived,
+            connect: took,
+            route: started.elapsed(),
+        };
+        let head = headers::to_dyno(request, context);
+        let fresh = (!upstream.is_reused).then(|| Fresh::new(&dyno));
+        let served = Instant::now();
+        let end = exchange::run(Exchange {
+            client: &mut *client,
+            buffer: &mut *buffer,
+            upstream: &mut upstream.stream,
+            request,
+            head,
+            wants_more: wants_more && !shared.stop.is_cancelled(),
+            is_reused: upstream.is_reused,
+            fresh,
+            timings: shared.timings,
+        })
+        .await;
+        turn.record.service = Some(served.elapsed());
+        match end {
+            End::Stale => only_fresh = true,
+            End::Done {
+                status,
+                bytes,
+                keep_client,
+                keep_upstream,
+            } => {
+                if keep_upstream {
+                    upstream::give_back(&dyno, upstream.stream);
+                }
+                turn.record.bytes = Some(bytes);
+                turn.end(status);
+                return Next::request_if(keep_client);
+            }
+            End::Failed {
+                failure,
+                bytes,
+                is_started,
+            } => {
+                turn.record.bytes = Some(bytes);
+                if !is_started {
+                    return turn.fail(client, failure, false).await;
+                }
+                // The head is out: all we can do is to cut.
+                turn.record.failure = Some(failure);
+                turn.end(failure.status);
+                return Next::Cut;
+            }
+        }
+    }
+}
+
+/// One request of one app, and what its line will say.
+struct Turn<'a> {
+    shared: &'a Shared,
+    app: &'a AppRoute,
+    record: Record,
+}
+
+impl Turn<'_> {
+    /// Writes the line.
+    fn end(&mut self, status: u16) {
+        self.record.status = status;
+        let line = self.record.line();
+        self.shared.hub.platform(self.app.id, "router", line);
+    }
+
+    /// The line, then the error page: whoever has the answer finds the line.
+    async fn fail(&mut self, client: &mut TcpStream, failure: Failure, may_go_on: bool) -> Next {
+        self.record.failure = Some(failure);
+        self.end(failure.status);
+        // Nobody is there to read the answer to a 499.
+        if failure.status != 499 {
+            let frame = if failure == Failure::MAINTENANCE {
+                self.app.maintenance_page.as_deref()
+            } else {
+                let page = self.app.error_page.as_deref();
+                page.filter(|_| failure.status >= 500)
+            };
+            let page = failure::page(failure.status, Some(failure.code), frame);
+            let is_head = self.record.method == "HEAD";
+            send_page(client, failure.status, &page, is_head, may_go_on).await;
+        }
+        Next::request_if(may_go_on)
+    }
+}
+
+/// A place in the backlog, unless the message itself is at fault.
+fn admit(app: &AppRoute, request: &Request) -> Result<Place, Failure> {
+    if request.expect == Expect::Other {
+        return Err(Failure::request(417, "unsupported expect header value"));
+    }
+    Place::take(app)
+}
+
+/// Ends a connection without a FIN: a body that was cut short must look like one.
+fn reset(client: &TcpStream) {
+    let socket = socket2::SockRef::from(client);
+    if let Err(error) = socket.set_linger(Some(Duration::ZERO)) {
+        tracing::debug!(%error, "connection not reset");
+    }
+}
+
+/// Counts a request that waits on a fresh connection, until its answer begins.
+#[derive(Debug)]
+pub(super) struct Fresh(Arc<DynoRoute>);
+
+impl Fresh {
+    fn new(dyno: &Arc<DynoRoute>) -> Self {
+        dyno.fresh.fetch_add(1, Ordering::Relaxed);
+        Self(Arc::clone(dyno))
+    }
+}
+
+impl Drop for Fresh {
+    fn drop(&mut self) {
+        self.0.fresh.fetch_sub(1, Ordering::Relaxed);
+    }
+}
