@@ -1,9 +1,22 @@
 //! Source → slug: buildpacks run in an isolated build dyno.
 //!
-//! Knows no HTTP and no SQL: the API hands it an order, and records what comes back.
+//! Knows no HTTP and no SQL: the API hands it an order, and records what comes back. Everything
+//! that comes from the app or its build is hostile: it is read bounded and through no link.
+//!
+//! Stages: `source` unpacks and cleans, `dyno` runs `driver.sh` with the built-in buildpacks,
+//! `run` takes the process types and packs. Deliberately absent: buildpacks from elsewhere.
 
+mod buildpack;
+mod dyno;
+mod failure;
+mod ignore;
 mod output;
+mod procfile;
+mod release_yaml;
 mod run;
+mod source;
+mod tree;
 
-pub use output::Output;
-pub use run::{BuildError, BuildOrder, Built, run};
+pub use failure::BuildError;
+pub use output::{Output, OutputReader};
+pub use run::{BuildOrder, Built, run};

@@ -1,12 +1,29 @@
 //! One build from archive to slug.
 
 use std::collections::BTreeMap;
-use std::path::PathBuf;
+use std::fs::File;
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
 
-use super::Output;
+use super::dyno::{self, Finding};
+use super::failure::human;
+use super::procfile::{self, Procfile};
+use super::source::{self, Workdir};
+use super::tree::{self, Found};
+use super::{BuildError, Output};
 use crate::model::{AppId, AppName, BuildId, ConfigVars, Digest, DynoSize, ProcessType, StackName};
 use crate::settings::Paths;
+use crate::slug::{self, Packed};
 use crate::supervisor::Supervisor;
+
+/// Largest slug, compressed. Source: Dev Center, "Slug Compiler", "Slug size".
+const SLUG_BYTES_MAX: u64 = 500 << 20;
+
+/// Slugs larger than this boot slowly, and are told so. Source: the same, soft limit.
+const SLUG_BYTES_SOFT: u64 = 300 << 20;
+
+/// Time for removing what `.slugignore` names.
+const CLEAN_TIME: Duration = Duration::from_mins(1);
 
 /// What to build.
 #[derive(Clone, Debug)]
@@ -42,14 +59,6 @@ pub struct Built {
     pub buildpack: String,
 }
 
-/// A build that made no slug. The output already says so in the contract's words.
-#[derive(Debug, thiserror::Error)]
-pub enum BuildError {
-    /// No buildpack applies.
-    #[error("no default language could be detected for this app")]
-    NotDetected,
-}
-
 /// Runs a build to its end, writing to `output`. Changes nothing that runs.
 ///
 /// # Errors
@@ -60,6 +69,255 @@ pub async fn run(
     order: BuildOrder,
     output: &Output,
 ) -> Result<Built, BuildError> {
-    let _ = (supervisor, paths, order, output);
-    todo!()
+    let result = attempt(supervisor, paths, &order, output).await;
+    if let Err(error) = &result {
+        error.explain(output);
+    }
+    result
+}
+
+async fn attempt(
+    supervisor: &Supervisor,
+    paths: &Paths,
+    order: &BuildOrder,
+    output: &Output,
+) -> Result<Built, BuildError> {
+    if let Some(expected) = order.checksum {
+        verify(&order.archive, expected).await?;
+    }
+    let workdir =
+        Workdir::make(paths, order.id).map_err(BuildError::file("make", &paths.build(order.id)))?;
+    let result = build(supervisor, paths, order, &workdir, output).await;
+    workdir.remove().await;
+    result
+}
+
+async fn build(
+    supervisor: &Supervisor,
+    paths: &Paths,
+    order: &BuildOrder,
+    workdir: &Workdir,
+    output: &Output,
+) -> Result<Built, BuildError> {
+    let stack = order.stack.as_str();
+    output.step(&format!("Building on the {} stack", capitalized(stack)));
+    let source = workdir.source();
+    slug::extract_source(&order.archive, &source)
+        .await
+        .map_err(BuildError::Source)?;
+    let deadline = Instant::now() + CLEAN_TIME;
+    let cleaned = source.clone();
+    let warnings = blocking(move || source::clean(&cleaned, deadline))
+        .await?
+        .map_err(BuildError::file("clean", Path::new("the source")))?;
+    for warning in warnings {
+        output.error(&format!("Warning: {warning}"));
+    }
+    let left_out = source::write_env(&workdir.env(), &order.config)
+        .map_err(BuildError::file("write", &workdir.env()))?;
+    if !left_out.is_empty() {
+        output.error("Warning: config vars with names over 255 characters are not seen by builds.");
+    }
+    let finding = dyno::build(supervisor, paths, order, workdir, output).await?;
+    let process_types = process_types(&source, &finding, output)?;
+    let packed = pack(source, paths, output).await?;
+    Ok(Built {
+        digest: packed.digest,
+        size_bytes: packed.size_bytes,
+        process_types,
+        buildpack: finding.name,
+    })
+}
+
+/// Before anything is unpacked: a wrong archive is called that, not damaged.
+async fn verify(archive: &Path, expected: Digest) -> Result<(), BuildError> {
+    let path = archive.to_owned();
+    let (actual, _) = blocking(move || slug::digest_of(File::open(path)?))
+        .await?
+        .map_err(BuildError::file("read", archive))?;
+    if actual == expected {
+        Ok(())
+    } else {
+        Err(BuildError::Checksum { expected, actual })
+    }
+}
+
+/// Runs work that blocks in a thread of its own. A panic there goes on here.
+async fn blocking<T: Send + 'static>(
+    work: impl FnOnce() -> T + Send + 'static,
+) -> Result<T, BuildError> {
+    match tokio::task::spawn_blocking(work).await {
+        Ok(result) => Ok(result),
+        Err(error) => match error.try_into_panic() {
+            Ok(panic) => std::panic::resume_unwind(panic),
+            // The runtime shuts down.
+            Err(_) => Err(BuildError::Stopped),
+        },
+    }
+}
+
+fn process_types(
+    source: &Path,
+    finding: &Finding,
+    output: &Output,
+) -> Result<BTreeMap<ProcessType, String>, BuildError> {
+    let found = tree::read_file(source, "Procfile", procfile::BYTES_MAX)
+        .map_err(BuildError::file("read", Path::new("the Procfile")))?;
+    let procfile = match found {
+        Found::Missing => Procfile::default(),
+        Found::Refused(why) => {
+            output.error(&format!("Warning: Procfile {why}: it is not used"));
+            Procfile::default()
+        }
+        Found::Bytes(bytes) => Procfile::parse(&bytes),
+    };
+    for warning in &procfile.warnings {
+        output.error(&format!("Warning: {warning}"));
+    }
+    let release = &finding.release;
+    if !release.config_vars.is_empty() {
+        let names: Vec<_> = release.config_vars.keys().map(String::as_str).collect();
+        let names = names.join(", ");
+        output.error(&format!(
+            "Warning: the buildpack asks for config vars, which are yours to set: {names}"
+        ));
+    }
+    output.step("Discovering process types");
+    let (types, lines) = merge(procfile.types, &release.default_process_types);
+    for line in lines {
+        output.detail(&line);
+    }
+    output.plain("");
+    Ok(types)
+}
+
+/// The Procfile's types over the buildpack's, and what to say about them.
+fn merge(
+    declared: BTreeMap<ProcessType, String>,
+    defaults: &BTreeMap<ProcessType, String>,
+) -> (BTreeMap<ProcessType, String>, Vec<String>) {
+    let list = |types: Vec<&ProcessType>| {
+        let names: Vec<_> = types.iter().map(|t| t.as_str()).collect();
+        if names.is_empty() {
+            "(none)".to_owned()
+        } else {
+            names.join(", ")
+        }
+    };
+    let mut lines = vec![format!(
+        "Procfile declares types -> {}",
+        list(declared.keys().collect())
+    )];
+    let added: Vec<_> = defaults
+        .keys()
+        .filter(|t| !declared.contains_key(t))
+        .collect();
+    if !added.is_empty() {
+        lines.push(format!("Default types for buildpack -> {}", list(added)));
+    }
+    let mut types = defaults.clone();
+    types.extend(declared);
+    (types, lines)
+}
+
+async fn pack(source: PathBuf, paths: &Paths, output: &Output) -> Result<Packed, BuildError> {
+    output.step("Compressing...");
+    let slugs = paths.slugs();
+    let packed = blocking(move || slug::pack(&source, &slugs))
+        .await?
+        .map_err(BuildError::Slug)?;
+    if packed.size_bytes > SLUG_BYTES_MAX {
+        if let Err(error) = std::fs::remove_file(&packed.path) {
+            tracing::warn!(path = %packed.path.display(), %error, "slug not removed");
+        }
+        return Err(BuildError::TooLarge {
+            size_bytes: packed.size_bytes,
+            max_bytes: SLUG_BYTES_MAX,
+        });
+    }
+    output.detail(&format!("Done: {}", human(packed.size_bytes)));
+    if packed.size_bytes > SLUG_BYTES_SOFT {
+        output.error(&format!(
+            "Warning: Your slug size ({} MB) exceeds our soft limit (300 MB) which may affect boot time.",
+            packed.size_bytes >> 20
+        ));
+    }
+    Ok(packed)
+}
+
+/// `host` → `Host`, as in `Heroku-24`.
+fn capitalized(name: &str) -> String {
+    let mut chars = name.chars();
+    let head = chars.next().map(|c| c.to_ascii_uppercase());
+    head.into_iter().chain(chars).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[track_caller]
+    fn check(declared: &[(&str, &str)], defaults: &[(&str, &str)], types: &[&str], said: &[&str]) {
+        let map = |list: &[(&str, &str)]| -> BTreeMap<ProcessType, String> {
+            list.iter()
+                .map(|(t, c)| (t.parse().expect("a type"), (*c).to_owned()))
+                .collect()
+        };
+        let (merged, lines) = merge(map(declared), &map(defaults));
+        let merged: Vec<_> = merged.iter().map(|(t, c)| format!("{t}={c}")).collect();
+        assert_eq!(merged, types);
+        assert_eq!(lines, said);
+    }
+
+    #[test]
+    fn the_procfile_goes_over_the_defaults() {
+        check(&[], &[], &[], &["Procfile declares types -> (none)"]);
+        check(
+            &[],
+            &[("web", "npm start")],
+            &["web=npm start"],
+            &[
+                "Procfile declares types -> (none)",
+                "Default types for buildpack -> web",
+            ],
+        );
+        check(
+            &[("worker", "w"), ("web", "mine")],
+            &[("web", "npm start"), ("console", "c")],
+            &["console=c", "web=mine", "worker=w"],
+            &[
+                "Procfile declares types -> web, worker",
+                "Default types for buildpack -> console",
+            ],
+        );
+    }
+
+    #[tokio::test]
+    async fn an_archive_that_was_changed_is_called_that() {
+        let dir = tempfile::tempdir().expect("a directory");
+        let archive = dir.path().join("a.tgz");
+        std::fs::write(&archive, "bytes").expect("written");
+        let (right, _) = slug::digest_of(&b"bytes"[..]).expect("hashed");
+        verify(&archive, right).await.expect("the same");
+        let wrong = verify(&archive, Digest([0; 32])).await;
+        assert!(matches!(wrong, Err(BuildError::Checksum { .. })));
+    }
+
+    #[tokio::test]
+    async fn process_types_come_from_a_real_procfile_only() {
+        let dir = tempfile::tempdir().expect("a directory");
+        let output = Output::create(&dir.path().join("log")).expect("made");
+        let finding = Finding {
+            name: "Node.js".to_owned(),
+            release: super::super::release_yaml::Release::parse(
+                b"default_process_types:\n  web: npm start\n",
+            ),
+        };
+        std::fs::write(dir.path().join("elsewhere"), "worker: x\n").expect("written");
+        std::os::unix::fs::symlink("elsewhere", dir.path().join("Procfile")).expect("linked");
+        let types = process_types(dir.path(), &finding, &output).expect("read");
+        assert_eq!(types.len(), 1);
+        let text = std::fs::read_to_string(dir.path().join("log")).expect("read");
+        insta::assert_snapshot!(text);
+    }
 }

@@ -1,0 +1,246 @@
+//! The built-in buildpacks and the script that drives them, embedded in the binary.
+
+use std::fs::{self, Permissions};
+use std::io;
+use std::os::unix::fs::PermissionsExt;
+use std::path::{Path, PathBuf};
+use std::sync::{Mutex, PoisonError};
+
+use sha2::{Digest as _, Sha256};
+
+use crate::model::Digest;
+
+/// Every file: its path below the version's directory and its text. Scripts below `bin/` and the
+/// driver are executable.
+const FILES: &[(&str, &str)] = &[
+    ("driver.sh", include_str!("driver.sh")),
+    ("lib/common.sh", include_str!("buildpacks/lib/common.sh")),
+    (
+        "nodejs/bin/compile",
+        include_str!("buildpacks/nodejs/bin/compile"),
+    ),
+    (
+        "nodejs/bin/detect",
+        include_str!("buildpacks/nodejs/bin/detect"),
+    ),
+    (
+        "nodejs/bin/release",
+        include_str!("buildpacks/nodejs/bin/release"),
+    ),
+    (
+        "nodejs/profile.sh",
+        include_str!("buildpacks/nodejs/profile.sh"),
+    ),
+    (
+        "python/bin/compile",
+        include_str!("buildpacks/python/bin/compile"),
+    ),
+    (
+        "python/bin/detect",
+        include_str!("buildpacks/python/bin/detect"),
+    ),
+    (
+        "python/bin/release",
+        include_str!("buildpacks/python/bin/release"),
+    ),
+    (
+        "python/profile.sh",
+        include_str!("buildpacks/python/profile.sh"),
+    ),
+];
+
+/// Builds that start at the same time write once.
+static GATE: Mutex<()> = Mutex::new(());
+
+/// Makes sure that this binary's buildpacks lie below `parent` and returns their directory, which
+/// is named by their contents. Those of other versions are removed: a state directory has one
+/// supervisor, and no build outlives it.
+///
+/// # Errors
+/// They cannot be written.
+pub(super) fn install(parent: &Path) -> io::Result<PathBuf> {
+    let _one_at_a_time = GATE.lock().unwrap_or_else(PoisonError::into_inner);
+    let version = version();
+    let home = parent.join(&version);
+    if home.is_dir() {
+        return Ok(home);
+    }
+    fs::create_dir_all(parent)?;
+    for entry in fs::read_dir(parent)? {
+        fs::remove_dir_all(entry?.path())?;
+    }
+    // Put in place at once: half a buildpack is none.
+    let part = parent.join(".part");
+    for (name, text) in FILES {
+        let path = part.join(name);
+        let directory = path.parent().unwrap_or(&part);
+        fs::create_dir_all(directory)?;
+        fs::set_permissions(directory, Permissions::from_mode(0o755))?;
+        fs::write(&path, text)?;
+        fs::set_permissions(&path, Permissions::from_mode(mode(name)))?;
+    }
+    for name in ["lib", "nodejs", "python"] {
+        fs::set_permissions(part.join(name), Permissions::from_mode(0o755))?;
+    }
+    fs::set_permissions(&part, Permissions::from_mode(0o755))?;
+    fs::rename(&part, &home)?;
+    Ok(home)
+}
+
+fn mode(name: &str) -> u32 {
+    if name.contains("/bin/") || name == "driver.sh" {
+        0o755
+    } else {
+        0o644
+    }
+}
+
+fn version() -> String {
+    let mut hash = Sha256::new();
+    for (name, text) in FILES {
+        hash.update(name.len().to_le_bytes());
+        hash.update(name);
+        hash.update(text.len().to_le_bytes());
+        hash.update(text);
+    }
+    let mut name = Digest(hash.finalize().into()).to_string();
+    name.truncate(16);
+    name
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn one_version_is_in_place_and_older_ones_are_gone() {
+        let dir = tempfile::tempdir().expect("a directory");
+        fs::create_dir_all(dir.path().join("0123/old")).expect("made");
+        let home = install(dir.path()).expect("installed");
+        assert_eq!(install(dir.path()).expect("found"), home);
+        assert_eq!(fs::read_dir(dir.path()).expect("listed").count(), 1);
+        for (name, text) in FILES {
+            let path = home.join(name);
+            assert_eq!(&fs::read_to_string(&path).expect("read"), text);
+            let mode_now = fs::metadata(&path).expect("there").permissions().mode();
+            assert_eq!(mode_now & 0o777, mode(name), "{name}");
+        }
+    }
+
+    /// A build without a dyno: the driver run by the host's bash, `HOME` in a directory of ours.
+    struct Bench {
+        dir: tempfile::TempDir,
+    }
+
+    impl Bench {
+        fn new(files: &[(&str, &str)]) -> Self {
+            let dir = tempfile::tempdir().expect("a directory");
+            for name in ["build", "env", "result", "home"] {
+                fs::create_dir(dir.path().join(name)).expect("made");
+            }
+            let bench = Self { dir };
+            for (name, text) in files {
+                fs::write(bench.at("build").join(name), text).expect("written");
+            }
+            bench
+        }
+
+        fn at(&self, name: &str) -> PathBuf {
+            self.dir.path().join(name)
+        }
+
+        fn result(&self, name: &str) -> String {
+            fs::read_to_string(self.at("result").join(name)).unwrap_or_default()
+        }
+
+        /// Status and output.
+        fn drive(&self) -> (i32, String) {
+            let home = install(&self.at("packs")).expect("installed");
+            let output = std::process::Command::new(home.join("driver.sh"))
+                .args(["build", "cache", "env", "result"].map(|name| self.at(name)))
+                .env_clear()
+                .env("HOME", self.at("home"))
+                .env("STACK", "host")
+                .env("SECRET_OF_THE_DYNO", "x")
+                .stdin(std::process::Stdio::null())
+                .output()
+                .expect("bash runs");
+            let text = String::from_utf8_lossy(&output.stdout).into_owned();
+            (output.status.code().expect("an exit"), text)
+        }
+    }
+
+    #[test]
+    fn nothing_applies_to_an_app_of_no_known_language() {
+        let bench = Bench::new(&[("README", "x")]);
+        let (status, text) = bench.drive();
+        let said = "-----> Determining which buildpack to use for this app\n";
+        assert_eq!((status, text.as_str()), (3, said));
+        assert_eq!(bench.result("stage"), "detect\n");
+        assert_eq!(bench.result("name"), "");
+    }
+
+    #[test]
+    fn with_several_languages_the_first_buildpack_wins_and_its_failure_is_the_builds() {
+        let bench = Bench::new(&[("package.json", "{"), ("requirements.txt", "")]);
+        let (status, text) = bench.drive();
+        assert_ne!(status, 0, "{text}");
+        assert!(
+            text.contains("Detected buildpacks: Node.js,Python\n"),
+            "{text}"
+        );
+        assert!(text.contains("-----> Node.js app detected\n"), "{text}");
+        assert_eq!(bench.result("stage"), "compile\n");
+        assert_eq!(bench.result("name"), "Node.js\n");
+    }
+
+    /// Machines without the interpreter cannot try this.
+    fn has(program: &str) -> bool {
+        let ran = std::process::Command::new(program)
+            .arg("--version")
+            .output();
+        ran.is_ok_and(|output| output.status.success())
+    }
+
+    #[test]
+    fn a_python_app_without_requirements_builds_without_network() {
+        if !has("/usr/bin/python3") {
+            return;
+        }
+        let bench = Bench::new(&[("requirements.txt", "# none\n\n")]);
+        let (status, text) = bench.drive();
+        assert_eq!(status, 0, "{text}");
+        assert_eq!(bench.result("stage"), "done\n");
+        let built = bench.at("build");
+        assert!(built.join(".heroku/python/bin/python").exists());
+        assert!(built.join(".profile.d/python.sh").is_file());
+        let config = fs::read_to_string(built.join(".heroku/python/pyvenv.cfg")).expect("read");
+        assert!(config.contains("home = /usr"), "{config}");
+    }
+
+    #[test]
+    fn the_default_type_of_node_is_npm_start_where_that_can_work() {
+        if !has("node") {
+            return;
+        }
+        let release = |files: &[(&str, &str)]| {
+            let bench = Bench::new(files);
+            let home = install(&bench.at("packs")).expect("installed");
+            let output = std::process::Command::new(home.join("nodejs/bin/release"))
+                .arg(bench.at("build"))
+                .output()
+                .expect("bash runs");
+            crate::build::release_yaml::Release::parse(&output.stdout)
+                .default_process_types
+                .into_values()
+                .collect::<Vec<_>>()
+        };
+        let start = ("package.json", r#"{"scripts": {"start": "node x.js"}}"#);
+        assert_eq!(release(&[start]), ["npm start"]);
+        assert_eq!(
+            release(&[("package.json", "{}"), ("server.js", "")]),
+            ["npm start"]
+        );
+        assert!(release(&[("package.json", "{}")]).is_empty());
+    }
+}

@@ -1,0 +1,354 @@
+//! The build dyno: what it is given, its output, and what it found out.
+
+use std::collections::BTreeMap;
+use std::io;
+use std::os::fd::OwnedFd;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use super::release_yaml::{self, Release};
+use super::run::BuildOrder;
+use super::source::Workdir;
+use super::tree::{self, Found};
+use super::{BuildError, Output, buildpack};
+use crate::model::{AppId, DynoName, ExitStatus, ProcessType, StackImage};
+use crate::settings::Paths;
+use crate::supervisor::{
+    Bind, Failure, LaunchedStdio, RunKind, RunOrder, RunStarted, Selector, Supervisor,
+};
+use crate::sys;
+
+/// Longest build. Source: Dev Center, "Slug Compiler", "Time limit".
+const BUILD_TIME: Duration = Duration::from_mins(15);
+
+/// What the supervisor gets beyond [`BUILD_TIME`] to stop the dyno and to say so.
+const STOP_TIME: Duration = Duration::from_mins(2);
+
+/// Status of `driver.sh` when no buildpack applies.
+const NOTHING_APPLIES: ExitStatus = ExitStatus(3);
+
+/// Settings of the supervisor's own environment that builds get too: how this machine reaches
+/// package registries. A password in one of these URLs is visible to every build.
+const PASSED_ON: &[&str] = &[
+    "PIP_INDEX_URL",
+    "PIP_EXTRA_INDEX_URL",
+    "PIP_TRUSTED_HOST",
+    "NPM_CONFIG_REGISTRY",
+    "npm_config_registry",
+    "HTTP_PROXY",
+    "HTTPS_PROXY",
+    "NO_PROXY",
+    "ALL_PROXY",
+    "http_proxy",
+    "https_proxy",
+    "no_proxy",
+    "all_proxy",
+];
+
+/// What a buildpack said about the app it built.
+#[derive(Debug)]
+pub(super) struct Finding {
+    /// What detect printed.
+    pub(super) name: String,
+    /// What release printed.
+    pub(super) release: Release,
+}
+
+/// Runs the buildpacks on the source; their output goes to `output` as it comes.
+pub(super) async fn build(
+    supervisor: &Supervisor,
+    paths: &Paths,
+    order: &BuildOrder,
+    workdir: &Workdir,
+    output: &Output,
+) -> Result<Finding, BuildError> {
+    let run = run_order(paths, order, workdir)?;
+    let begun = Instant::now();
+    let started = supervisor.run(run, "build").await;
+    let started = started.map_err(BuildError::Refused)?;
+    let mut running = Running {
+        supervisor,
+        dyno: Some((order.app.0, started.dyno.name.clone())),
+    };
+    let ended = tokio::time::timeout(BUILD_TIME + STOP_TIME, wait(started, output)).await;
+    let Ok(ended) = ended else {
+        return Err(BuildError::Timeout(BUILD_TIME));
+    };
+    running.dyno = None;
+    let status = match ended {
+        Some(Ok(status)) => status,
+        Some(Err(failure)) => return Err(BuildError::Launch(failure)),
+        None => return Err(BuildError::Stopped),
+    };
+    if status != ExitStatus(0) && begun.elapsed() >= BUILD_TIME {
+        return Err(BuildError::Timeout(BUILD_TIME));
+    }
+    verdict(workdir, status)
+}
+
+/// Stops the dyno if nobody waits for it any more.
+struct Running<'a> {
+    supervisor: &'a Supervisor,
+    dyno: Option<(AppId, DynoName)>,
+}
+
+impl Drop for Running<'_> {
+    fn drop(&mut self) {
+        let Some((app, name)) = self.dyno.take() else {
+            return;
+        };
+        let supervisor = self.supervisor.clone();
+        if let Ok(runtime) = tokio::runtime::Handle::try_current() {
+            runtime.spawn(async move {
+                let stopped = supervisor.stop(app, Selector::Dyno(name)).await;
+                if let Err(error) = stopped {
+                    tracing::debug!(%error, "a build's dyno was gone already");
+                }
+            });
+        }
+    }
+}
+
+fn run_order(paths: &Paths, order: &BuildOrder, workdir: &Workdir) -> Result<RunOrder, BuildError> {
+    let packs = buildpack::install(&paths.buildpacks())
+        .map_err(BuildError::file("write", &paths.buildpacks()))?;
+    // Used in place: what a failed build leaves there is seen by the next one, as with any
+    // interrupted package manager; `builds:cache` purges it.
+    let cache = paths.cache(order.app.0);
+    std::fs::create_dir_all(&cache)
+        .and_then(|()| sys::give_to_app(&cache))
+        .map_err(BuildError::file("make", &cache))?;
+    let hex: String = order.id.0.simple().to_string().chars().take(16).collect();
+    let inside = |what: &str| PathBuf::from(format!("/tmp/{what}_{hex}"));
+    let bind = |source: PathBuf, target: PathBuf, read_only| Bind {
+        source,
+        target,
+        read_only,
+    };
+    let (source, result) = (inside("build"), inside("result"));
+    let env = inside("env");
+    let command = format!(
+        "exec /buildpacks/driver.sh {} /tmp/cache {} {}",
+        source.display(),
+        env.display(),
+        result.display()
+    );
+    let binds = vec![
+        bind(packs, "/buildpacks".into(), true),
+        bind(cache, "/tmp/cache".into(), false),
+        bind(workdir.env(), env, true),
+        bind(workdir.result(), result, false),
+        bind(workdir.source(), source, false),
+    ];
+    Ok(RunOrder {
+        app: order.app.0,
+        kind: RunKind::Build {
+            stack: order.stack.clone(),
+            binds,
+            image: StackImage::Build,
+        },
+        process: ProcessType::build(),
+        command,
+        env: environment(order, |name| std::env::var(name).ok()),
+        size: order.size.clone(),
+        time_to_live: Some(BUILD_TIME),
+    })
+}
+
+fn environment(
+    order: &BuildOrder,
+    host: impl Fn(&str) -> Option<String>,
+) -> BTreeMap<String, String> {
+    let passed_on = PASSED_ON
+        .iter()
+        .filter_map(|name| Some(((*name).to_owned(), host(name)?)));
+    let mut env: BTreeMap<String, String> = passed_on.collect();
+    env.insert("HOME".to_owned(), "/app".to_owned());
+    env.insert("STACK".to_owned(), order.stack.as_str().to_owned());
+    env.insert("REQUEST_ID".to_owned(), order.id.to_string());
+    if let Some(version) = &order.version {
+        env.insert("SOURCE_VERSION".to_owned(), printable(version, 1000));
+    }
+    env
+}
+
+type Ended = Option<Result<ExitStatus, Arc<Failure>>>;
+
+/// Copies the output to its end and waits for the status; `None` when nobody will tell it.
+async fn wait(started: RunStarted, output: &Output) -> Ended {
+    let copied = async {
+        let Some(LaunchedStdio::Logged(pipe)) = started.output else {
+            tracing::warn!("a build dyno came without its output");
+            return;
+        };
+        if let Err(error) = copy(pipe, output).await {
+            tracing::warn!(%error, "the output of a build dyno cannot be read");
+        }
+    };
+    let ((), exit) = tokio::join!(copied, started.exit);
+    exit.ok()
+}
+
+async fn copy(pipe: OwnedFd, output: &Output) -> io::Result<()> {
+    let pipe = sys::watch(pipe)?;
+    let mut buffer = vec![0; 64 << 10];
+    loop {
+        let mut ready = pipe.readable().await?;
+        let read = ready.try_io(|pipe| Ok(nix::unistd::read(pipe.get_ref(), &mut buffer)?));
+        match read {
+            Ok(Ok(0)) => return Ok(()),
+            Ok(Ok(length)) => output.write(&buffer[..length]),
+            Ok(Err(error)) if error.kind() == io::ErrorKind::Interrupted => {}
+            Ok(Err(error)) => return Err(error),
+            Err(_would_block) => {}
+        }
+    }
+}
+
+/// What the driver left behind. The app's own code ran as the same user, so nothing here is to be
+/// trusted with more than this app's name, types and messages.
+fn verdict(workdir: &Workdir, status: ExitStatus) -> Result<Finding, BuildError> {
+    let dir = workdir.result();
+    let read = |name: &str, max| -> Result<Vec<u8>, BuildError> {
+        match tree::read_file(&dir, name, max).map_err(BuildError::file("read", &dir))? {
+            Found::Bytes(bytes) => Ok(bytes),
+            Found::Missing | Found::Refused(_) => Ok(Vec::new()),
+        }
+    };
+    let stage = read("stage", 100)?;
+    let chosen = String::from_utf8_lossy(&read("name", 4096)?).into_owned();
+    let name = printable(chosen.lines().next().unwrap_or_default(), 100);
+    if status == ExitStatus(0) {
+        let release = Release::parse(&read("release", release_yaml::BYTES_MAX)?);
+        return Ok(Finding { name, release });
+    }
+    match stage.trim_ascii() {
+        b"detect" if status == NOTHING_APPLIES => Err(BuildError::NotDetected),
+        b"" | b"detect" => Err(BuildError::Interrupted { status }),
+        _ => Err(BuildError::Compile {
+            buildpack: name,
+            status,
+        }),
+    }
+}
+
+/// Without control characters, at most `max` characters.
+fn printable(text: &str, max: usize) -> String {
+    let text: String = text.chars().filter(|c| !c.is_control()).take(max).collect();
+    text.trim().to_owned()
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+
+    use nix::fcntl::OFlag;
+
+    use super::*;
+    use crate::model::{AppId, BuildId, ConfigVars, DynoSize, StackName};
+
+    fn order() -> BuildOrder {
+        BuildOrder {
+            id: "11111111-2222-4333-8444-555555555555"
+                .parse()
+                .expect("an id"),
+            app: (AppId::new(), "shop".parse().expect("a name")),
+            stack: StackName::host(),
+            archive: "/nowhere".into(),
+            checksum: None,
+            config: ConfigVars::default(),
+            version: Some("v\0e\nrsion".to_owned()),
+            size: DynoSize::default(),
+        }
+    }
+
+    #[test]
+    fn the_build_dyno_sees_its_five_directories_and_no_more() {
+        let dir = tempfile::tempdir().expect("a directory");
+        let paths = Paths::new(dir.path());
+        let workdir = Workdir::make(&paths, BuildId::new()).expect("made");
+        let run = run_order(&paths, &order(), &workdir).expect("an order");
+        let RunKind::Build { binds, .. } = &run.kind else {
+            panic!("not a build: {run:?}");
+        };
+        let targets: Vec<_> = binds
+            .iter()
+            .map(|b| (b.target.to_str().expect("text"), b.read_only))
+            .collect();
+        assert_eq!(
+            targets,
+            [
+                ("/buildpacks", true),
+                ("/tmp/cache", false),
+                ("/tmp/env_1111111122224333", true),
+                ("/tmp/result_1111111122224333", false),
+                ("/tmp/build_1111111122224333", false),
+            ]
+        );
+        assert!(binds.iter().all(|b| b.source.is_dir()));
+        assert_eq!(run.time_to_live, Some(Duration::from_mins(15)));
+    }
+
+    #[test]
+    fn the_environment_is_the_documented_one_and_the_way_to_registries() {
+        let host = |name: &str| (name == "HTTPS_PROXY").then(|| "proxy".to_owned());
+        let env: Vec<_> = environment(&order(), host).into_iter().collect();
+        let expected = [
+            ("HOME", "/app"),
+            ("HTTPS_PROXY", "proxy"),
+            ("REQUEST_ID", "11111111-2222-4333-8444-555555555555"),
+            ("SOURCE_VERSION", "version"),
+            ("STACK", "host"),
+        ];
+        assert_eq!(env, expected.map(|(k, v)| (k.to_owned(), v.to_owned())));
+    }
+
+    #[tokio::test]
+    async fn the_output_is_copied_to_its_end() {
+        let dir = tempfile::tempdir().expect("a directory");
+        let output = Output::create(&dir.path().join("log")).expect("made");
+        let (from, to) = nix::unistd::pipe2(OFlag::O_NONBLOCK | OFlag::O_CLOEXEC).expect("a pipe");
+        let copying = tokio::spawn({
+            let output = output.clone();
+            async move { copy(from, &output).await }
+        });
+        for _ in 0..3 {
+            nix::unistd::write(&to, b"line\n").expect("written");
+            tokio::task::yield_now().await;
+        }
+        drop(to);
+        copying.await.expect("ended").expect("copied");
+        let text = fs::read(dir.path().join("log")).expect("read");
+        assert_eq!(text, b"line\nline\nline\n");
+    }
+
+    #[test]
+    fn verdicts_follow_stage_and_status_and_hostile_files_count_as_none() {
+        let dir = tempfile::tempdir().expect("a directory");
+        let workdir = Workdir::make(&Paths::new(dir.path()), BuildId::new()).expect("made");
+        let put = |name: &str, text: &[u8]| {
+            fs::write(workdir.result().join(name), text).expect("written");
+        };
+        let failed = |status| verdict(&workdir, ExitStatus(status)).expect_err("failed");
+        assert!(matches!(failed(137), BuildError::Interrupted { .. }));
+        put("stage", b"detect\n");
+        assert!(matches!(failed(3), BuildError::NotDetected));
+        assert!(matches!(failed(143), BuildError::Interrupted { .. }));
+        put("stage", b"compile\n");
+        put("name", b"Py\x1b[31mthon\nsecond line\n");
+        assert_eq!(
+            failed(1).to_string(),
+            "failed to compile Py[31mthon app: status 1"
+        );
+        put("release", b"default_process_types:\n  web: x\n");
+        let good = verdict(&workdir, ExitStatus(0)).expect("built");
+        assert_eq!(good.release.default_process_types.len(), 1);
+        fs::remove_file(workdir.result().join("release")).expect("removed");
+        std::os::unix::fs::symlink("/etc/passwd", workdir.result().join("release"))
+            .expect("linked");
+        put("name", &[b'x'; 5000]);
+        let good = verdict(&workdir, ExitStatus(0)).expect("built");
+        assert_eq!((good.name.as_str(), good.release), ("", Release::default()));
+    }
+}

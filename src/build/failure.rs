@@ -1,0 +1,203 @@
+//! Why a build made no slug, in the platform's types and in the push's words.
+
+use std::io;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+
+use super::Output;
+use crate::model::{Digest, ExitStatus};
+use crate::slug::SlugError;
+use crate::supervisor::{CommandError, Failure};
+
+/// A build that made no slug. The output already says so in the contract's words.
+#[derive(Debug, thiserror::Error)]
+pub enum BuildError {
+    /// No buildpack applies.
+    #[error("no default language could be detected for this app")]
+    NotDetected,
+    /// The buildpack failed.
+    #[error("failed to compile {buildpack} app: status {status}")]
+    Compile {
+        /// What detect printed.
+        buildpack: String,
+        /// Of the build dyno.
+        status: ExitStatus,
+    },
+    /// The build dyno ended before a buildpack was chosen (it was stopped, or the host failed).
+    #[error("the build was interrupted: status {status}")]
+    Interrupted {
+        /// Of the build dyno.
+        status: ExitStatus,
+    },
+    /// It took too long and was stopped.
+    #[error("the build took longer than {} minutes", .0.as_secs() / 60)]
+    Timeout(Duration),
+    /// The archive is not the one that was announced.
+    #[error("the source's checksum is SHA256:{actual}, not SHA256:{expected}")]
+    Checksum {
+        /// As announced.
+        expected: Digest,
+        /// Of the bytes that came.
+        actual: Digest,
+    },
+    /// The source cannot be unpacked.
+    #[error("cannot unpack the source")]
+    Source(#[source] SlugError),
+    /// What was built cannot be packed.
+    #[error("cannot pack the slug")]
+    Slug(#[source] SlugError),
+    /// The slug is larger than allowed.
+    #[error("the slug has {size_bytes} bytes, more than {max_bytes}")]
+    TooLarge {
+        /// Compressed.
+        size_bytes: u64,
+        /// Allowed.
+        max_bytes: u64,
+    },
+    /// The supervisor took no build dyno.
+    #[error("cannot start a build dyno")]
+    Refused(#[source] CommandError),
+    /// The build dyno did not start.
+    #[error("the build dyno did not start")]
+    Launch(#[source] Arc<Failure>),
+    /// The supervisor stopped, or did not tell how the build dyno ended.
+    #[error("the supervisor stopped while the build ran")]
+    Stopped,
+    /// A file of the platform's.
+    #[error("cannot {act} {path}")]
+    File {
+        /// In words.
+        act: &'static str,
+        /// What.
+        path: PathBuf,
+        /// Why.
+        source: io::Error,
+    },
+}
+
+impl BuildError {
+    /// For `map_err`.
+    pub(super) fn file(act: &'static str, path: &Path) -> impl FnOnce(io::Error) -> Self {
+        let path = path.to_owned();
+        move |source| Self::File { act, path, source }
+    }
+
+    /// Says it to the one who pushed.
+    pub(super) fn explain(&self, output: &Output) {
+        match self {
+            Self::NotDetected => {
+                output.error("No default language could be detected for this app.");
+                output.plain("\t\t\tHINT: This occurs when Heroku cannot detect the buildpack to use for this application automatically.");
+                output.plain("\t\t\tSee https://devcenter.heroku.com/articles/buildpacks");
+            }
+            Self::Compile { buildpack, .. } => {
+                output.plain("");
+                output.error(&format!(
+                    "Push rejected, failed to compile {buildpack} app."
+                ));
+            }
+            Self::Timeout(limit) => {
+                output.plain("");
+                output.error("Build timed out");
+                output.error(&format!(
+                    "It was stopped after {} minutes.",
+                    limit.as_secs() / 60
+                ));
+            }
+            Self::TooLarge {
+                size_bytes,
+                max_bytes,
+            } => {
+                let (size, max) = (human(*size_bytes), max_bytes >> 20);
+                output.error(&format!(
+                    "Compiled slug size: {size} is too large (max is {max}M)."
+                ));
+                output.error("See: http://devcenter.heroku.com/articles/slug-size");
+            }
+            Self::Checksum { expected, actual } => {
+                output.error("The source is not the one that was announced.");
+                output.error(&format!("Expected SHA256:{expected}"));
+                output.error(&format!("Received SHA256:{actual}"));
+            }
+            other => output.error(&sentence(&chain(other))),
+        }
+        output.plain("");
+        output.error("Push failed");
+    }
+}
+
+/// An error with its causes, on one line.
+fn chain(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut source = error.source();
+    while let Some(error) = source {
+        text = format!("{text}: {error}");
+        source = error.source();
+    }
+    text.chars()
+        .map(|c| if c.is_control() { ' ' } else { c })
+        .collect()
+}
+
+fn sentence(text: &str) -> String {
+    let mut chars = text.chars();
+    let head = chars.next().map(|c| c.to_ascii_uppercase());
+    head.into_iter().chain(chars).collect()
+}
+
+/// A size as pushes show it: `36.3M`, powers of two; small ones in `K`.
+pub(super) fn human(bytes: u64) -> String {
+    let (unit, name) = if bytes < 1 << 20 {
+        (1 << 10, 'K')
+    } else {
+        (1 << 20, 'M')
+    };
+    // Tenths, rounded; in u128 nothing overflows.
+    let tenths = (u128::from(bytes) * 10 + unit / 2) / unit;
+    format!("{}.{}{name}", tenths / 10, tenths % 10)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    async fn said(error: &BuildError) -> String {
+        let dir = tempfile::tempdir().expect("a directory");
+        let output = Output::create(&dir.path().join("log")).expect("made");
+        error.explain(&output);
+        output.finish();
+        let (mut reader, mut text) = (output.reader(), Vec::new());
+        while let Some(bytes) = reader.next().await {
+            text.extend_from_slice(&bytes);
+        }
+        String::from_utf8(text).expect("text")
+    }
+
+    #[tokio::test]
+    async fn failures_are_told_in_the_words_of_a_push() {
+        insta::assert_snapshot!("not_detected", said(&BuildError::NotDetected).await);
+        let compile = BuildError::Compile {
+            buildpack: "Python".to_owned(),
+            status: ExitStatus(1),
+        };
+        insta::assert_snapshot!("compile", said(&compile).await);
+        let too_large = BuildError::TooLarge {
+            size_bytes: 534_878_618,
+            max_bytes: 500 << 20,
+        };
+        insta::assert_snapshot!("too_large", said(&too_large).await);
+        let timeout = BuildError::Timeout(Duration::from_mins(15));
+        insta::assert_snapshot!("timeout", said(&timeout).await);
+        let refused = SlugError::Refused("entry `a\nb` is a device".to_owned());
+        insta::assert_snapshot!("source", said(&BuildError::Source(refused)).await);
+    }
+
+    #[test]
+    fn sizes_have_one_decimal() {
+        assert_eq!(human(0), "0.0K");
+        assert_eq!(human(1536), "1.5K");
+        assert_eq!(human(38_063_309), "36.3M");
+        assert_eq!(human(u64::MAX), "17592186044416.0M");
+    }
+}
