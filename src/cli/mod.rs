@@ -1,1 +1,35 @@
-//! Room `cli`.
+//! The `manifold` commands, as the `heroku` CLI names and prints them.
+//!
+//! Purpose: turn words into calls of the Platform API over the Unix socket and answers into text.
+//! One file per topic; `arguments` is the whole grammar, `client` the only one that talks,
+//! `output` the only one that prints, `exit` the list of exit statuses.
+//!
+//! Invariants: data goes to stdout, all else to stderr; every wait has a deadline but for those
+//! that follow a stream; a terminal in raw mode is restored however the command ends.
+//! Deliberately absent: any knowledge of how the platform does its work.
+
+mod apps;
+mod arguments;
+mod client;
+mod config;
+mod deploy;
+mod dispatch;
+mod domains;
+mod exit;
+mod logs;
+mod output;
+mod pack;
+mod path;
+mod ps;
+mod quote;
+mod releases;
+mod run;
+mod stack;
+mod terminal;
+mod time;
+
+#[cfg(test)]
+mod fake;
+
+pub use dispatch::{command, main};
+pub use exit::Exit;

@@ -1,0 +1,412 @@
+//! The grammar: every command and what it takes.
+
+use std::path::PathBuf;
+
+use clap::builder::NonEmptyStringValueParser;
+use clap::{Args, Parser, Subcommand};
+
+use super::exit::{Done, Fault};
+use crate::model::ScaleRequest;
+use crate::settings;
+
+/// Your own Heroku on one Linux machine.
+#[derive(Debug, Parser)]
+#[command(
+    name = "manifold",
+    bin_name = "manifold",
+    version,
+    arg_required_else_help = true,
+    subcommand_required = true,
+    after_help = "Exit status: 0 done, 1 other failure, 2 usage, 3 not found, 4 conflict, 5 refused value, \
+                  6 no permission, 7 no supervisor runs, 8 supervisor fault, 9 build failed, \
+                  10 connection lost, 11 release command failed; `run` ends as its command does."
+)]
+pub(super) struct Cli {
+    /// The supervisor's Unix socket [default: as in /etc/manifold/manifold.toml, else
+    /// /run/manifold/manifold.sock]
+    #[arg(
+        long,
+        global = true,
+        value_name = "PATH",
+        env = "MANIFOLD_SOCKET",
+        hide_env_values = true
+    )]
+    pub(super) socket: Option<PathBuf>,
+    #[command(subcommand)]
+    pub(super) command: Command,
+}
+
+/// Which app.
+#[derive(Clone, Debug, Args)]
+pub(super) struct App {
+    /// App to act on
+    #[arg(
+        short = 'a',
+        long = "app",
+        value_name = "APP",
+        env = "MANIFOLD_APP",
+        hide_env_values = true
+    )]
+    app: Option<String>,
+}
+
+impl App {
+    /// The app, if one is given.
+    pub(super) fn given(&self) -> Option<&str> {
+        self.app.as_deref().filter(|name| !name.is_empty())
+    }
+
+    /// The app that must be given.
+    pub(super) fn required(&self) -> Done<&str> {
+        self.given().ok_or_else(|| {
+            Fault::usage("no app was named")
+                .hint("name one with --app APP (-a APP), or set MANIFOLD_APP")
+        })
+    }
+}
+
+/// `--json`.
+#[derive(Clone, Copy, Debug, Args)]
+pub(super) struct Json {
+    /// Print the API's objects as JSON
+    #[arg(long = "json")]
+    pub(super) is_on: bool,
+}
+
+#[derive(Debug, Subcommand)]
+pub(super) enum Command {
+    // Apps.
+    /// Create an app
+    #[command(name = "create", visible_alias = "apps:create")]
+    Create(Create),
+    /// List the apps
+    #[command(name = "apps", visible_alias = "list")]
+    Apps(Json),
+    /// Show an app
+    #[command(name = "info", visible_alias = "apps:info")]
+    Info {
+        #[command(flatten)]
+        app: App,
+        #[command(flatten)]
+        json: Json,
+    },
+    /// Destroy an app with its dynos, releases and logs
+    #[command(name = "destroy", visible_alias = "apps:destroy")]
+    Destroy {
+        #[command(flatten)]
+        app: App,
+        /// Do not ask: the app's name once more
+        #[arg(short, long, value_name = "APP")]
+        confirm: Option<String>,
+    },
+    /// Give an app another name
+    #[command(name = "rename", visible_alias = "apps:rename")]
+    Rename {
+        /// The new name
+        name: String,
+        #[command(flatten)]
+        app: App,
+    },
+    /// Print the URL of an app
+    #[command(name = "open", visible_alias = "apps:open")]
+    Open {
+        #[command(flatten)]
+        app: App,
+    },
+    /// Build a folder or archive and release it
+    #[command(name = "deploy")]
+    Deploy(Deploy),
+
+    // Dynos.
+    /// List the dynos of an app
+    #[command(name = "ps")]
+    Ps {
+        /// Only dynos of these process types
+        #[arg(value_name = "TYPE")]
+        types: Vec<String>,
+        #[command(flatten)]
+        app: App,
+        #[command(flatten)]
+        json: Json,
+    },
+    /// Change how many dynos run and how large they are, or show it
+    #[command(name = "ps:scale", visible_alias = "scale")]
+    PsScale {
+        /// TYPE=N, TYPE+N or TYPE-N, with :SIZE if you like; none: show what is set
+        #[arg(value_name = "TYPE=N[:SIZE]")]
+        changes: Vec<ScaleRequest>,
+        #[command(flatten)]
+        app: App,
+        #[command(flatten)]
+        json: Json,
+    },
+    /// Restart all dynos, those of a type, or one
+    #[command(name = "ps:restart", visible_aliases = ["restart", "dyno:restart"])]
+    PsRestart {
+        /// Dyno (web.1) or process type (web); all if left out
+        name: Option<String>,
+        #[command(flatten)]
+        app: App,
+    },
+    /// Stop a dyno (formation dynos start again, one-offs do not)
+    #[command(name = "ps:stop", visible_aliases = ["ps:kill", "dyno:stop"])]
+    PsStop {
+        /// Dyno (run.1234) or process type
+        name: String,
+        #[command(flatten)]
+        app: App,
+    },
+    /// Run a command in a one-off dyno, attached to this terminal
+    #[command(name = "run")]
+    Run(Run),
+    /// Run a command in a one-off dyno; its output goes to the logs
+    #[command(name = "run:detached")]
+    RunDetached(Run),
+    /// Show the logs of an app
+    #[command(name = "logs")]
+    Logs(Logs),
+
+    // Config.
+    /// List the config vars of an app
+    #[command(name = "config")]
+    Config {
+        #[command(flatten)]
+        app: App,
+        /// Print KEY=VALUE lines a shell can read
+        #[arg(short, long, conflicts_with = "is_on")]
+        shell: bool,
+        #[command(flatten)]
+        json: Json,
+    },
+    /// Print the value of config vars
+    #[command(name = "config:get")]
+    ConfigGet {
+        /// Names
+        #[arg(value_name = "KEY", required = true)]
+        keys: Vec<String>,
+        #[command(flatten)]
+        app: App,
+    },
+    /// Set config vars; one new release, one restart
+    #[command(name = "config:set")]
+    ConfigSet {
+        /// Names and values
+        #[arg(value_name = "KEY=VALUE", required = true, allow_hyphen_values = false)]
+        vars: Vec<String>,
+        #[command(flatten)]
+        app: App,
+    },
+    /// Remove config vars; one new release, one restart
+    #[command(name = "config:unset", visible_alias = "config:remove")]
+    ConfigUnset {
+        /// Names
+        #[arg(value_name = "KEY", required = true)]
+        keys: Vec<String>,
+        #[command(flatten)]
+        app: App,
+    },
+
+    // Releases.
+    /// List the releases of an app, newest first
+    #[command(name = "releases")]
+    Releases {
+        /// How many
+        #[arg(short = 'n', long = "num", value_name = "N", default_value_t = 15,
+              value_parser = clap::value_parser!(u32).range(1..=1000))]
+        count: u32,
+        #[command(flatten)]
+        app: App,
+        #[command(flatten)]
+        json: Json,
+    },
+    /// Show a release
+    #[command(name = "releases:info")]
+    ReleasesInfo {
+        /// Version (v12) or id; the current one if left out
+        #[arg(value_parser = NonEmptyStringValueParser::new())]
+        release: Option<String>,
+        #[command(flatten)]
+        app: App,
+        #[command(flatten)]
+        json: Json,
+    },
+    /// Release the code and config vars of an earlier release again
+    #[command(name = "rollback", visible_alias = "releases:rollback")]
+    Rollback {
+        /// Version (v12) or id; the one before the current if left out
+        #[arg(value_parser = NonEmptyStringValueParser::new())]
+        release: Option<String>,
+        #[command(flatten)]
+        app: App,
+    },
+
+    // Domains, maintenance, stacks.
+    /// List the domains of an app
+    #[command(name = "domains")]
+    Domains {
+        #[command(flatten)]
+        app: App,
+        #[command(flatten)]
+        json: Json,
+    },
+    /// Let an app answer at a domain
+    #[command(name = "domains:add")]
+    DomainsAdd {
+        /// Host name, or *.example.com
+        hostname: String,
+        #[command(flatten)]
+        app: App,
+    },
+    /// Take a domain from an app
+    #[command(name = "domains:remove")]
+    DomainsRemove {
+        /// Host name
+        #[arg(value_parser = NonEmptyStringValueParser::new())]
+        hostname: String,
+        #[command(flatten)]
+        app: App,
+    },
+    /// Tell whether maintenance mode is on
+    #[command(name = "maintenance")]
+    Maintenance {
+        #[command(flatten)]
+        app: App,
+    },
+    /// Answer all requests with the maintenance page
+    #[command(name = "maintenance:on")]
+    MaintenanceOn {
+        #[command(flatten)]
+        app: App,
+    },
+    /// Serve requests again
+    #[command(name = "maintenance:off")]
+    MaintenanceOff {
+        #[command(flatten)]
+        app: App,
+    },
+    /// List the stacks, the app's own (or the default) marked
+    #[command(name = "stack", visible_aliases = ["stacks", "apps:stacks"])]
+    Stack {
+        #[command(flatten)]
+        app: App,
+        #[command(flatten)]
+        json: Json,
+    },
+    /// Choose the stack of the next build
+    #[command(name = "stack:set", visible_alias = "apps:stacks:set")]
+    StackSet {
+        /// One of those `manifold stack` lists
+        stack: String,
+        #[command(flatten)]
+        app: App,
+    },
+
+    // The program itself.
+    /// Run the platform in the foreground (needs root)
+    #[command(name = "supervise")]
+    Supervise(settings::Flags),
+    /// Write man pages into a folder
+    #[command(name = "man", hide = true)]
+    Man {
+        /// The folder
+        dir: PathBuf,
+    },
+    /// Print a completion script for a shell
+    #[command(name = "completions")]
+    Completions {
+        /// For which shell
+        shell: clap_complete::Shell,
+    },
+}
+
+/// `create`.
+#[derive(Debug, Args)]
+pub(super) struct Create {
+    /// Name of the app; one like warm-frost-1289 is made up if left out
+    pub(super) name: Option<String>,
+    /// Stack to build and run it on
+    #[arg(short, long, value_name = "STACK")]
+    pub(super) stack: Option<String>,
+    #[command(flatten)]
+    pub(super) json: Json,
+    /// The same as NAME
+    #[arg(
+        short = 'a',
+        long = "app",
+        value_name = "NAME",
+        conflicts_with = "name",
+        hide = true
+    )]
+    pub(super) app: Option<String>,
+}
+
+/// `deploy`.
+#[derive(Debug, Args)]
+pub(super) struct Deploy {
+    /// Folder (all of it but `.git` is sent) or gzip-compressed tar with the files at its root
+    #[arg(default_value = ".", value_name = "DIR|FILE.tgz")]
+    pub(super) source: PathBuf,
+    #[command(flatten)]
+    pub(super) app: App,
+    /// What the release is named after, such as a commit id
+    #[arg(long, value_name = "TEXT")]
+    pub(super) source_version: Option<String>,
+}
+
+/// `run` and `run:detached`.
+#[derive(Debug, Args)]
+pub(super) struct Run {
+    #[command(flatten)]
+    pub(super) app: App,
+    /// Size of the dyno
+    #[arg(short, long, value_name = "SIZE")]
+    pub(super) size: Option<String>,
+    /// Name of the dyno before its number
+    #[arg(long = "type", value_name = "TYPE")]
+    pub(super) process: Option<String>,
+    /// More environment variables; repeatable
+    #[arg(short, long, value_name = "KEY=VALUE[;KEY=VALUE]")]
+    pub(super) env: Vec<String>,
+    /// Use pipes even from a terminal: stdout and stderr stay apart
+    #[arg(long)]
+    pub(super) no_tty: bool,
+    /// Seconds after which the dyno is stopped
+    #[arg(long, value_name = "SECONDS")]
+    pub(super) time_to_live: Option<u64>,
+    /// The exit status is always the command's; accepted for the heroku CLI's sake
+    #[arg(short = 'x', long, hide = true)]
+    pub(super) exit_code: bool,
+    /// The command, or a process type and arguments to it. After `--` each word is passed on as it
+    /// is; otherwise the dyno's shell reads them
+    #[arg(value_name = "COMMAND", required = true, trailing_var_arg = true)]
+    pub(super) words: Vec<String>,
+    /// Whether `--` came before the words.
+    #[arg(skip)]
+    pub(super) is_exact: bool,
+}
+
+/// `logs`.
+#[derive(Debug, Args)]
+pub(super) struct Logs {
+    #[command(flatten)]
+    pub(super) app: App,
+    /// How many lines of the past
+    #[arg(short = 'n', long = "num", value_name = "N", default_value_t = 100,
+          value_parser = clap::value_parser!(u32).range(1..=1500))]
+    pub(super) count: u32,
+    /// Go on with new lines as they come
+    #[arg(short, long)]
+    pub(super) tail: bool,
+    /// Only this dyno (web.1), process type (web), `router` or `api`
+    #[arg(
+        short,
+        long,
+        visible_short_alias = 'p',
+        visible_alias = "ps",
+        value_name = "DYNO"
+    )]
+    pub(super) dyno: Option<String>,
+    /// Only this source: app or heroku
+    #[arg(short, long, value_name = "SOURCE")]
+    pub(super) source: Option<String>,
+}
