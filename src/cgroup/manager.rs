@@ -122,16 +122,13 @@ fn v1_parents(name: &str) -> Result<Vec<PathBuf>, CgroupError> {
     let mut parents: Vec<PathBuf> = Vec::new();
     for controller in [Controllers::Mem, Controllers::Cpu, Controllers::Pids] {
         let missing = format!("{controller:?}");
-        match hierarchy.get_mount_point(controller) {
-            Some((mount, _)) => {
-                let parent = mount.join(name);
-                if !parents.contains(&parent) {
-                    parents.push(parent);
-                }
+        if let Some((mount, _)) = hierarchy.get_mount_point(controller) {
+            let parent = mount.join(name);
+            if !parents.contains(&parent) {
+                parents.push(parent);
             }
-            None => tracing::warn!(
-                "cgroup controller {missing} is not mounted: its limit is not enforced"
-            ),
+        } else {
+            tracing::warn!("cgroup controller {missing} is not mounted: its limit is not enforced");
         }
     }
     if parents.is_empty() {

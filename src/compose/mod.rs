@@ -10,6 +10,8 @@ mod supervise;
 use std::ffi::OsString;
 use std::process::ExitCode;
 
+use crate::{cli, keeper, slug};
+
 pub use platform::{Doors, Platform, PlatformError};
 pub use state_dir::{StateDir, StateError};
 
@@ -19,6 +21,11 @@ pub fn main() -> ExitCode {
     let arguments: Vec<OsString> = std::env::args_os().collect();
     match arguments.get(1).and_then(|role| role.to_str()) {
         Some("supervise") => supervise::main(&arguments),
-        _ => ExitCode::SUCCESS,
+        Some("__keep") => {
+            journal::start();
+            keeper::main(arguments.into_iter().skip(2).collect())
+        }
+        Some("__unpack") => slug::unpack_main(arguments.get(2..).unwrap_or_default()),
+        _ => cli::main(&arguments),
     }
 }

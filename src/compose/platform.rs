@@ -10,6 +10,7 @@ use super::leftovers;
 use crate::api::{self, Api, Parts, ServeError, Server};
 use crate::logs::Hub;
 use crate::release::{ReleaseError, Releases};
+use crate::router::{Listeners, Router, RouterError};
 use crate::settings::Settings;
 use crate::store::{Store, StoreError};
 use crate::supervisor::Supervisor;
@@ -26,12 +27,18 @@ pub enum PlatformError {
     /// The API cannot be served.
     #[error(transparent)]
     Api(#[from] ServeError),
+    /// The router's addresses cannot be taken.
+    #[error(transparent)]
+    Listen(#[from] RouterError),
+    /// The router's threads cannot be started.
+    #[error("cannot start the router")]
+    Router(#[source] std::io::Error),
     /// The stored apps cannot be applied.
     #[error("cannot start the stored apps")]
     Apply(#[source] ReleaseError),
 }
 
-/// Store, releases and API over a driver.
+/// Store, releases, API and router over a driver.
 #[derive(Debug)]
 pub struct Platform {
     store: Store,
@@ -39,23 +46,31 @@ pub struct Platform {
     releases: Releases,
     api: Api,
     server: Server,
+    router: Router,
 }
 
 /// Addresses that are taken before anything is launched: a taken one must not cost a dyno.
 #[derive(Debug)]
 pub struct Doors {
     api: UnixListener,
+    http: Listeners,
 }
 
 impl Doors {
-    /// Binds the API's socket.
+    /// Binds the API's socket and the router's addresses.
     ///
     /// # Errors
     /// See [`PlatformError`].
     pub async fn open(settings: &Settings) -> Result<Self, PlatformError> {
-        Ok(Self {
-            api: api::bind(&settings.socket).await?,
-        })
+        // The router's first: a socket file that answers nobody would be left behind.
+        let http = Listeners::bind(&settings.http)?;
+        let api = api::bind(&settings.socket).await?;
+        Ok(Self { api, http })
+    }
+
+    /// Where the router will listen: a port 0 of the settings is a real one here.
+    pub fn http(&self) -> Vec<std::net::SocketAddr> {
+        self.http.addresses()
     }
 }
 
@@ -79,6 +94,8 @@ impl Platform {
         );
         leftovers::remove(&store, &settings.paths()).await?;
         releases.start().await.map_err(PlatformError::Apply)?;
+        let router = Router::start(&doors.http, &supervisor, hub.clone(), settings.timings);
+        let router = router.map_err(PlatformError::Router)?;
         let api = Api::new(Parts {
             store: store.clone(),
             supervisor: supervisor.clone(),
@@ -93,12 +110,14 @@ impl Platform {
             releases,
             api,
             server,
+            router,
         })
     }
 
     /// Takes no new work, stops every dyno, records what that ends, closes the store.
     pub async fn stop(self) {
         self.server.close();
+        self.router.close();
         self.api.stop();
         self.supervisor.shutdown().await;
         let rest = async {
@@ -111,6 +130,7 @@ impl Platform {
             );
         }
         self.server.stop().await;
+        self.router.stop().await;
         self.store.close().await;
     }
 }

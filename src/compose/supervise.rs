@@ -1,13 +1,25 @@
 //! The role `supervise`, in its two lives: first it checks the settings and becomes the keeper;
 //! the keeper then starts it again with `--keeper-fd`, and that one is the supervisor.
+//!
+//! Start: settings → state directory (lock) → doors → sweep → machine → driver → store, releases, API,
+//! router → ready. Stop is the same backwards; a keeper that is gone means that every dyno
+//! is, so the supervisor ends too, and the service manager starts both again.
 
 use std::ffi::OsString;
 use std::os::fd::RawFd;
 use std::process::ExitCode;
+use std::sync::Arc;
 
+use anyhow::Context as _;
 use clap::Parser;
+use tokio::signal::unix::{SignalKind, signal};
 
+use super::{Doors, Platform, StateDir};
+use crate::cgroup::Manager;
+use crate::logs::Hub;
 use crate::settings::{Flags, Settings};
+use crate::supervisor::{LinuxMachine, Supervisor, sweep};
+use crate::{keeper, sys};
 
 /// Run the platform in the foreground (needs root).
 #[derive(Debug, Parser)]
@@ -23,12 +35,12 @@ struct Arguments {
 /// Runs the role to its end.
 pub(super) fn main(arguments: &[OsString]) -> ExitCode {
     // The program's name, then what follows `supervise`.
-    let arguments = match Arguments::try_parse_from(arguments.iter().skip(1)) {
-        Ok(arguments) => arguments,
+    let parsed = match Arguments::try_parse_from(arguments.iter().skip(1)) {
+        Ok(parsed) => parsed,
         Err(error) => error.exit(),
     };
     super::journal::start();
-    match run(&arguments) {
+    match run(&parsed, arguments.get(2..).unwrap_or_default()) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             tracing::error!("{error:#}");
@@ -37,12 +49,101 @@ pub(super) fn main(arguments: &[OsString]) -> ExitCode {
     }
 }
 
-fn run(arguments: &Arguments) -> anyhow::Result<()> {
+fn run(arguments: &Arguments, words: &[OsString]) -> anyhow::Result<()> {
     let settings = Settings::load(&arguments.flags)?;
     anyhow::ensure!(
         nix::unistd::geteuid().is_root(),
         "supervise must run as root: it makes namespaces, cgroups and mounts for its dynos. Run: sudo manifold supervise"
     );
-    let _ = (settings, arguments.keeper_fd);
-    anyhow::bail!("not wired yet")
+    let Some(socket) = arguments.keeper_fd else {
+        // Refuse here what would else be refused by a child of a keeper.
+        drop(StateDir::open(&settings.paths())?);
+        let scratch = settings.state.join("mnt");
+        return Err(keeper::start(&scratch, words.iter().cloned()).into());
+    };
+    // The keeper blocks signals, and a child inherits that.
+    sys::swap_signal_mask(false).context("cannot unblock signals")?;
+    let socket = sys::adopt(socket);
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .enable_all()
+        .thread_name("manifold")
+        .build()
+        .context("cannot start the async runtime")?;
+    runtime.block_on(serve(Arc::new(settings), socket))
+}
+
+async fn serve(settings: Arc<Settings>, socket: std::os::fd::OwnedFd) -> anyhow::Result<()> {
+    let mut terminate = signal(SignalKind::terminate()).context("cannot watch SIGTERM")?;
+    let mut interrupt = signal(SignalKind::interrupt()).context("cannot watch SIGINT")?;
+    let mut hang_up = signal(SignalKind::hangup()).context("cannot watch SIGHUP")?;
+    let paths = settings.paths();
+    let state = StateDir::open(&paths)?;
+    // Before anything is made in the kernel: a taken port must leave nothing behind.
+    let doors = Doors::open(&settings).await?;
+    let hub = Hub::open(&paths.logs())?;
+    let cgroups = Manager::open(&format!("manifold-{}", state.instance))?;
+    sweep(&paths, &cgroups);
+    let opened = LinuxMachine::open(&paths, &state.instance, cgroups.clone(), socket).await;
+    let (machine, mut events) = match opened {
+        Ok(opened) => opened,
+        Err(error) => {
+            cgroups.close().context("the parent cgroup stays")?;
+            return Err(error.into());
+        }
+    };
+    let supervisor = Supervisor::start(
+        Arc::new(machine.clone()),
+        events.exits,
+        hub.clone(),
+        settings.timings,
+    );
+    let started = Platform::start(
+        Arc::clone(&settings),
+        doors,
+        hub.clone(),
+        supervisor.clone(),
+    );
+    let platform = match started.await {
+        Ok(platform) => platform,
+        Err(error) => {
+            supervisor.shutdown().await;
+            machine.close().await.context("something of ours stays")?;
+            return Err(error.into());
+        }
+    };
+    tracing::info!(
+        state = %settings.state.display(),
+        socket = %settings.socket.display(),
+        "ready"
+    );
+    notify(&[sd_notify::NotifyState::Ready]);
+    let is_keeper_gone = tokio::select! {
+        _ = terminate.recv() => false,
+        _ = interrupt.recv() => false,
+        _ = hang_up.recv() => false,
+        _ = &mut events.keeper_gone => true,
+    };
+    notify(&[sd_notify::NotifyState::Stopping]);
+    if is_keeper_gone {
+        hub.flush();
+        anyhow::bail!(
+            "the keeper is gone, and every dyno with it; what is left is swept at the next start"
+        );
+    }
+    tracing::info!("stopping every dyno");
+    platform.stop().await;
+    hub.flush();
+    machine
+        .close()
+        .await
+        .context("something of ours stays until the next start")?;
+    tracing::info!("stopped");
+    Ok(())
+}
+
+/// Outside of systemd there is nobody to tell.
+fn notify(states: &[sd_notify::NotifyState<'_>]) {
+    if let Err(error) = sd_notify::notify(states) {
+        tracing::warn!(%error, "systemd was not told");
+    }
 }

@@ -3,8 +3,10 @@
 //! A launch is data first: an ordered list of steps to print, snapshot and review. The keeper
 //! applies it in a short loop. Pure: no I/O here.
 
+mod env;
 mod plan;
 
+pub use env::{EnvironmentRequest, argv, environment, shown};
 pub use plan::{
     APP_GID, APP_UID, AppStep, Attributes, Exec, IDS_PER_DYNO, LaunchPlan, Layer, PlanRequest,
     Resource, SetUpStep, UserRange,

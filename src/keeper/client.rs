@@ -10,7 +10,7 @@ use tokio::io::unix::AsyncFd;
 use tokio::sync::{mpsc, oneshot};
 
 use super::protocol::{self, Reply, Request, StepFailure};
-use crate::dyno::LaunchPlan;
+use crate::dyno::{LaunchPlan, UserRange};
 use crate::model::{DynoId, ExitStatus};
 
 /// Requests that may wait for the socket; more senders wait.
@@ -157,6 +157,18 @@ impl Client {
                 self.signal(dyno, nix::libc::SIGKILL);
                 Err(ClientError::Timeout)
             }
+        }
+    }
+
+    /// Says that a launch into this range is near. Dropped when the queue is full: it only saves
+    /// time.
+    pub fn warm(&self, user: UserRange) {
+        let message = Outgoing {
+            request: Request::Warm(user),
+            fds: Vec::new(),
+        };
+        if self.outgoing.try_send(message).is_err() {
+            tracing::debug!("a range of ids was not prepared ahead");
         }
     }
 

@@ -3,7 +3,7 @@
 //! Unknown numbers answer ENOSYS so that libc falls back; what is known and dangerous answers
 //! EPERM; other ABIs (i386, x32) are killed or ENOSYS. Base: what container engines allow by
 //! default to a process without capabilities, less what a dyno has no use for (new mount API,
-//! keyrings, io_uring, bpf, ptrace, namespaces). Source: seccomp(2), syscalls(2).
+//! keyrings, `io_uring`, bpf, ptrace, namespaces). Source: seccomp(2), syscalls(2).
 
 use libc::sock_filter;
 
@@ -107,7 +107,7 @@ const DENIED: &[libc::c_long] = &[
 /// Namespace flags a clone must not carry. Source: clone(2).
 const NAMESPACES: u32 = 0x7E02_0000;
 
-/// `socket` and its families that are allowed. Source: address_families(7).
+/// `socket` and its families that are allowed. Source: `address_families(7)`.
 const FAMILIES: &[u32] = &[1, 2, 10];
 const NETLINK: u32 = 16;
 
@@ -119,9 +119,10 @@ const PERSONALITIES: &[u32] = &[0, 0x0008, 0x0002_0000, 0x0002_0008, 0xFFFF_FFFF
 
 const RET_ALLOW: u32 = 0x7FFF_0000;
 const RET_KILL: u32 = 0x8000_0000;
-const ENOSYS: u32 = 0x0005_0000 | 38;
-const EPERM: u32 = 0x0005_0000 | 1;
-const EAFNOSUPPORT: u32 = 0x0005_0000 | 97;
+// SECCOMP_RET_ERRNO with ENOSYS (38), EPERM (1), EAFNOSUPPORT (97) in its low half.
+const ENOSYS: u32 = 0x0005_0026;
+const EPERM: u32 = 0x0005_0001;
+const EAFNOSUPPORT: u32 = 0x0005_0061;
 const ARCH_X86_64: u32 = 0xC000_003E;
 const X32_BIT: u32 = 0x4000_0000;
 
@@ -355,7 +356,7 @@ mod tests {
             0x4000_0000,
         ] {
             assert_eq!(
-                verdict(libc::SYS_clone, [flag | 17, 0, 0, 0, 0, 0]),
+                verdict(libc::SYS_clone, [flag + 17, 0, 0, 0, 0, 0]),
                 EPERM,
                 "{flag:x}"
             );

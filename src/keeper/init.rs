@@ -33,7 +33,7 @@ pub(super) fn run(app: u32, grace: Duration) -> u8 {
                 // Ending PID 1 makes the kernel SIGKILL whatever is left.
                 None => return status,
             },
-            None => Duration::from_secs(3600),
+            None => Duration::from_hours(1),
         };
         match wait_signal(timeout) {
             Some(libc::SIGCHLD) | None => {}
@@ -60,8 +60,7 @@ fn reap(app: Pid) -> Reaped {
                 return Reaped::App(signal_status(signal));
             }
             Ok(WaitStatus::StillAlive) => return Reaped::Nothing,
-            Ok(_) => {}
-            Err(nix::errno::Errno::EINTR) => {}
+            Ok(_) | Err(nix::errno::Errno::EINTR) => {}
             Err(_) => return Reaped::NoChildren,
         }
     }

@@ -1,4 +1,4 @@
-//! Messages between supervisor and keeper: JSON over a SOCK_SEQPACKET pair, descriptors beside.
+//! Messages between supervisor and keeper: JSON over a `SOCK_SEQPACKET` pair, descriptors beside.
 
 use std::io::{self, IoSlice, IoSliceMut};
 use std::os::fd::{AsRawFd, BorrowedFd, OwnedFd, RawFd};
@@ -6,7 +6,7 @@ use std::os::fd::{AsRawFd, BorrowedFd, OwnedFd, RawFd};
 use nix::sys::socket::{ControlMessage, ControlMessageOwned, MsgFlags, UnixAddr, recvmsg, sendmsg};
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 
-use crate::dyno::LaunchPlan;
+use crate::dyno::{LaunchPlan, UserRange};
 use crate::model::DynoId;
 
 /// Largest message in bytes: a plan with 64 KiB of config vars and room to spare.
@@ -35,8 +35,8 @@ pub(super) enum Request {
         /// Number.
         signal: i32,
     },
-    /// The exit of this dyno was taken note of: forget it.
-    Acknowledge(DynoId),
+    /// A launch into this range is near: make its user namespace now.
+    Warm(UserRange),
 }
 
 /// Keeper to supervisor.

@@ -29,7 +29,7 @@ use crate::sys::{self, Clone3, Fork};
 const RESTART_DELAYS: (Duration, Duration) = (Duration::from_millis(200), Duration::from_secs(10));
 
 /// A supervisor that lived this long starts its delays over.
-const STEADY: Duration = Duration::from_secs(60);
+const STEADY: Duration = Duration::from_mins(1);
 
 /// Why the keeper cannot go on.
 #[derive(Debug, thiserror::Error)]
@@ -82,7 +82,7 @@ pub fn start(scratch: &Path, args: impl IntoIterator<Item = std::ffi::OsString>)
 pub fn main(args: Vec<std::ffi::OsString>) -> ExitCode {
     let mut args = args.into_iter();
     let scratch = PathBuf::from(args.next().unwrap_or_default());
-    match Keeper::run(&scratch, args.collect()) {
+    match Keeper::run(&scratch, &args.collect::<Vec<_>>()) {
         Ok(status) => ExitCode::from(status),
         Err(error) => {
             let chain =
@@ -123,7 +123,8 @@ struct Keeper {
 }
 
 impl Keeper {
-    fn run(scratch_dir: &Path, args: Vec<std::ffi::OsString>) -> Result<u8, KeeperError> {
+    fn run(scratch_dir: &Path, args: &[std::ffi::OsString]) -> Result<u8, KeeperError> {
+        raise_open_files();
         let scratch = steps::private_dir(scratch_dir)
             .and_then(|()| Scratch::make(scratch_dir))
             .map_err(|source| KeeperError::Scratch {
@@ -131,7 +132,7 @@ impl Keeper {
                 source,
             })?;
         let signals = signals().map_err(KeeperError::Loop)?;
-        let (socket, supervisor) = supervise(&args).map_err(KeeperError::Start)?;
+        let (socket, supervisor) = supervise(args).map_err(KeeperError::Start)?;
         let mut keeper = Self {
             scratch,
             users: Users::default(),
@@ -156,14 +157,11 @@ impl Keeper {
             tracing::error!(
                 "the supervisor crashed (status {status}); starting it again in {delay:?}"
             );
-            if keeper
-                .wait_or_stop(&signals, delay)
-                .map_err(KeeperError::Loop)?
-            {
+            if wait_or_stop(&signals, delay).map_err(KeeperError::Loop)? {
                 return Ok(status);
             }
             delay = (delay * 2).min(RESTART_DELAYS.1);
-            (keeper.socket, keeper.supervisor) = supervise(&args).map_err(KeeperError::Start)?;
+            (keeper.socket, keeper.supervisor) = supervise(args).map_err(KeeperError::Start)?;
         }
     }
 
@@ -207,10 +205,8 @@ impl Keeper {
     fn take_signals(&mut self, signals: &SignalFd) -> io::Result<Option<(u8, bool)>> {
         while let Some(info) = signals.read_signal()? {
             match Signal::try_from(i32::try_from(info.ssi_signo).unwrap_or_default()) {
-                Ok(Signal::SIGCHLD) => {
-                    if self.reap()? {
-                        return self.supervisor_end().map(Some);
-                    }
+                Ok(Signal::SIGCHLD) if self.reap()? => {
+                    return self.supervisor_end().map(Some);
                 }
                 Ok(signal @ (Signal::SIGTERM | Signal::SIGINT | Signal::SIGHUP)) => {
                     let pid = i32::try_from(self.supervisor.id()).unwrap_or(i32::MAX);
@@ -295,7 +291,10 @@ impl Keeper {
                     let _ = sys::pidfd_send_signal(dyno.pidfd.as_fd(), signal);
                 }
             }
-            Request::Acknowledge(_) => {}
+            Request::Warm(user) => {
+                // The launch tries again, and says what failed.
+                let _ = self.users.get(user);
+            }
         }
         Ok(true)
     }
@@ -391,8 +390,8 @@ impl Keeper {
 
     /// One message of a launching dyno.
     fn hear(&mut self, at: usize) -> io::Result<()> {
-        let mut buffer = Vec::new();
-        let heard = protocol::receive::<Said>(self.launching[at].channel.as_fd(), &mut buffer);
+        let channel = self.launching[at].channel.as_fd();
+        let heard = protocol::receive::<Said>(channel, &mut self.buffer);
         match heard {
             Ok(Some((Said::SetUp, mut fds))) => {
                 self.launching[at].is_set_up = true;
@@ -464,25 +463,36 @@ impl Keeper {
             }
         }
     }
+}
 
-    /// Waits out a delay; true when a stop was asked for meanwhile.
-    fn wait_or_stop(&mut self, signals: &SignalFd, delay: Duration) -> io::Result<bool> {
-        let deadline = Instant::now() + delay;
-        loop {
-            let Some(left) = deadline.checked_duration_since(Instant::now()) else {
-                return Ok(false);
-            };
-            let timeout = PollTimeout::try_from(left).unwrap_or(PollTimeout::MAX);
-            let mut fds = [PollFd::new(signals.as_fd(), PollFlags::POLLIN)];
-            match poll(&mut fds, timeout) {
-                Err(Errno::EINTR) => continue,
-                other => other?,
-            };
-            while let Some(info) = signals.read_signal()? {
-                let signal = i32::try_from(info.ssi_signo).unwrap_or_default();
-                if [libc::SIGTERM, libc::SIGINT].contains(&signal) {
-                    return Ok(true);
-                }
+/// As many descriptors as we may have: one per dyno and one per range of ids would soon be more
+/// than a shell's default. The supervisor inherits it; dynos get limits of their own.
+fn raise_open_files() {
+    use nix::sys::resource::{Resource, getrlimit, setrlimit};
+    let raised = getrlimit(Resource::RLIMIT_NOFILE)
+        .and_then(|(_, hard)| setrlimit(Resource::RLIMIT_NOFILE, hard, hard));
+    if let Err(errno) = raised {
+        tracing::warn!("the limit of open files stays as it is: {errno}");
+    }
+}
+
+/// Waits out a delay; true when a stop was asked for meanwhile.
+fn wait_or_stop(signals: &SignalFd, delay: Duration) -> io::Result<bool> {
+    let deadline = Instant::now() + delay;
+    loop {
+        let Some(left) = deadline.checked_duration_since(Instant::now()) else {
+            return Ok(false);
+        };
+        let timeout = PollTimeout::try_from(left).unwrap_or(PollTimeout::MAX);
+        let mut fds = [PollFd::new(signals.as_fd(), PollFlags::POLLIN)];
+        match poll(&mut fds, timeout) {
+            Err(Errno::EINTR) => continue,
+            other => other?,
+        };
+        while let Some(info) = signals.read_signal()? {
+            let signal = i32::try_from(info.ssi_signo).unwrap_or_default();
+            if [libc::SIGTERM, libc::SIGINT].contains(&signal) {
+                return Ok(true);
             }
         }
     }
@@ -527,6 +537,11 @@ impl DynoChild<'_> {
             }
         };
         or_fail("block signals", sys::swap_signal_mask(true));
+        // A Ctrl-C on the supervisor's terminal is for the supervisor only.
+        or_fail(
+            "start a session",
+            nix::unistd::setsid().map(drop).map_err(io::Error::from),
+        );
         let mut set_up = SetUp::new(
             self.scratch,
             self.user,
@@ -549,7 +564,7 @@ impl DynoChild<'_> {
         drop(set_up);
         match sys::fork() {
             Err(error) => self.fail("fork the app", &error),
-            Ok(Fork::Child) => self.app(terminal.map(|(_, slave)| slave)),
+            Ok(Fork::Child) => self.app(terminal.as_ref().map(|(_, slave)| slave)),
             Ok(Fork::Parent { pid, .. }) => {
                 let master: Vec<BorrowedFd<'_>> = terminal.iter().map(|(m, _)| m.as_fd()).collect();
                 if let Err(error) = protocol::send(self.channel.as_fd(), &Said::SetUp, &master) {
@@ -560,15 +575,15 @@ impl DynoChild<'_> {
         }
     }
 
-    fn app(self, slave: Option<OwnedFd>) -> ! {
-        let streams = match &slave {
+    fn app(self, slave: Option<&OwnedFd>) -> ! {
+        let streams = match slave {
             Some(slave) => [slave.as_fd(), slave.as_fd(), slave.as_fd()],
             None => self.streams,
         };
         let context = AppContext {
             user: self.user,
             streams,
-            terminal: slave.as_ref().map(AsFd::as_fd),
+            terminal: slave.map(AsFd::as_fd),
             filter: self.filter,
         };
         for step in &self.plan.app {
@@ -588,6 +603,8 @@ impl DynoChild<'_> {
             nix::unistd::dup2_stdout(&null)?;
             nix::unistd::dup2_stderr(&null)?;
             privileges::become_init(&user, self.filter)?;
+            // Closed here by their owners: closing them under their feet aborts.
+            drop((user, null));
             sys::close_from(3)
         };
         // A PID 1 that kept its privileges must not live: its end ends the dyno.

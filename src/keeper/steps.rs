@@ -375,7 +375,7 @@ impl<'a> SetUp<'a> {
         }
     }
 
-    /// pivot_root(".", "."): the old root ends up on top of the new one and is detached.
+    /// `pivot_root`(".", "."): the old root ends up on top of the new one and is detached.
     fn pivot(&mut self) -> io::Result<()> {
         nix::unistd::fchdir(self.root()?)?;
         nix::unistd::pivot_root(".", ".")?;

@@ -18,8 +18,13 @@ pub struct DynoSize {
 
 /// An unknown size name.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("Couldn't find that dyno size ({0}). `manifold ps:type` of an app lists what it uses.")]
+#[error("Couldn't find that dyno size ({0}). There are {names}.", names = names())]
 pub struct SizeError(pub String);
+
+fn names() -> String {
+    let names: Vec<&str> = SIZES.iter().map(|(name, ..)| *name).collect();
+    names.join(", ")
+}
 
 const MIB: u64 = 1 << 20;
 

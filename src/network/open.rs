@@ -36,11 +36,16 @@ pub struct Network {
 }
 
 impl Network {
-    /// Loads the table and starts filling the pool. `instance` is eight hex digits.
+    /// Loads the table and starts filling the pool. `instance` is eight hex digits; `ready` is
+    /// called for every network that joins the pool.
     ///
     /// # Errors
     /// nft is missing or refuses.
-    pub async fn open(instance: &str, block: &Block) -> Result<Self, NetworkError> {
+    pub async fn open(
+        instance: &str,
+        block: &Block,
+        ready: impl Fn(&Slot) + Send + Sync + 'static,
+    ) -> Result<Self, NetworkError> {
         let table = format!("manifold_{instance}");
         let links = format!("mf{}", instance.get(..4).unwrap_or(instance));
         let subnet = format!("172.{}.0.0/16", 16 + block.index());
@@ -50,12 +55,12 @@ impl Network {
         )
         .await?;
         forward();
-        let (sender, ready) = mpsc::channel(POOL);
+        let (sender, pool) = mpsc::channel(POOL);
         let stop = CancellationToken::new();
-        tokio::spawn(fill(sender, block.clone(), links, stop.clone()));
+        tokio::spawn(fill(sender, block.clone(), links, stop.clone(), ready));
         Ok(Self {
             table,
-            ready: tokio::sync::Mutex::new(ready),
+            ready: tokio::sync::Mutex::new(pool),
             stop,
         })
     }
@@ -88,6 +93,7 @@ async fn fill(
     block: Block,
     links: String,
     stop: CancellationToken,
+    ready: impl Fn(&Slot),
 ) {
     let mtu = link::uplink_mtu();
     loop {
@@ -96,7 +102,11 @@ async fn fill(
             place = sender.reserve() => place,
         };
         let Ok(place) = place else { return };
-        place.send(one(&block, &links, mtu).await);
+        let made = one(&block, &links, mtu).await;
+        if let Ok(network) = &made {
+            ready(&network.slot);
+        }
+        place.send(made);
     }
 }
 
@@ -125,7 +135,7 @@ fn forward() {
     match std::fs::write(FILE, "1") {
         Ok(()) => tracing::info!("turned on {FILE}, for the dynos' outbound traffic"),
         Err(error) => {
-            tracing::warn!("dynos have no outbound network: cannot write {FILE}: {error}")
+            tracing::warn!("dynos have no outbound network: cannot write {FILE}: {error}");
         }
     }
 }

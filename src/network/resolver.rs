@@ -35,11 +35,8 @@ fn choose(host: &str, upstream: &str) -> String {
                 .is_ok_and(|address| !address.is_loopback())
         })
     };
-    chosen
-        .lines()
-        .filter(keep)
-        .map(|line| format!("{line}\n"))
-        .collect()
+    let kept = chosen.lines().filter(keep);
+    kept.flat_map(|line| [line, "\n"]).collect()
 }
 
 #[cfg(test)]

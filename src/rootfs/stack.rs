@@ -9,6 +9,9 @@ use super::{RootfsError, skeleton};
 use crate::model::{StackImage, StackName};
 use crate::settings::Paths;
 
+/// Debian's bundle of certificate authorities.
+const CA_BUNDLE: &str = "/etc/ssl/certs/ca-certificates.crt";
+
 /// What a dyno's overlay stands on.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct StackRoot {
@@ -108,25 +111,37 @@ impl Stacks {
             .insert((name, image), root);
     }
 
-    /// A built image lacks what depends on this host: the resolver and our user.
+    /// A built image lacks what depends on this host: the resolver, the authorities that a site
+    /// added to those of Debian, and our user.
     fn complete(&self, root: &Path) -> Result<(), RootfsError> {
         let failed = |path: PathBuf| move |source| RootfsError::Skeleton { path, source };
         let resolv = root.join("etc/resolv.conf");
         // It may be a link into /run: never write through it.
         let _ = fs::remove_file(&resolv);
         fs::write(&resolv, &self.resolv_conf).map_err(failed(resolv))?;
+        let bundle = root.join(CA_BUNDLE.trim_start_matches('/'));
+        if bundle.is_file() && Path::new(CA_BUNDLE).is_file() {
+            let part = bundle.with_extension("part");
+            fs::copy(CA_BUNDLE, &part)
+                .and_then(|_| fs::rename(&part, &bundle))
+                .map_err(failed(bundle))?;
+        }
         let app = root.join("app");
         if !app.is_dir() {
             fs::create_dir(&app).map_err(failed(app.clone()))?;
         }
         crate::sys::give_to_app(&app).map_err(failed(app.clone()))?;
-        let passwd = root.join("etc/passwd");
-        let text = fs::read_to_string(&passwd).map_err(failed(passwd.clone()))?;
-        if text.lines().any(|line| line.starts_with("dyno:")) {
-            return Ok(());
+        for (name, line) in [
+            ("etc/passwd", "dyno:x:1000:1000::/app:/bin/bash\n"),
+            ("etc/group", "dyno:x:1000:\n"),
+        ] {
+            let path = root.join(name);
+            let text = fs::read_to_string(&path).map_err(failed(path.clone()))?;
+            if !text.lines().any(|line| line.starts_with("dyno:")) {
+                fs::write(&path, format!("{text}{line}")).map_err(failed(path))?;
+            }
         }
-        let line = "dyno:x:1000:1000::/app:/bin/bash\n";
-        fs::write(&passwd, format!("{text}{line}")).map_err(failed(passwd))
+        Ok(())
     }
 
     /// Made beside and put in place at once, so that a crash leaves the old or the new one.

@@ -13,6 +13,10 @@
 //! release_timeout = 3600
 //! session_lifetime = 360
 //! attach_timeout = 60
+//! request_timeout = 30
+//! idle_timeout = 55
+//! hold_timeout = 75
+//! connect_timeout = 5
 //! ```
 
 use std::net::SocketAddr;
@@ -57,6 +61,14 @@ pub struct Timings {
     pub session_lifetime: Duration,
     /// Time the client of an attached one-off has to come. Default 60 s.
     pub attach_timeout: Duration,
+    /// From the end of a request to the first byte of its answer (H12). Default 30 s.
+    pub request_timeout: Duration,
+    /// Silence of both sides of a request, after that (H15, H28). Default 55 s.
+    pub idle_timeout: Duration,
+    /// A request waits so long for a starting dyno (H20). Default 75 s.
+    pub hold_timeout: Duration,
+    /// One connect to a dyno (H19). Default 5 s.
+    pub connect_timeout: Duration,
 }
 
 impl Default for Timings {
@@ -67,6 +79,10 @@ impl Default for Timings {
             release_timeout: Duration::from_hours(1),
             session_lifetime: Duration::from_mins(6),
             attach_timeout: Duration::from_mins(1),
+            request_timeout: Duration::from_secs(30),
+            idle_timeout: Duration::from_secs(55),
+            hold_timeout: Duration::from_secs(75),
+            connect_timeout: Duration::from_secs(5),
         }
     }
 }
@@ -160,6 +176,10 @@ struct FileTimings {
     release_timeout: Option<f64>,
     session_lifetime: Option<f64>,
     attach_timeout: Option<f64>,
+    request_timeout: Option<f64>,
+    idle_timeout: Option<f64>,
+    hold_timeout: Option<f64>,
+    connect_timeout: Option<f64>,
 }
 
 impl Settings {
@@ -297,6 +317,18 @@ fn timings(file: &FileTimings) -> Result<Timings, SettingsError> {
     let default = Timings::default();
     Ok(Timings {
         boot_timeout: seconds("boot_timeout", file.boot_timeout, default.boot_timeout)?,
+        request_timeout: seconds(
+            "request_timeout",
+            file.request_timeout,
+            default.request_timeout,
+        )?,
+        idle_timeout: seconds("idle_timeout", file.idle_timeout, default.idle_timeout)?,
+        hold_timeout: seconds("hold_timeout", file.hold_timeout, default.hold_timeout)?,
+        connect_timeout: seconds(
+            "connect_timeout",
+            file.connect_timeout,
+            default.connect_timeout,
+        )?,
         stop_grace: seconds("stop_grace", file.stop_grace, default.stop_grace)?,
         release_timeout: seconds(
             "release_timeout",

@@ -226,7 +226,7 @@ impl Extractor<'_> {
                 Err(error) if error.raw_os_error() == Some(libc::ELOOP) => {}
                 Err(error) if error.kind() == io::ErrorKind::NotFound => {}
                 other => {
-                    other.map_err(|e| SlugError::Refused(format!("a directory's mode: {e}")))?
+                    other.map_err(|e| SlugError::Refused(format!("a directory's mode: {e}")))?;
                 }
             }
         }

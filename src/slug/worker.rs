@@ -16,7 +16,7 @@ use crate::model::Digest;
 use crate::sys;
 
 /// Longest unpack.
-const DEADLINE: Duration = Duration::from_secs(600);
+const DEADLINE: Duration = Duration::from_mins(10);
 
 /// Address space of the unpacking process in bytes.
 const MEMORY_MAX: u64 = 1 << 30;
@@ -78,8 +78,8 @@ fn program() -> io::Result<PathBuf> {
 
 /// Entry point of the role `__unpack`: `slug|source DIR`, the archive on stdin. Prints the
 /// archive's sha256. Exit statuses: 0; 65 the archive is refused (why on stderr); 70 else.
-pub fn unpack_main(args: Vec<std::ffi::OsString>) -> ExitCode {
-    let [kind, dir] = args.as_slice() else {
+pub fn unpack_main(args: &[std::ffi::OsString]) -> ExitCode {
+    let [kind, dir] = args else {
         return ExitCode::from(64);
     };
     let bounds = if kind == "slug" {

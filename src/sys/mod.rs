@@ -23,5 +23,5 @@ pub use process::{
     install_filter, kill_everyone, no_new_privileges, not_dumpable, pidfd_send_signal,
     reset_signals, set_capabilities_none, set_ids, set_securebits, swap_signal_mask, wait_signal,
 };
-pub use terminal::{make_controlling, open_slave, set_window_size, unlock};
+pub use terminal::{make_controlling, open_slave, set_window_size, unlock, window_size};
 pub use watch::watch;

@@ -1,5 +1,5 @@
-//! The mount API of file descriptors (Linux 5.2 and later): open_tree(2), fsopen(2), fsconfig(2),
-//! fsmount(2), move_mount(2), mount_setattr(2), and openat2(2) confined to a root.
+//! The mount API of file descriptors (Linux 5.2 and later): `open_tree(2)`, fsopen(2), fsconfig(2),
+//! fsmount(2), `move_mount(2)`, `mount_setattr(2)`, and openat2(2) confined to a root.
 
 use std::ffi::{CStr, CString};
 use std::io;
@@ -15,8 +15,12 @@ pub enum TreeFlags {
     CloneRecursive,
 }
 
-/// Attributes for [`mount_setattr`]. Source: mount_setattr(2).
+/// Attributes for [`mount_setattr`]. Source: `mount_setattr(2)`.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[expect(
+    clippy::struct_excessive_bools,
+    reason = "four independent mount flags of the kernel"
+)]
 pub struct MountAttributes {
     /// Nothing can be written through this mount.
     pub read_only: bool,
@@ -57,10 +61,10 @@ fn owned(result: libc::c_long) -> io::Result<OwnedFd> {
     Ok(unsafe { OwnedFd::from_raw_fd(fd) })
 }
 
-/// Clones the mount at an absolute or working-directory relative path. Source: open_tree(2).
+/// Clones the mount at an absolute or working-directory relative path. Source: `open_tree(2)`.
 ///
 /// # Errors
-/// The errno of open_tree(2).
+/// The errno of `open_tree(2)`.
 pub fn open_tree(path: &Path, flags: TreeFlags) -> io::Result<OwnedFd> {
     clone_tree(libc::AT_FDCWD, &path_text(path)?, flags, 0)
 }
@@ -68,7 +72,7 @@ pub fn open_tree(path: &Path, flags: TreeFlags) -> io::Result<OwnedFd> {
 /// Clones the mount that an open descriptor stands on.
 ///
 /// # Errors
-/// The errno of open_tree(2).
+/// The errno of `open_tree(2)`.
 pub fn open_tree_at(fd: BorrowedFd<'_>, flags: TreeFlags) -> io::Result<OwnedFd> {
     clone_tree(fd.as_raw_fd(), c"", flags, libc::AT_EMPTY_PATH)
 }
@@ -79,15 +83,16 @@ fn clone_tree(dir: i32, path: &CStr, flags: TreeFlags, extra: i32) -> io::Result
     } else {
         0
     };
-    let flags = libc::OPEN_TREE_CLONE as i32 | libc::OPEN_TREE_CLOEXEC as i32 | recursive | extra;
+    let flags =
+        libc::OPEN_TREE_CLONE | libc::OPEN_TREE_CLOEXEC | (recursive | extra).cast_unsigned();
     // SAFETY: `path` is a NUL-terminated string that outlives the call.
     owned(unsafe { libc::syscall(libc::SYS_open_tree, dir, path.as_ptr(), flags) })
 }
 
-/// Attaches a detached mount onto what `target` stands on. Source: move_mount(2).
+/// Attaches a detached mount onto what `target` stands on. Source: `move_mount(2)`.
 ///
 /// # Errors
-/// The errno of move_mount(2).
+/// The errno of `move_mount(2)`.
 pub fn attach(mount: BorrowedFd<'_>, target: BorrowedFd<'_>) -> io::Result<()> {
     let flags = libc::MOVE_MOUNT_F_EMPTY_PATH | libc::MOVE_MOUNT_T_EMPTY_PATH;
     // SAFETY: both paths are static NUL-terminated strings; both descriptors are borrowed.
@@ -105,10 +110,10 @@ pub fn attach(mount: BorrowedFd<'_>, target: BorrowedFd<'_>) -> io::Result<()> {
 }
 
 /// Changes a (detached) mount: attributes, and with `idmap` its id mapping.
-/// Source: mount_setattr(2).
+/// Source: `mount_setattr(2)`.
 ///
 /// # Errors
-/// The errno of mount_setattr(2); `EINVAL` when the file system cannot be id-mapped.
+/// The errno of `mount_setattr(2)`; `EINVAL` when the file system cannot be id-mapped.
 pub fn mount_setattr(
     mount: BorrowedFd<'_>,
     attributes: MountAttributes,

@@ -98,7 +98,7 @@ fn threads() -> io::Result<usize> {
     }
 }
 
-/// Signals the process behind a pidfd. Source: pidfd_send_signal(2).
+/// Signals the process behind a pidfd. Source: `pidfd_send_signal(2)`.
 ///
 /// # Errors
 /// `ESRCH` when it is gone.
@@ -158,7 +158,7 @@ pub fn no_new_privileges() -> io::Result<()> {
     prctl(libc::PR_SET_NO_NEW_PRIVS, 1)
 }
 
-/// Not dumpable: /proc/PID is root's, no ptrace, no core. Source: PR_SET_DUMPABLE.
+/// Not dumpable: /proc/PID is root's, no ptrace, no core. Source: `PR_SET_DUMPABLE`.
 ///
 /// # Errors
 /// The errno of prctl(2).
@@ -236,10 +236,10 @@ pub fn install_filter(program: &[libc::sock_filter]) -> io::Result<()> {
     })
 }
 
-/// Closes every descriptor from `first` on. Source: close_range(2).
+/// Closes every descriptor from `first` on. Source: `close_range(2)`.
 ///
 /// # Errors
-/// The errno of close_range(2).
+/// The errno of `close_range(2)`.
 pub fn close_from(first: u32) -> io::Result<()> {
     // SAFETY: callers use this as the last step before exec or in a process that owns nothing
     // above `first` any more; no pointers.
@@ -271,10 +271,10 @@ pub fn swap_signal_mask(block: bool) -> io::Result<()> {
         .map_err(io::Error::from)
 }
 
-/// Marks every descriptor from `first` on to be closed by exec. Source: close_range(2).
+/// Marks every descriptor from `first` on to be closed by exec. Source: `close_range(2)`.
 ///
 /// # Errors
-/// The errno of close_range(2).
+/// The errno of `close_range(2)`.
 pub fn close_on_exec_from(first: u32) -> io::Result<()> {
     // SAFETY: changes a flag only; no pointers.
     check(unsafe {

@@ -104,11 +104,11 @@ fn a_plain_slug_unpacks_with_its_modes() {
     let (dir, result) = made.unpack();
     result.expect("unpacked");
     let app = dir.path().join("in/app");
-    let mode = std::fs::metadata(app.join("run"))
+    let bits = std::fs::metadata(app.join("run"))
         .expect("there")
         .permissions()
         .mode();
-    assert_eq!(mode & 0o7777, 0o755, "no set-user-id bit survives");
+    assert_eq!(bits & 0o7777, 0o755, "no set-user-id bit survives");
     assert_eq!(
         std::fs::read_to_string(app.join("link")).expect("read"),
         "deep"
@@ -159,11 +159,11 @@ fn a_directory_entry_does_not_change_what_a_link_points_to() {
     result.expect("the link is replaced by a directory");
     assert!(Path::new(&dir.path().join("in/app/x")).is_dir());
     assert!(!dir.path().join("in/app/x").is_symlink());
-    let mode = std::fs::metadata(dir.path().join("in"))
+    let bits = std::fs::metadata(dir.path().join("in"))
         .expect("there")
         .permissions()
         .mode();
-    assert_eq!(mode & 0o777, 0o755);
+    assert_eq!(bits & 0o777, 0o755);
 }
 
 #[test]
