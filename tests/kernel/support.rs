@@ -9,8 +9,10 @@ use nix::sys::signal::Signal;
 
 /// The `manifold` program: `MANIFOLD_BIN` in the VM, else the one cargo built.
 pub(crate) fn manifold() -> PathBuf {
-    std::env::var_os("MANIFOLD_BIN")
-        .map_or_else(|| PathBuf::from(env!("CARGO_BIN_EXE_manifold")), PathBuf::from)
+    std::env::var_os("MANIFOLD_BIN").map_or_else(
+        || PathBuf::from(env!("CARGO_BIN_EXE_manifold")),
+        PathBuf::from,
+    )
 }
 
 /// Between two looks at a condition that nothing announces (another program's state).
@@ -32,10 +34,16 @@ pub(crate) fn find_process(wanted: impl Fn(&[String]) -> bool, state: &Path) -> 
         keeper.iter().any(|a| Path::new(a).starts_with(state))
     };
     for entry in std::fs::read_dir("/proc").ok()?.flatten() {
-        let Some(pid) = entry.file_name().to_str().and_then(|n| n.parse::<u32>().ok()) else {
+        let Some(pid) = entry
+            .file_name()
+            .to_str()
+            .and_then(|n| n.parse::<u32>().ok())
+        else {
             continue;
         };
-        let Ok(environ) = std::fs::read(entry.path().join("environ")) else { continue };
+        let Ok(environ) = std::fs::read(entry.path().join("environ")) else {
+            continue;
+        };
         let environ: Vec<String> = environ
             .split(|b| *b == 0)
             .map(|v| String::from_utf8_lossy(v).into_owned())
@@ -51,15 +59,20 @@ pub(crate) fn find_process(wanted: impl Fn(&[String]) -> bool, state: &Path) -> 
 fn ancestor_arguments(mut pid: u32) -> Vec<String> {
     let mut arguments = Vec::new();
     while pid > 1 {
-        let Ok(status) = std::fs::read_to_string(format!("/proc/{pid}/status")) else { break };
+        let Ok(status) = std::fs::read_to_string(format!("/proc/{pid}/status")) else {
+            break;
+        };
         let parent = status
             .lines()
             .find_map(|l| l.strip_prefix("PPid:"))
             .and_then(|v| v.trim().parse().ok())
             .unwrap_or(0);
         let cmdline = std::fs::read(format!("/proc/{parent}/cmdline")).unwrap_or_default();
-        arguments
-            .extend(cmdline.split(|b| *b == 0).map(|a| String::from_utf8_lossy(a).into_owned()));
+        arguments.extend(
+            cmdline
+                .split(|b| *b == 0)
+                .map(|a| String::from_utf8_lossy(a).into_owned()),
+        );
         pid = parent;
     }
     arguments
@@ -76,15 +89,31 @@ impl Leftovers {
         cgroups(Path::new("/sys/fs/cgroup"), 0, &mut found);
         let mounts = std::fs::read_to_string("/proc/self/mountinfo").unwrap_or_default();
         found.extend(
-            mounts.lines().filter(|l| l.contains("manifold")).map(|l| format!("mount {l}")),
+            mounts
+                .lines()
+                .filter(|l| l.contains("manifold"))
+                .map(|l| format!("mount {l}")),
         );
         if let Ok(links) = std::fs::read_dir("/sys/class/net") {
-            let names = links.flatten().map(|l| l.file_name().to_string_lossy().into_owned());
-            found.extend(names.filter(|n| n.starts_with("mf")).map(|n| format!("link {n}")));
+            let names = links
+                .flatten()
+                .map(|l| l.file_name().to_string_lossy().into_owned());
+            found.extend(
+                names
+                    .filter(|n| n.starts_with("mf"))
+                    .map(|n| format!("link {n}")),
+            );
         }
-        if let Ok(output) = std::process::Command::new("nft").args(["list", "tables"]).output() {
+        if let Ok(output) = std::process::Command::new("nft")
+            .args(["list", "tables"])
+            .output()
+        {
             let text = String::from_utf8_lossy(&output.stdout).into_owned();
-            found.extend(text.lines().filter(|l| l.contains("manifold")).map(str::to_owned));
+            found.extend(
+                text.lines()
+                    .filter(|l| l.contains("manifold"))
+                    .map(str::to_owned),
+            );
         }
         Self(found)
     }
@@ -108,7 +137,9 @@ impl Leftovers {
 }
 
 fn cgroups(dir: &Path, depth: usize, found: &mut BTreeSet<String>) {
-    let Ok(entries) = std::fs::read_dir(dir) else { return };
+    let Ok(entries) = std::fs::read_dir(dir) else {
+        return;
+    };
     for entry in entries.flatten() {
         if !entry.file_type().is_ok_and(|t| t.is_dir()) {
             continue;

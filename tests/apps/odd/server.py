@@ -1,0 +1,99 @@
+"""A web process that does to the router what web processes should not do: one path each."""
+import os
+import socket
+import struct
+import threading
+import time
+
+listener = socket.create_server(("0.0.0.0", int(os.environ["PORT"])), backlog=64)
+
+
+def head_of(connection, rest):
+    while b"\r\n\r\n" not in rest:
+        more = connection.recv(65536)
+        if not more:
+            return None, b""
+        rest += more
+    head, rest = rest.split(b"\r\n\r\n", 1)
+    return head, rest
+
+
+def reply(connection, body, head=b"HTTP/1.1 200 OK\r\n"):
+    connection.sendall(head + b"Content-Length: %d\r\n\r\n" % len(body) + body)
+
+
+def serve(connection):
+    rest = b""
+    while True:
+        head, rest = head_of(connection, rest)
+        if head is None:
+            return
+        path = head.split(b" ")[1].split(b"?")[0]
+        length = 0
+        for line in head.split(b"\r\n")[1:]:
+            name, _, value = line.partition(b":")
+            if name.lower() == b"content-length":
+                length = int(value)
+        while len(rest) < length:
+            rest += connection.recv(65536)
+        body, rest = rest[:length], rest[length:]
+        if path == b"/slow":
+            time.sleep(30)
+        elif path == b"/close":
+            return
+        elif path == b"/half":
+            connection.sendall(b"HTTP/1.1 200 OK\r\nContent-Length: 100\r\n\r\n0123456789")
+            return
+        elif path == b"/torn":
+            connection.sendall(b"HTTP/1.1 200 OK\r\n\r\n0123456789")
+            # A reset overtakes what the router did not read yet.
+            time.sleep(0.2)
+            connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+            return
+        elif path == b"/silent":
+            connection.sendall(b"HTTP/1.1 200 OK\r\nContent-Length: 100\r\n\r\n0123456789")
+            time.sleep(30)
+        elif path == b"/garbage":
+            connection.sendall(b"lorem ipsum\r\n\r\n")
+            return
+        elif path == b"/cookie":
+            reply(connection, b"", b"HTTP/1.1 200 OK\r\nSet-Cookie: " + b"x" * 9000 + b"\r\n")
+        elif path == b"/chunks":
+            connection.sendall(b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n")
+            for piece in (b"hello ", b"world"):
+                connection.sendall(b"%x\r\n%s\r\n" % (len(piece), piece))
+            connection.sendall(b"0\r\n\r\n")
+        elif path == b"/ws":
+            connection.sendall(b"HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\r\n")
+            while data := connection.recv(65536):
+                connection.sendall(data)
+            return
+        elif path == b"/head":
+            reply(connection, head)
+        elif path == b"/deaf":
+            reply(connection, b"deaf from now on")
+            listener.close()
+        elif path == b"/echo":
+            reply(connection, body)
+        else:
+            reply(connection, b"hello")
+
+
+def guarded(connection):
+    try:
+        serve(connection)
+    except OSError:
+        pass
+    finally:
+        connection.close()
+
+
+print("odd listens", flush=True)
+while True:
+    try:
+        accepted, _ = listener.accept()
+    except OSError:
+        break
+    threading.Thread(target=guarded, args=(accepted,), daemon=True).start()
+while True:
+    time.sleep(60)

@@ -1,0 +1,247 @@
+//! The whole platform above the driver, in this process: API, releases, router, logs, and the real
+//! CLI against it.
+
+use std::io::{Read as _, Write as _};
+use std::net::{SocketAddr, TcpStream};
+use std::os::unix::net::UnixStream;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Output, Stdio};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use manifold::compose::{Doors, Platform, StateDir};
+use manifold::logs::Hub;
+use manifold::settings::{Settings, Timings};
+use manifold::supervisor::Supervisor;
+use tokio::sync::mpsc;
+
+use crate::machine::Processes;
+
+/// Longest wait for anything.
+const PATIENCE: Duration = Duration::from_mins(1);
+
+pub(crate) struct Host {
+    runtime: tokio::runtime::Runtime,
+    platform: Option<Platform>,
+    pub(crate) http: SocketAddr,
+    pub(crate) dir: tempfile::TempDir,
+    _state: StateDir,
+}
+
+/// Deadlines a test can wait for.
+pub(crate) fn short() -> Timings {
+    Timings {
+        request_timeout: Duration::from_secs(1),
+        idle_timeout: Duration::from_secs(1),
+        hold_timeout: Duration::from_secs(2),
+        stop_grace: Duration::from_secs(2),
+        ..Timings::default()
+    }
+}
+
+impl Host {
+    pub(crate) fn start(timings: Timings) -> Self {
+        let dir = tempfile::tempdir().expect("a directory");
+        let settings = Settings {
+            state: dir.path().join("state"),
+            socket: dir.path().join("manifold.sock"),
+            http: vec![SocketAddr::from(([127, 0, 0, 1], 0))],
+            timings,
+            ..Settings::default()
+        };
+        let state = StateDir::open(&settings.paths()).expect("a state directory");
+        let runtime = tokio::runtime::Builder::new_multi_thread()
+            .worker_threads(2)
+            .enable_all()
+            .build()
+            .expect("a runtime");
+        let settings = Arc::new(settings);
+        let (platform, http) = runtime.block_on(async {
+            let doors = Doors::open(&settings).await.expect("doors");
+            let http = doors.http()[0];
+            let hub = Hub::open(&settings.paths().logs()).expect("a hub");
+            let (sender, exits) = mpsc::unbounded_channel();
+            let machine = Arc::new(Processes::new(settings.paths(), sender));
+            let supervisor = Supervisor::start(machine, exits, hub.clone(), settings.timings);
+            let started = Platform::start(Arc::clone(&settings), doors, hub, supervisor).await;
+            (started.expect("a platform"), http)
+        });
+        Self {
+            runtime,
+            platform: Some(platform),
+            http,
+            dir,
+            _state: state,
+        }
+    }
+
+    fn socket(&self) -> PathBuf {
+        self.dir.path().join("manifold.sock")
+    }
+
+    /// The real CLI.
+    pub(crate) fn cli(&self, args: &[&str]) -> Output {
+        self.cli_with(args, b"")
+    }
+
+    pub(crate) fn cli_with(&self, args: &[&str], input: &[u8]) -> Output {
+        let mut child = Command::new(env!("CARGO_BIN_EXE_manifold"))
+            .args(args)
+            .env("MANIFOLD_SOCKET", self.socket())
+            .env_remove("MANIFOLD_APP")
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .spawn()
+            .expect("the CLI starts");
+        let mut stdin = child.stdin.take().expect("piped");
+        let input = input.to_vec();
+        // Beside the reading below: neither side may wait for the other.
+        let writer = std::thread::spawn(move || {
+            // A CLI that does not read its stdin closes it: that is fine.
+            let _ = stdin.write_all(&input);
+        });
+        let output = child.wait_with_output().expect("the CLI ends");
+        writer.join().expect("no panic");
+        output
+    }
+
+    /// stdout of a command that must succeed.
+    pub(crate) fn ok(&self, args: &[&str]) -> String {
+        let output = self.cli(args);
+        assert!(output.status.success(), "{args:?}: {output:?}");
+        String::from_utf8_lossy(&output.stdout).into_owned()
+    }
+
+    /// Exit status and stderr of a command that must fail.
+    pub(crate) fn fails(&self, args: &[&str]) -> (i32, String) {
+        let output = self.cli(args);
+        let said = String::from_utf8_lossy(&output.stderr).into_owned();
+        assert!(!output.status.success(), "{args:?} succeeds");
+        (output.status.code().expect("a status"), said)
+    }
+
+    /// A call of the API: status and body.
+    pub(crate) fn api(&self, method: &str, path: &str, body: &[u8]) -> (u16, String) {
+        let mut stream = UnixStream::connect(self.socket()).expect("the socket");
+        stream.set_read_timeout(Some(PATIENCE)).expect("set");
+        let head = format!(
+            "{method} {path} HTTP/1.1\r\nHost: x\r\nAccept: application/vnd.heroku+json; version=3\r\nContent-Type: application/json\r\nContent-Length: {}\r\nConnection: close\r\n\r\n",
+            body.len()
+        );
+        stream.write_all(head.as_bytes()).expect("written");
+        stream.write_all(body).expect("written");
+        let mut reply = Vec::new();
+        stream.read_to_end(&mut reply).expect("read");
+        let reply = String::from_utf8_lossy(&reply).into_owned();
+        let (head, body) = reply.split_once("\r\n\r\n").expect("a head");
+        let status = head.split(' ').nth(1).and_then(|s| s.parse().ok());
+        (status.expect("a status"), body.to_owned())
+    }
+
+    pub(crate) fn json(&self, method: &str, path: &str, body: &str) -> serde_json::Value {
+        let (status, text) = self.api(method, path, body.as_bytes());
+        assert!(
+            (200..300).contains(&status),
+            "{method} {path}: {status} {text}"
+        );
+        serde_json::from_str(&text).expect("JSON")
+    }
+
+    /// Releases a folder of `tests/apps` without a build (builds need the kernel).
+    pub(crate) fn release(&self, app: &str, folder: &str, processes: &[(&str, &str)]) {
+        let source = Path::new(env!("CARGO_MANIFEST_DIR"))
+            .join("tests/apps")
+            .join(folder);
+        let archive = self.dir.path().join("slug.tgz");
+        let mut tar = Command::new("tar");
+        tar.arg("-czf").arg(&archive).arg("-C").arg(&source);
+        tar.args(["--transform", "s,^\\.,./app,", "."]);
+        assert!(tar.status().expect("tar runs").success());
+        let types: std::collections::BTreeMap<_, _> = processes.iter().copied().collect();
+        let types = serde_json::json!({ "process_types": types }).to_string();
+        let slug = self.json("POST", &format!("/apps/{app}/slugs"), &types);
+        let url = slug["blob"]["url"].as_str().expect("a url");
+        let bytes = std::fs::read(&archive).expect("an archive");
+        assert_eq!(self.api("PUT", url, &bytes).0, 200);
+        let release = serde_json::json!({ "slug": slug["id"] }).to_string();
+        self.json("POST", &format!("/apps/{app}/releases"), &release);
+    }
+
+    /// An app of one folder with that web command, up.
+    pub(crate) fn web(&self, app: &str, folder: &str, command: &str) {
+        self.ok(&["create", app]);
+        self.release(app, folder, &[("web", command)]);
+        self.until_up(app, &["web.1"]);
+    }
+
+    pub(crate) fn states(&self, app: &str) -> Vec<(String, String)> {
+        let dynos = self.json("GET", &format!("/apps/{app}/dynos"), "");
+        let text = |value: &serde_json::Value| value.as_str().unwrap_or_default().to_owned();
+        let dynos = dynos.as_array().cloned().unwrap_or_default();
+        dynos
+            .iter()
+            .map(|dyno| (text(&dyno["name"]), text(&dyno["state"])))
+            .collect()
+    }
+
+    pub(crate) fn until_up(&self, app: &str, names: &[&str]) {
+        self.until(&format!("{names:?} are up"), || {
+            let states = self.states(app);
+            states.len() == names.len()
+                && names
+                    .iter()
+                    .all(|n| states.contains(&((*n).to_owned(), "up".to_owned())))
+        });
+    }
+
+    pub(crate) fn until(&self, what: &str, holds: impl Fn() -> bool) {
+        let deadline = Instant::now() + PATIENCE;
+        while !holds() {
+            assert!(
+                Instant::now() < deadline,
+                "not in time: {what}; files: {}",
+                self.dir.path().display()
+            );
+            std::thread::park_timeout(Duration::from_millis(20));
+        }
+    }
+
+    pub(crate) fn logs(&self, app: &str) -> String {
+        self.ok(&["logs", "-a", app, "-n", "1500"])
+    }
+
+    /// Sends raw bytes to the router and reads until it closes.
+    pub(crate) fn raw(&self, bytes: &str) -> String {
+        let mut stream = self.connect();
+        stream.write_all(bytes.as_bytes()).expect("written");
+        let mut reply = Vec::new();
+        // A reset is an end too: what came before it counts.
+        let _ = stream.read_to_end(&mut reply);
+        String::from_utf8_lossy(&reply).into_owned()
+    }
+
+    pub(crate) fn connect(&self) -> TcpStream {
+        let stream = TcpStream::connect(self.http).expect("the router");
+        stream.set_read_timeout(Some(PATIENCE)).expect("set");
+        stream
+    }
+
+    /// Status, head and body of one request.
+    pub(crate) fn get(&self, host: &str, path: &str) -> (u16, String, String) {
+        let reply = self.raw(&format!(
+            "GET {path} HTTP/1.1\r\nHost: {host}\r\nConnection: close\r\n\r\n"
+        ));
+        let (head, body) = reply.split_once("\r\n\r\n").unwrap_or((&reply, ""));
+        let status = head.split(' ').nth(1).and_then(|s| s.parse().ok());
+        (status.unwrap_or(0), head.to_owned(), body.to_owned())
+    }
+}
+
+impl Drop for Host {
+    fn drop(&mut self) {
+        if let Some(platform) = self.platform.take() {
+            self.runtime.block_on(platform.stop());
+        }
+    }
+}

@@ -1,0 +1,7 @@
+//! What needs neither root nor a special kernel.
+
+mod cli;
+mod host;
+mod machine;
+mod router;
+mod tidy;

@@ -1,0 +1,277 @@
+//! The router, between raw clients and a web process that misbehaves on demand.
+
+use std::io::{Read as _, Write as _};
+
+use manifold::settings::Timings;
+
+use crate::host::{Host, short};
+
+/// The last router line of an app's log.
+fn line(host: &Host, app: &str) -> String {
+    let logs = host.ok(&["logs", "-a", app, "-d", "router", "-n", "1"]);
+    logs.split_once("heroku[router]: ")
+        .map(|(_, line)| line.trim_end().to_owned())
+        .unwrap_or_default()
+}
+
+#[test]
+fn a_request_finds_its_app_and_leaves_one_line() {
+    let host = Host::start(Timings::default());
+    host.web("odd", "odd", "python3 server.py");
+    let (status, head, body) = host.get("ODD.localhost:1234", "/head?a=\"b");
+    assert_eq!(status, 200, "{head}");
+    assert!(
+        head.contains("\r\nVia: 1.1 vegur\r\nConnection: close"),
+        "{head}"
+    );
+    for wanted in [
+        "GET /head?a=\"b HTTP/1.1",
+        "Host: ODD.localhost:1234",
+        "X-Forwarded-For: 127.0.0.1",
+        "X-Forwarded-Proto: http",
+        "X-Request-Start: 1",
+        "Via: 1.1 vegur",
+    ] {
+        assert!(body.contains(wanted), "{wanted} in {body}");
+    }
+    let id = body
+        .lines()
+        .find_map(|line| line.strip_prefix("X-Request-Id: "))
+        .expect("an id")
+        .trim();
+    let line = line(&host, "odd");
+    let start = format!(
+        "at=info method=GET path=\"/head?a=\\\"b\" host=ODD.localhost:1234 request_id={id} fwd=\"127.0.0.1\" dyno=web.1 connect="
+    );
+    assert!(line.starts_with(&start), "{line}");
+    let end = format!("status=200 bytes={} protocol=http", body.len());
+    assert!(line.ends_with(&end), "{line}");
+    assert_eq!(host.get("nobody.localhost", "/").0, 404);
+}
+
+#[test]
+fn every_fault_has_its_code() {
+    let host = Host::start(short());
+    host.web("odd", "odd", "python3 server.py");
+    for (path, status, code) in [
+        ("/slow", 503, "code=H12 desc=\"Request timeout\""),
+        (
+            "/close",
+            503,
+            "code=H13 desc=\"Connection closed without response\"",
+        ),
+        (
+            "/garbage",
+            502,
+            "code=H17 desc=\"Poorly formatted HTTP response\"",
+        ),
+        (
+            "/cookie",
+            502,
+            "code=H25 desc=\"HTTP restriction: oversized cookie\"",
+        ),
+    ] {
+        let (got, ..) = host.get("odd.localhost", path);
+        let line = line(&host, "odd");
+        assert_eq!(got, status, "{path}");
+        assert!(line.contains(&format!("at=error {code}")), "{line}");
+        assert!(line.contains(" dyno=web.1 "), "{line}");
+    }
+    // The head is out already: the connection is cut, so that nobody takes it for whole.
+    for (path, code) in [
+        (
+            "/half",
+            "sock=backend at=error code=H18 desc=\"Server Request Interrupted\"",
+        ),
+        ("/silent", "at=error code=H15 desc=\"Idle connection\""),
+    ] {
+        let (got, _, body) = host.get("odd.localhost", path);
+        assert_eq!((got, body.len() < 100), (200, true), "{path}");
+        host.until(code, || line(&host, "odd").contains(code));
+    }
+    let reply = host.raw(
+        "POST / HTTP/1.1\r\nHost: odd.localhost\r\nExpect: whatever\r\nContent-Length: 1\r\n\r\n",
+    );
+    assert!(reply.starts_with("HTTP/1.1 417 "), "{reply}");
+    let line = line(&host, "odd");
+    let code = "code=H26 desc=\"Request Error\" cause=\"unsupported expect header value\"";
+    assert!(line.contains(code), "{line}");
+}
+
+#[test]
+fn an_answer_without_a_length_that_was_torn_does_not_look_whole() {
+    let host = Host::start(Timings::default());
+    host.web("odd", "odd", "python3 server.py");
+    let mut stream = host.connect();
+    stream
+        .write_all(b"GET /torn HTTP/1.1\r\nHost: odd.localhost\r\n\r\n")
+        .expect("written");
+    let mut reply = Vec::new();
+    let end = stream.read_to_end(&mut reply).expect_err("a reset");
+    assert_eq!(end.kind(), std::io::ErrorKind::ConnectionReset);
+    assert!(reply.ends_with(b"0123456789"), "{reply:?}");
+    let code = "sock=backend at=error code=H18";
+    host.until(code, || line(&host, "odd").starts_with(code));
+}
+
+#[test]
+fn a_dyno_that_stopped_listening_is_h21_then_quarantined_h99() {
+    let host = Host::start(short());
+    host.web("odd", "odd", "python3 server.py");
+    assert_eq!(host.get("odd.localhost", "/deaf").0, 200);
+    // The idle connection of the first request is still good: use it up.
+    host.until("H21", || {
+        let (status, ..) = host.get("odd.localhost", "/close");
+        status == 503 && line(&host, "odd").contains("code=H21 desc=\"Backend connection refused\"")
+    });
+    let (status, ..) = host.get("odd.localhost", "/");
+    assert_eq!(status, 503);
+    assert!(
+        line(&host, "odd").contains("code=H99 desc=\"Platform error\""),
+        "{}",
+        line(&host, "odd")
+    );
+}
+
+#[test]
+fn states_of_an_app_are_told_from_each_other() {
+    let host = Host::start(short());
+    host.ok(&["create", "blank"]);
+    let (status, ..) = host.get("blank.localhost", "/");
+    assert_eq!(status, 502);
+    assert!(line(&host, "blank").contains("at=info code=H81 desc=\"Blank app\""));
+
+    host.ok(&["create", "bad"]);
+    host.release("bad", "odd", &[("web", "exit 1")]);
+    host.until("crashed", || {
+        host.states("bad") == [("web.1".to_owned(), "crashed".to_owned())]
+    });
+    assert_eq!(host.get("bad.localhost", "/").0, 503);
+    assert!(line(&host, "bad").contains("at=error code=H10 desc=\"App crashed\""));
+
+    host.ok(&["create", "late"]);
+    host.release("late", "odd", &[("web", "sleep 100")]);
+    // The router hears of the release a moment after the API's caller.
+    host.until("H20", || host.get("late.localhost", "/").0 == 503);
+    assert!(line(&host, "late").contains("at=error code=H20 desc=\"App boot timeout\""));
+
+    host.web("odd", "odd", "python3 server.py");
+    host.ok(&["maintenance:on", "-a", "odd"]);
+    host.until("H80", || host.get("odd.localhost", "/").0 == 503);
+    assert!(line(&host, "odd").contains("at=info code=H80 desc=\"Maintenance mode\""));
+    host.ok(&["maintenance:off", "-a", "odd"]);
+    host.until("no H80", || host.get("odd.localhost", "/").0 == 200);
+    host.ok(&["ps:scale", "web=0", "-a", "odd"]);
+    host.until("H14", || host.get("odd.localhost", "/").0 == 503);
+    let last = line(&host, "odd");
+    assert!(
+        last.contains("at=error code=H14 desc=\"No web processes running\"")
+            && last.ends_with(" dyno= connect= service= status=503 bytes= protocol=http"),
+        "{last}"
+    );
+}
+
+#[test]
+fn bodies_keep_their_length_in_every_framing() {
+    let host = Host::start(Timings::default());
+    host.web("odd", "odd", "python3 server.py");
+    let send = |request: &str| {
+        host.raw(&request.replace("{h}", "Host: odd.localhost\r\nConnection: close"))
+    };
+    let reply = send("POST /echo HTTP/1.1\r\n{h}\r\nContent-Length: 5\r\n\r\nhello");
+    assert!(reply.ends_with("\r\n\r\nhello"), "{reply}");
+    let reply = send("GET /chunks HTTP/1.1\r\n{h}\r\n\r\n");
+    assert!(
+        reply.contains("\r\nTransfer-Encoding: chunked\r\n"),
+        "{reply}"
+    );
+    assert!(reply.ends_with("\r\n0\r\n\r\n"), "{reply}");
+    let reply = send("GET /chunks HTTP/1.0\r\n{h}\r\n\r\n");
+    assert!(
+        !reply.contains("chunked") && reply.ends_with("\r\n\r\nhello world"),
+        "{reply}"
+    );
+    let reply = send("HEAD / HTTP/1.1\r\n{h}\r\n\r\n");
+    assert!(
+        reply.contains("\r\nContent-Length: 5\r\n") && reply.ends_with("\r\n\r\n"),
+        "{reply}"
+    );
+    let reply =
+        send("POST /echo HTTP/1.1\r\n{h}\r\nExpect: 100-continue\r\nContent-Length: 2\r\n\r\nok");
+    assert!(
+        reply.starts_with("HTTP/1.1 100 Continue\r\n\r\nHTTP/1.1 200 OK\r\n"),
+        "{reply}"
+    );
+    // Two requests in one go are answered one after the other.
+    let one = "GET / HTTP/1.1\r\nHost: odd.localhost\r\n\r\n";
+    let two = "GET / HTTP/1.1\r\nHost: odd.localhost\r\nConnection: close\r\n\r\n";
+    let reply = host.raw(&format!("{one}{two}"));
+    assert_eq!(reply.matches("HTTP/1.1 200 OK").count(), 2, "{reply}");
+}
+
+#[test]
+fn what_could_be_smuggled_never_reaches_a_dyno() {
+    let host = Host::start(Timings::default());
+    host.web("odd", "odd", "python3 server.py");
+    let before = host.logs("odd").matches("heroku[router]").count();
+    for lines in [
+        "Content-Length: 5\r\nTransfer-Encoding: chunked\r\n",
+        "Transfer-Encoding : chunked\r\n",
+        "Transfer-Encoding: chunked\r\nTransfer-Encoding: identity\r\n",
+        "Content-Length: 5\r\nContent-Length: 6\r\n",
+        "X: a\r\n b\r\n",
+        "X: a\nY: b\r\n",
+        "X: a\0b\r\n",
+        "Host: odd.localhost\r\n",
+    ] {
+        let smuggled = "0\r\n\r\nGET /smuggled HTTP/1.1\r\nHost: odd.localhost\r\n\r\n";
+        let reply = host.raw(&format!(
+            "POST / HTTP/1.1\r\nHost: odd.localhost\r\n{lines}\r\n{smuggled}"
+        ));
+        assert!(reply.starts_with("HTTP/1.1 400 "), "{lines:?}: {reply}");
+        assert_eq!(reply.matches("HTTP/1.1").count(), 1, "{lines:?}: {reply}");
+    }
+    assert_eq!(host.logs("odd").matches("heroku[router]").count(), before);
+}
+
+#[test]
+fn an_upgrade_becomes_a_pipe_and_one_line_at_its_end() {
+    let host = Host::start(Timings::default());
+    host.web("odd", "odd", "python3 server.py");
+    let mut stream = host.connect();
+    let head = "GET /ws HTTP/1.1\r\nHost: odd.localhost\r\nConnection: keep-alive, Upgrade\r\nUpgrade: websocket\r\n\r\n";
+    // Bytes right behind the head belong to the pipe.
+    stream
+        .write_all(format!("{head}first").as_bytes())
+        .expect("written");
+    let mut seen = String::new();
+    let mut buffer = [0; 4096];
+    while !seen.ends_with("first") {
+        let count = stream.read(&mut buffer).expect("read");
+        assert!(count > 0, "closed after {seen:?}");
+        seen.push_str(&String::from_utf8_lossy(&buffer[..count]));
+    }
+    assert!(
+        seen.starts_with("HTTP/1.1 101 Switching Protocols\r\n"),
+        "{seen}"
+    );
+    stream.write_all(b"second").expect("written");
+    let count = stream.read(&mut buffer).expect("read");
+    assert_eq!(&buffer[..count], b"second");
+    drop(stream);
+    host.until("the line", || {
+        line(&host, "odd").contains("status=101 bytes=11 ")
+    });
+}
+
+#[test]
+fn a_stopped_dyno_gets_no_request_and_the_next_one_is_waited_for() {
+    let host = Host::start(Timings::default());
+    host.web("odd", "odd", "python3 server.py");
+    for _ in 0..3 {
+        host.ok(&["ps:restart", "-a", "odd"]);
+        // No dyno is up now: the request waits for the new one.
+        let (status, head, _) = host.get("odd.localhost", "/");
+        assert_eq!(status, 200, "{head}\n{}", host.logs("odd"));
+    }
+}

@@ -1,0 +1,33 @@
+//! What needs root and a real kernel: run in place, or inside a VM (`cargo xtask vm`).
+//!
+//! Without root nothing can be shown, so every case is skipped and says so.
+
+mod build;
+mod dyno;
+mod errors;
+mod host;
+mod journey;
+mod support;
+
+use libtest_mimic::{Arguments, Trial};
+
+fn main() {
+    let arguments = Arguments::from_args();
+    let mut cases: Vec<Trial> = [
+        journey::cases(),
+        dyno::cases(),
+        build::cases(),
+        errors::cases(),
+    ]
+    .into_iter()
+    .flatten()
+    .collect();
+    if !nix::unistd::geteuid().is_root() {
+        eprintln!("not root: the kernel tests are skipped. Run: sudo -E cargo test --test kernel");
+        cases = cases
+            .into_iter()
+            .map(|case| case.with_ignored_flag(true))
+            .collect();
+    }
+    libtest_mimic::run(&arguments, cases).exit();
+}
