@@ -1,0 +1,214 @@
+//! `cargo xtask test`: every check and every test, in one run on a fresh Debian.
+//!
+//! A failing step does not keep the next ones from running, so that one run shows all. The last
+//! line is the sum over all test binaries; a check that fails counts as one failed test.
+
+use std::path::Path;
+use std::process::{Command, ExitCode};
+use std::time::{Duration, Instant};
+
+use anyhow::{Result, bail};
+use clap::Args;
+
+use crate::leftovers::{self, Leftovers};
+use crate::packages;
+use crate::process::{self, Ended, Next};
+use crate::tally::Tally;
+use crate::vm::{self, Binaries};
+
+/// Longest step; the virtual machine has its own limit.
+const LIMIT: Duration = Duration::from_mins(40);
+
+/// The version of `cargo-deny` that is built where none is installed.
+const DENY: &str = "0.20.2";
+
+/// Options of `cargo xtask test`.
+#[derive(Args, Clone, Debug)]
+pub(crate) struct Options {
+    /// Leave out the virtual machine
+    #[arg(long)]
+    no_vm: bool,
+    /// Run only the tests whose names contain this
+    #[arg(long, value_name = "TEXT")]
+    filter: Option<String>,
+}
+
+/// Runs the command.
+pub(crate) fn run(options: &Options) -> ExitCode {
+    let mut report = Report::default();
+    report.step("packages", |_| packages::install(packages::ALL));
+    let before = Leftovers::count();
+    report.step("format", |_| {
+        process::check(process::cargo().args(["fmt", "--all", "--check"]), LIMIT)
+    });
+    report.step("clippy", |_| {
+        let mut clippy = process::cargo();
+        clippy.args([
+            "clippy",
+            "--workspace",
+            "--all-targets",
+            "--",
+            "-D",
+            "warnings",
+        ]);
+        process::check(&mut clippy, LIMIT)
+    });
+    report.step("dependencies", |_| deny());
+    let filter = options.filter.as_deref();
+    report.step("unit and host tests", |tally| {
+        let mut test = process::cargo();
+        test.args(["test", "--workspace", "--no-fail-fast"]);
+        test.args(["--lib", "--bins", "--test", "host", "--"]);
+        test.args(filter);
+        tested(&mut test, tally)
+    });
+    report.step("kernel tests in place", |tally| {
+        let binaries = Binaries::build(false)?;
+        // One at a time: they count what is left behind on the whole machine.
+        let mut test = Command::new(&binaries.kernel_tests);
+        test.current_dir(crate::root()).arg("--test-threads=1");
+        // Here the package indexes are within reach.
+        test.env("MANIFOLD_TEST_NETWORK", "1");
+        test.args(filter);
+        tested(&mut test, tally)
+    });
+    if options.no_vm {
+        report.skip("kernel tests in the virtual machine", "--no-vm");
+    } else {
+        report.step("kernel tests in the virtual machine", |tally| {
+            let mut own = Tally::default();
+            let status = vm::boot(&vm::Options::tests(filter), &mut |line| {
+                println!("{line}");
+                own.read(line);
+            });
+            tally.add(own);
+            match status? {
+                0 => Ok(()),
+                status => bail!("status {status}"),
+            }
+        });
+    }
+    report.always("leftovers", |_| {
+        if process::signal().is_some() {
+            leftovers::sweep_tests(&before);
+        }
+        let left = Leftovers::since(&before);
+        for one in &left {
+            println!("left behind: {one}");
+        }
+        if left.is_empty() {
+            Ok(())
+        } else {
+            bail!("{} things left behind", left.len())
+        }
+    });
+    report.print()
+}
+
+/// Runs tests and adds their sums.
+fn tested(command: &mut Command, tally: &mut Tally) -> Result<()> {
+    match process::stream(command, LIMIT, |line| {
+        println!("{line}");
+        tally.read(line);
+        Next::GoOn
+    })? {
+        Ended::Status(status) if status.success() => Ok(()),
+        ended => bail!("{ended}"),
+    }
+}
+
+/// Licences, bans and sources; advisories need a database from a forge that a closed network does
+/// not reach. Where `cargo-deny` is missing it is built into `target/tools`, once.
+fn deny() -> Result<()> {
+    let tools = crate::target().join("tools");
+    let own = tools.join("bin/cargo-deny");
+    let there = packages::is_on_path("cargo-deny") || in_cargo_home("cargo-deny");
+    if !there && !own.is_file() {
+        let mut install = process::cargo();
+        install.args(["install", "--locked", "--version", DENY, "--root"]);
+        process::check(install.arg(&tools).arg("cargo-deny"), LIMIT)?;
+    }
+    let mut deny = if there {
+        let mut cargo = process::cargo();
+        cargo.arg("deny");
+        cargo
+    } else {
+        // As a subcommand of cargo it would be called with its own name first.
+        let mut own = Command::new(own);
+        own.arg("deny").current_dir(crate::root());
+        own
+    };
+    deny.args(["--offline", "check", "licenses", "bans", "sources"]);
+    process::check(&mut deny, LIMIT)
+}
+
+fn in_cargo_home(name: &str) -> bool {
+    let home = std::env::var_os("CARGO_HOME").map(Into::into).or_else(|| {
+        let home = std::env::var_os("HOME")?;
+        Some(Path::new(&home).join(".cargo"))
+    });
+    home.is_some_and(|home: std::path::PathBuf| home.join("bin").join(name).is_file())
+}
+
+/// What became of the steps.
+#[derive(Default)]
+struct Report {
+    lines: Vec<String>,
+    tally: Tally,
+}
+
+impl Report {
+    /// Runs a step, unless we were asked to stop.
+    fn step(&mut self, name: &str, run: impl FnOnce(&mut Tally) -> Result<()>) {
+        if process::signal().is_some() {
+            self.skip(name, "interrupted");
+        } else {
+            self.always(name, run);
+        }
+    }
+
+    /// Runs a step even when we were asked to stop.
+    fn always(&mut self, name: &str, run: impl FnOnce(&mut Tally) -> Result<()>) {
+        println!("==> {name}");
+        let start = Instant::now();
+        let mut tally = Tally::default();
+        let outcome = run(&mut tally);
+        let verdict = match &outcome {
+            Ok(()) => "ok".to_owned(),
+            Err(error) => {
+                // A check, a test that was not built, a test binary that broke down.
+                if !tally.has_failures() {
+                    tally.fail();
+                }
+                format!("FAILED: {error:#}")
+            }
+        };
+        let line = format!(
+            "{:>7.1} s  {name}: {verdict}",
+            start.elapsed().as_secs_f64()
+        );
+        println!("<== {}", line.trim_start());
+        self.lines.push(line);
+        self.tally.add(tally);
+    }
+
+    fn skip(&mut self, name: &str, why: &str) {
+        println!("==> {name}: left out ({why})");
+        self.lines
+            .push(format!("        -  {name}: left out ({why})"));
+    }
+
+    /// Prints the steps and, as the last line, the sum.
+    fn print(&self) -> ExitCode {
+        println!();
+        for line in &self.lines {
+            println!("{line}");
+        }
+        println!("{}", self.tally);
+        if self.tally.has_failures() {
+            ExitCode::FAILURE
+        } else {
+            ExitCode::SUCCESS
+        }
+    }
+}

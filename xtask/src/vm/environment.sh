@@ -1,0 +1,5 @@
+# What every command in the guest finds. /in holds what the host passed.
+export PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin
+export HOME=/root LANG=C.UTF-8 TERM=dumb NO_COLOR=1 RUST_BACKTRACE=1
+export MANIFOLD_BIN=/in/manifold MANIFOLD_TEST_APPS=/in/apps
+cd /root
