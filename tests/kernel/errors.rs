@@ -25,6 +25,7 @@ fn port() -> Result<(), Failed> {
     let before = Leftovers::count();
     let mut host = Host::start()?;
     let other = tempfile::tempdir_in("/var/tmp")?;
+    support::prepare_state(&other.path().join("state"))?;
     let output = Command::new(support::manifold())
         .args(["supervise", "--http", &host.http.to_string(), "--state"])
         .arg(other.path().join("state"))

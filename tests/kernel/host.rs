@@ -29,10 +29,11 @@ impl Host {
     pub(crate) fn with(settings: &str) -> Result<Self, Failed> {
         // Not /tmp: it may be a tmpfs, which cannot carry id-mapped layers on older kernels.
         let dir = tempfile::Builder::new()
-            .prefix("manifold-test-")
+            .prefix(&support::dir_prefix())
             .tempdir_in("/var/tmp")?;
         let http = TcpListener::bind("127.0.0.1:0")?.local_addr()?;
         std::fs::write(dir.path().join("manifold.toml"), settings)?;
+        support::prepare_state(&dir.path().join("state"))?;
         let mut host = Self {
             dir,
             http,
@@ -61,7 +62,19 @@ impl Host {
             .stderr(log)
             .spawn()?;
         self.process = Some(child);
-        self.eventually("the API answers", || self.cli(&["apps"]).status.success())
+        let deadline = Instant::now() + PATIENCE;
+        while !self.cli(&["apps"]).status.success() {
+            let ended = self.process.as_mut().map(Child::try_wait).transpose()?;
+            if let Some(Some(status)) = ended {
+                self.process = None;
+                return Err(format!("supervise ended with {status}\n{}", self.story()).into());
+            }
+            if Instant::now() > deadline {
+                return Err(format!("no answer from the API\n{}", self.story()).into());
+            }
+            support::pause();
+        }
+        Ok(())
     }
 
     pub(crate) fn socket(&self) -> PathBuf {

@@ -284,8 +284,9 @@ fn restart() -> Result<(), Failed> {
 fn service_manager() -> Result<(), Failed> {
     let before = Leftovers::count();
     let dir = tempfile::Builder::new()
-        .prefix("manifold-test-")
+        .prefix(&support::dir_prefix())
         .tempdir_in("/var/tmp")?;
+    support::prepare_state(&dir.path().join("state"))?;
     let socket = UnixDatagram::bind(dir.path().join("notify"))?;
     socket.set_read_timeout(Some(PATIENCE))?;
     let mut child = Command::new(support::manifold())

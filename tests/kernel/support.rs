@@ -1,7 +1,9 @@
 //! What the cases share: the program under test, signals, and the count of what must not be left.
 
 use std::collections::BTreeSet;
+use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
 use libtest_mimic::Failed;
@@ -13,6 +15,30 @@ pub(crate) fn manifold() -> PathBuf {
         || PathBuf::from(env!("CARGO_BIN_EXE_manifold")),
         PathBuf::from,
     )
+}
+
+/// Three hex digits: the start of all that the supervisors of this test process make, so that
+/// several test processes can count their leftovers side by side.
+fn scope() -> String {
+    format!("{:03x}", std::process::id() & 0xfff)
+}
+
+/// The prefix of this test process's directories below `/var/tmp`.
+pub(crate) fn dir_prefix() -> String {
+    format!("manifold-test-{}", scope())
+}
+
+/// Makes a state directory whose supervisor has an instance name of our scope.
+pub(crate) fn prepare_state(state: &Path) -> std::io::Result<()> {
+    static COUNT: AtomicU32 = AtomicU32::new(0);
+    let count = COUNT.fetch_add(1, Ordering::Relaxed);
+    std::fs::DirBuilder::new()
+        .recursive(true)
+        .mode(0o700)
+        .create(state)?;
+    // Links carry the first four digits: those differ between supervisors that run at once.
+    let instance = format!("{}{:x}{:04x}\n", scope(), count & 0xf, count & 0xffff);
+    std::fs::write(state.join("instance"), instance)
 }
 
 /// Between two looks at a condition that nothing announces (another program's state).
@@ -83,15 +109,20 @@ fn ancestor_arguments(mut pid: u32) -> Vec<String> {
 pub(crate) struct Leftovers(BTreeSet<String>);
 
 impl Leftovers {
-    /// Cgroups, mounts, links and nft tables that carry our prefix.
+    /// Cgroups, mounts, links and nft tables that carry the prefix of our scope.
     pub(crate) fn count() -> Self {
         let mut found = BTreeSet::new();
-        cgroups(Path::new("/sys/fs/cgroup"), 0, &mut found);
+        let (group, table, link) = (
+            format!("manifold-{}", scope()),
+            format!("manifold_{}", scope()),
+            format!("mf{}", scope()),
+        );
+        cgroups(Path::new("/sys/fs/cgroup"), &group, 0, &mut found);
         let mounts = std::fs::read_to_string("/proc/self/mountinfo").unwrap_or_default();
         found.extend(
             mounts
                 .lines()
-                .filter(|l| l.contains("manifold"))
+                .filter(|l| l.contains(&dir_prefix()))
                 .map(|l| format!("mount {l}")),
         );
         if let Ok(links) = std::fs::read_dir("/sys/class/net") {
@@ -100,7 +131,7 @@ impl Leftovers {
                 .map(|l| l.file_name().to_string_lossy().into_owned());
             found.extend(
                 names
-                    .filter(|n| n.starts_with("mf"))
+                    .filter(|n| n.starts_with(&link))
                     .map(|n| format!("link {n}")),
             );
         }
@@ -111,7 +142,7 @@ impl Leftovers {
             let text = String::from_utf8_lossy(&output.stdout).into_owned();
             found.extend(
                 text.lines()
-                    .filter(|l| l.contains("manifold"))
+                    .filter(|l| l.contains(&table))
                     .map(str::to_owned),
             );
         }
@@ -136,7 +167,7 @@ impl Leftovers {
     }
 }
 
-fn cgroups(dir: &Path, depth: usize, found: &mut BTreeSet<String>) {
+fn cgroups(dir: &Path, prefix: &str, depth: usize, found: &mut BTreeSet<String>) {
     let Ok(entries) = std::fs::read_dir(dir) else {
         return;
     };
@@ -144,10 +175,10 @@ fn cgroups(dir: &Path, depth: usize, found: &mut BTreeSet<String>) {
         if !entry.file_type().is_ok_and(|t| t.is_dir()) {
             continue;
         }
-        if entry.file_name().to_string_lossy().starts_with("manifold") {
+        if entry.file_name().to_string_lossy().starts_with(prefix) {
             found.insert(format!("cgroup {}", entry.path().display()));
         } else if depth < 2 {
-            cgroups(&entry.path(), depth + 1, found);
+            cgroups(&entry.path(), prefix, depth + 1, found);
         }
     }
 }
