@@ -20,6 +20,8 @@ pub(super) struct Record {
     pub(super) status: u16,
     pub(super) bytes: Option<u64>,
     pub(super) failure: Option<Failure>,
+    /// `http`, `https`, `http2.0`.
+    pub(super) protocol: &'static str,
 }
 
 impl Record {
@@ -54,7 +56,7 @@ impl Record {
         let bytes = self.bytes.map(|b| b.to_string()).unwrap_or_default();
         let _ = write!(
             out,
-            " method={} path=\"{}\" host={} request_id={} fwd=\"{}\" dyno={} connect={} service={} status={} bytes={bytes} protocol=http",
+            " method={} path=\"{}\" host={} request_id={} fwd=\"{}\" dyno={} connect={} service={} status={} bytes={bytes} protocol={}",
             self.method,
             escaped(&self.path),
             self.host,
@@ -64,6 +66,7 @@ impl Record {
             milliseconds(self.connect),
             milliseconds(self.service),
             self.status,
+            self.protocol,
         );
         out
     }
@@ -102,6 +105,7 @@ mod tests {
             status: 200,
             bytes: Some(13),
             failure: None,
+            protocol: "http",
         }
     }
 

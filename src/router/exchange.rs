@@ -8,8 +8,6 @@ use std::io;
 
 use bytes::{Buf as _, BytesMut};
 use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _};
-use tokio::net::TcpStream;
-use tokio::net::tcp::{ReadHalf, WriteHalf};
 use tokio::time::{Instant, sleep_until};
 
 use super::chunks::{Decoder, Step};
@@ -17,6 +15,7 @@ use super::failure::Failure;
 use super::head::{self, Expect, Framing, Request, Response};
 use super::headers;
 use super::proxy::Fresh;
+use super::wire::Wire;
 use crate::settings::Timings;
 
 /// One read of a body.
@@ -26,11 +25,11 @@ const READ: usize = 64 * 1024;
 const INTERIM_MAX: usize = 100;
 
 /// What an exchange works on.
-pub(super) struct Exchange<'a> {
-    pub(super) client: &'a mut TcpStream,
+pub(super) struct Exchange<'a, C, D> {
+    pub(super) client: &'a mut C,
     /// What the client sent behind the head.
     pub(super) buffer: &'a mut BytesMut,
-    pub(super) upstream: &'a mut TcpStream,
+    pub(super) upstream: &'a mut D,
     pub(super) request: &'a Request,
     /// As to be sent to the dyno.
     pub(super) head: Vec<u8>,
@@ -102,7 +101,7 @@ enum Broken {
 }
 
 /// Runs it to its end.
-pub(super) async fn run(exchange: Exchange<'_>) -> End {
+pub(super) async fn run<C: Wire, D: Wire>(exchange: Exchange<'_, C, D>) -> End {
     let Exchange {
         client,
         buffer,
@@ -240,8 +239,8 @@ async fn upload(
     request: &Request,
     mut out: Vec<u8>,
     buffer: &mut BytesMut,
-    client: &mut ReadHalf<'_>,
-    dyno: &mut WriteHalf<'_>,
+    client: &mut (impl AsyncRead + Unpin),
+    dyno: &mut (impl AsyncWrite + Unpin),
     progress: &Progress,
 ) -> Result<(), Broken> {
     match request.framing {
@@ -290,11 +289,14 @@ async fn upload(
     }
 }
 
-async fn write(dyno: &mut WriteHalf<'_>, bytes: &[u8]) -> Result<(), Broken> {
+async fn write(dyno: &mut (impl AsyncWrite + Unpin), bytes: &[u8]) -> Result<(), Broken> {
     dyno.write_all(bytes).await.map_err(|_| Broken::Upstream)
 }
 
-async fn read_client(client: &mut ReadHalf<'_>, buffer: &mut BytesMut) -> Result<(), Broken> {
+async fn read_client(
+    client: &mut (impl AsyncRead + Unpin),
+    buffer: &mut BytesMut,
+) -> Result<(), Broken> {
     buffer.reserve(READ);
     match client.read_buf(buffer).await {
         Ok(1..) => Ok(()),
@@ -339,8 +341,8 @@ struct Answer<'a> {
 impl Answer<'_> {
     async fn run(
         mut self,
-        dyno: &mut ReadHalf<'_>,
-        client: &mut WriteHalf<'_>,
+        dyno: &mut (impl AsyncRead + Unpin),
+        client: &mut (impl AsyncWrite + Unpin),
     ) -> Result<Answered, Failure> {
         if self.request.expect == Expect::Continue {
             // We are connected, so somebody will take the body.
@@ -370,7 +372,7 @@ impl Answer<'_> {
     }
 
     /// The next head of the dyno.
-    async fn head(&mut self, dyno: &mut ReadHalf<'_>) -> Result<Response, Failure> {
+    async fn head(&mut self, dyno: &mut (impl AsyncRead + Unpin)) -> Result<Response, Failure> {
         let is_head = self.request.method == "HEAD";
         let mut looked = 0;
         loop {
@@ -403,8 +405,8 @@ impl Answer<'_> {
     async fn relay(
         &mut self,
         response: Response,
-        dyno: &mut ReadHalf<'_>,
-        client: &mut WriteHalf<'_>,
+        dyno: &mut (impl AsyncRead + Unpin),
+        client: &mut (impl AsyncWrite + Unpin),
     ) -> Result<Answered, Failure> {
         let is_old = self.request.is_old;
         let framing = match response.framing {
@@ -435,8 +437,8 @@ impl Answer<'_> {
         &mut self,
         mut left: u64,
         mut out: Vec<u8>,
-        dyno: &mut ReadHalf<'_>,
-        client: &mut WriteHalf<'_>,
+        dyno: &mut (impl AsyncRead + Unpin),
+        client: &mut (impl AsyncWrite + Unpin),
     ) -> Result<(), Failure> {
         loop {
             let count = self
@@ -463,8 +465,8 @@ impl Answer<'_> {
     async fn by_close(
         &mut self,
         mut out: Vec<u8>,
-        dyno: &mut ReadHalf<'_>,
-        client: &mut WriteHalf<'_>,
+        dyno: &mut (impl AsyncRead + Unpin),
+        client: &mut (impl AsyncWrite + Unpin),
     ) -> Result<(), Failure> {
         loop {
             let count = self.rest.len();
@@ -483,8 +485,8 @@ impl Answer<'_> {
         &mut self,
         out: &mut Vec<u8>,
         is_old: bool,
-        dyno: &mut ReadHalf<'_>,
-        client: &mut WriteHalf<'_>,
+        dyno: &mut (impl AsyncRead + Unpin),
+        client: &mut (impl AsyncWrite + Unpin),
     ) -> Result<(), Failure> {
         let mut decoder = Decoder::new();
         loop {
@@ -518,7 +520,7 @@ impl Answer<'_> {
         }
     }
 
-    async fn read(&mut self, dyno: &mut ReadHalf<'_>) -> Result<usize, Failure> {
+    async fn read(&mut self, dyno: &mut (impl AsyncRead + Unpin)) -> Result<usize, Failure> {
         self.rest.reserve(READ);
         let read = dyno.read_buf(self.rest).await;
         let count = read.map_err(|_| Failure::INTERRUPTED)?;
@@ -527,7 +529,7 @@ impl Answer<'_> {
     }
 }
 
-async fn send(client: &mut WriteHalf<'_>, bytes: &[u8]) -> Result<(), Failure> {
+async fn send(client: &mut (impl AsyncWrite + Unpin), bytes: &[u8]) -> Result<(), Failure> {
     client
         .write_all(bytes)
         .await
@@ -536,8 +538,14 @@ async fn send(client: &mut WriteHalf<'_>, bytes: &[u8]) -> Result<(), Failure> {
 
 /// Bytes both ways, until either side is done or both are silent.
 async fn tunnel(
-    client: (&mut ReadHalf<'_>, &mut WriteHalf<'_>),
-    dyno: (&mut ReadHalf<'_>, &mut WriteHalf<'_>),
+    client: (
+        &mut (impl AsyncRead + Unpin),
+        &mut (impl AsyncWrite + Unpin),
+    ),
+    dyno: (
+        &mut (impl AsyncRead + Unpin),
+        &mut (impl AsyncWrite + Unpin),
+    ),
     from_client: &mut BytesMut,
     from_dyno: &mut BytesMut,
     progress: &Progress,

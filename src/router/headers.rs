@@ -79,6 +79,7 @@ pub(super) struct Context<'a> {
     pub(super) request_id: &'a str,
     pub(super) forwarded_for: &'a str,
     pub(super) port: u16,
+    pub(super) scheme: &'a str,
     pub(super) arrived: SystemTime,
     pub(super) connect: Duration,
     pub(super) route: Duration,
@@ -134,7 +135,7 @@ pub(super) fn to_dyno(request: &Request, context: Context<'_>) -> Vec<u8> {
     let own = [
         ("X-Request-Id", context.request_id.to_owned()),
         ("X-Forwarded-For", context.forwarded_for.to_owned()),
-        ("X-Forwarded-Proto", "http".to_owned()),
+        ("X-Forwarded-Proto", context.scheme.to_owned()),
         ("X-Forwarded-Port", context.port.to_string()),
         ("X-Request-Start", start.as_millis().to_string()),
         (
@@ -245,6 +246,7 @@ mod tests {
             request_id: "the-id",
             forwarded_for: &fwd,
             port: 80,
+            scheme: "http",
             arrived: UNIX_EPOCH + Duration::from_millis(1_383_600_692_125),
             connect: Duration::from_millis(1),
             route: Duration::from_millis(2),

@@ -15,6 +15,7 @@ use tokio_util::task::TaskTracker;
 use super::proxy;
 use super::table::Table;
 use super::upstream;
+use super::wire::Origin;
 use crate::logs::Hub;
 use crate::settings::Timings;
 use crate::supervisor::Supervisor;
@@ -271,7 +272,7 @@ async fn connection(shared: Arc<Shared>, stream: TcpStream, peer: SocketAddr, po
     }
     let cut = shared.cut.clone();
     tokio::select! {
-        () = proxy::serve(shared, stream, peer.ip(), port) => {}
+        () = proxy::serve(shared, stream, Origin::plain(peer.ip(), port)) => {}
         () = cut.cancelled() => {}
     }
 }

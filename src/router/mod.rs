@@ -19,5 +19,6 @@ mod proxy;
 mod route;
 mod table;
 mod upstream;
+mod wire;
 
 pub use listener::{Listeners, Router, RouterError};

@@ -1,13 +1,11 @@
 //! One client connection: requests one after another, each relayed to a dyno.
 
-use std::net::IpAddr;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant, SystemTime};
 
 use bytes::BytesMut;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
-use tokio::net::TcpStream;
 
 use super::access_log::Record;
 use super::exchange::{self, End, Exchange};
@@ -18,6 +16,7 @@ use super::listener::Shared;
 use super::route::{self, Connected, NotConnected, Place};
 use super::table::{AppRoute, DynoRoute};
 use super::upstream;
+use super::wire::{Origin, Wire};
 
 /// A connection without a request is closed after so long.
 /// Source: Dev Center, "HTTP Routing", keepalives.
@@ -38,7 +37,7 @@ const READ: usize = 8 * 1024;
 const LINGER: Duration = Duration::from_secs(1);
 
 /// Serves a client to the end of its connection.
-pub(super) async fn serve(shared: Arc<Shared>, mut client: TcpStream, peer: IpAddr, port: u16) {
+pub(super) async fn serve(shared: Arc<Shared>, mut client: impl Wire, origin: Origin) {
     let mut buffer = BytesMut::new();
     loop {
         let request = match read_request(&shared, &mut client, &mut buffer).await {
@@ -49,10 +48,10 @@ pub(super) async fn serve(shared: Arc<Shared>, mut client: TcpStream, peer: IpAd
                 return;
             }
         };
-        match handle(&shared, &mut client, &mut buffer, &request, peer, port).await {
+        match handle(&shared, &mut client, &mut buffer, &request, &origin).await {
             Next::Request => {}
             Next::Close => return linger(client).await,
-            Next::Cut => return reset(&client),
+            Next::Cut => return client.reset(),
         }
     }
 }
@@ -81,7 +80,7 @@ impl Next {
 /// The next request's head; `None` when the client is done, or we are.
 async fn read_request(
     shared: &Shared,
-    client: &mut TcpStream,
+    client: &mut impl Wire,
     buffer: &mut BytesMut,
 ) -> Result<Option<Request>, Refused> {
     if buffer.is_empty() {
@@ -126,7 +125,7 @@ async fn read_request(
 }
 
 /// Says why a head was refused. It belongs to no app, so no app's log hears of it.
-async fn refuse(client: &mut TcpStream, refused: Refused) {
+async fn refuse(client: &mut impl Wire, refused: Refused) {
     tracing::debug!(
         status = refused.status,
         cause = refused.cause,
@@ -137,7 +136,7 @@ async fn refuse(client: &mut TcpStream, refused: Refused) {
 }
 
 async fn send_page(
-    client: &mut TcpStream,
+    client: &mut impl Wire,
     status: u16,
     page: &str,
     is_head: bool,
@@ -159,7 +158,7 @@ async fn send_page(
 }
 
 /// Lets the client read our last answer before the connection goes.
-async fn linger(mut client: TcpStream) {
+async fn linger(mut client: impl Wire) {
     let rest = async {
         if client.shutdown().await.is_ok() {
             let mut sink = [0; 4096];
@@ -173,11 +172,10 @@ async fn linger(mut client: TcpStream) {
 /// One request, to its line in the log.
 async fn handle(
     shared: &Shared,
-    client: &mut TcpStream,
+    client: &mut impl Wire,
     buffer: &mut BytesMut,
     request: &Request,
-    peer: IpAddr,
-    port: u16,
+    origin: &Origin,
 ) -> Next {
     let arrived = SystemTime::now();
     let started = Instant::now();
@@ -195,7 +193,8 @@ async fn handle(
         path: request.target.clone(),
         host: request.host.clone(),
         request_id: headers::request_id(&request.head),
-        fwd: headers::forwarded_for(&request.head, &peer.to_string()),
+        protocol: origin.protocol,
+        fwd: headers::forwarded_for(&request.head, &origin.peer.to_string()),
         ..Record::default()
     };
     let mut turn = Turn {
@@ -231,7 +230,8 @@ async fn handle(
         let context = Context {
             request_id: &turn.record.request_id,
             forwarded_for: &turn.record.fwd,
-            port,
+            port: origin.port,
+            scheme: origin.scheme,
             arrived,
             connect: took,
             route: started.elapsed(),
@@ -301,7 +301,7 @@ impl Turn<'_> {
     }
 
     /// The line, then the error page: whoever has the answer finds the line.
-    async fn fail(&mut self, client: &mut TcpStream, failure: Failure, may_go_on: bool) -> Next {
+    async fn fail(&mut self, client: &mut impl Wire, failure: Failure, may_go_on: bool) -> Next {
         self.record.failure = Some(failure);
         self.end(failure.status);
         // Nobody is there to read the answer to a 499.
@@ -326,14 +326,6 @@ fn admit(app: &AppRoute, request: &Request) -> Result<Place, Failure> {
         return Err(Failure::request(417, "unsupported expect header value"));
     }
     Place::take(app)
-}
-
-/// Ends a connection without a FIN: a body that was cut short must look like one.
-fn reset(client: &TcpStream) {
-    let socket = socket2::SockRef::from(client);
-    if let Err(error) = socket.set_linger(Some(Duration::ZERO)) {
-        tracing::debug!(%error, "connection not reset");
-    }
 }
 
 /// Counts a request that waits on a fresh connection, until its answer begins.
