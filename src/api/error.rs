@@ -6,7 +6,8 @@ use axum::response::{IntoResponse, Response};
 
 use super::types;
 use crate::model::{
-    ConfigError, HostnameError, NameError, ProcessTypeError, SizeError, StackNameError,
+    ConfigError, FeatureError, HostnameError, NameError, ProcessTypeError, SizeError,
+    StackNameError,
 };
 use crate::release::ReleaseError;
 use crate::store::StoreError;
@@ -198,6 +199,7 @@ macro_rules! invalid {
 
 invalid!(
     ConfigError,
+    FeatureError,
     HostnameError,
     NameError,
     ProcessTypeError,

@@ -6,7 +6,7 @@ use clap::builder::NonEmptyStringValueParser;
 use clap::{Args, Parser, Subcommand};
 
 use super::exit::{Done, Fault};
-use crate::model::ScaleRequest;
+use crate::model::{Feature, ScaleRequest};
 use crate::settings;
 
 /// Your own Heroku on one Linux machine.
@@ -263,6 +263,30 @@ pub(super) enum Command {
         /// Host name
         #[arg(value_parser = NonEmptyStringValueParser::new())]
         hostname: String,
+        #[command(flatten)]
+        app: App,
+    },
+    /// List what can be switched on for an app
+    #[command(name = "features", visible_alias = "labs")]
+    Features {
+        #[command(flatten)]
+        app: App,
+        #[command(flatten)]
+        json: Json,
+    },
+    /// Switch a feature of an app on
+    #[command(name = "features:enable", visible_alias = "labs:enable")]
+    FeaturesEnable {
+        /// One of those `manifold features` lists
+        feature: Feature,
+        #[command(flatten)]
+        app: App,
+    },
+    /// Switch a feature of an app off
+    #[command(name = "features:disable", visible_alias = "labs:disable")]
+    FeaturesDisable {
+        /// One of those `manifold features` lists
+        feature: Feature,
         #[command(flatten)]
         app: App,
     },

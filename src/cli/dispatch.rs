@@ -11,7 +11,7 @@ use super::client::Client;
 use super::exit::{Done, Exit, Fault};
 use super::output::Screen;
 use super::time::Clock;
-use super::{apps, config, deploy, domains, logs, ps, releases, run, stack};
+use super::{apps, config, deploy, domains, features, logs, ps, releases, run, stack};
 use crate::settings::{Flags, Settings};
 
 /// The whole grammar, for completions and man pages.
@@ -136,6 +136,15 @@ pub(super) async fn carry_out(cli: Cli, screen: &mut Screen) -> Done<u8> {
         }
         Command::DomainsRemove { hostname, app } => {
             domains::remove(client, screen, app.required()?, &hostname).await
+        }
+        Command::Features { app, json } => {
+            features::list(client, screen, app.required()?, json).await
+        }
+        Command::FeaturesEnable { feature, app } => {
+            features::set(client, screen, app.required()?, feature, true).await
+        }
+        Command::FeaturesDisable { feature, app } => {
+            features::set(client, screen, app.required()?, feature, false).await
         }
         Command::Maintenance { app } => {
             apps::show_maintenance(client, screen, app.required()?).await
@@ -262,6 +271,9 @@ mod tests {
             "domains",
             "domains:add *.example.com",
             "domains:remove x.example.com",
+            "features",
+            "features:enable http-force-ssl",
+            "labs:disable http-hsts",
             "maintenance",
             "maintenance:on",
             "maintenance:off",

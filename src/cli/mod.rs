@@ -16,6 +16,7 @@ mod deploy;
 mod dispatch;
 mod domains;
 mod exit;
+mod features;
 mod logs;
 mod output;
 mod pack;

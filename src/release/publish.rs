@@ -102,6 +102,7 @@ fn app_spec(settings: &Settings, state: AppState) -> AppSpec {
         name: state.app.name,
         maintenance: state.app.maintenance,
         hostnames: std::iter::once(default).chain(custom).collect(),
+        features: state.features,
         release: Some(Arc::new(release)),
         formation: state
             .formation

@@ -6,7 +6,7 @@ use rusqlite::{OptionalExtension, Row, Transaction, params};
 use super::column::{micros, time};
 use super::{
     AppChange, AppRecord, AppState, Interrupted, NewApp, Removed, Store, StoreError, domains,
-    formation, releases, slugs,
+    features, formation, releases, slugs,
 };
 use crate::model::{AppId, ReleaseStatus, ReleaseVersion};
 
@@ -225,6 +225,7 @@ fn state(tx: &Transaction<'_>, app: AppRecord) -> Result<AppState, StoreError> {
     Ok(AppState {
         formation: formation::list(tx, app.id)?,
         domains: domains::list(tx, app.id)?,
+        features: features::list(tx, app.id)?,
         release,
         slug,
         app,

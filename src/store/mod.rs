@@ -10,6 +10,7 @@ mod apps;
 mod builds;
 mod column;
 mod domains;
+mod features;
 mod formation;
 mod records;
 mod releases;

@@ -1,13 +1,13 @@
 //! Rows as the other rooms see them.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use jiff::Timestamp;
 use uuid::Uuid;
 
 use crate::model::{
-    AppId, AppName, BuildId, ConfigVars, Digest, FormationEntry, Hostname, ProcessType, ReleaseId,
-    ReleaseStatus, ReleaseVersion, SlugId, StackName,
+    AppId, AppName, BuildId, ConfigVars, Digest, Feature, FormationEntry, Hostname, ProcessType,
+    ReleaseId, ReleaseStatus, ReleaseVersion, SlugId, StackName,
 };
 
 /// An app.
@@ -235,6 +235,8 @@ pub struct AppState {
     pub formation: Vec<FormationRecord>,
     /// Custom domains.
     pub domains: Vec<DomainRecord>,
+    /// Switches that are on.
+    pub features: BTreeSet<Feature>,
 }
 
 /// What the last supervisor left unfinished, now marked failed.

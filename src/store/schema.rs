@@ -5,7 +5,7 @@ use rusqlite::{Connection, TransactionBehavior};
 use super::StoreError;
 
 /// Migration N brings `user_version` from N to N + 1.
-const MIGRATIONS: &[&str] = &[FIRST];
+const MIGRATIONS: &[&str] = &[FIRST, FEATURES];
 
 const FIRST: &str = "
 CREATE TABLE apps (
@@ -82,6 +82,14 @@ CREATE TABLE builds (
     updated INTEGER NOT NULL
 ) STRICT;
 CREATE INDEX builds_by_app ON builds (app);
+";
+
+const FEATURES: &str = "
+CREATE TABLE features (
+    app TEXT NOT NULL REFERENCES apps (id) ON DELETE CASCADE,
+    name TEXT NOT NULL,
+    PRIMARY KEY (app, name)
+) STRICT;
 ";
 
 /// Brings the database to this program's schema, each step in a transaction of its own.

@@ -1,6 +1,6 @@
 //! What others may ask of the driver.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use jiff::Timestamp;
@@ -8,8 +8,9 @@ use tokio::sync::{mpsc, oneshot, watch};
 
 use super::{Bind, DynoView, Failure, LaunchedStdio, Snapshot, StdioOrder, WindowSize};
 use crate::model::{
-    AppId, AppName, ConfigVars, Digest, DynoId, DynoName, DynoSize, ExitStatus, FormationEntry,
-    Hostname, ProcessType, ReleaseId, ReleaseVersion, SlugId, StackImage, StackName,
+    AppId, AppName, ConfigVars, Digest, DynoId, DynoName, DynoSize, ExitStatus, Feature,
+    FormationEntry, Hostname, ProcessType, ReleaseId, ReleaseVersion, SlugId, StackImage,
+    StackName,
 };
 
 /// The desired state of one app, whole: the driver finds out what changed.
@@ -23,6 +24,8 @@ pub struct AppSpec {
     pub maintenance: bool,
     /// Every host name that routes here, `APP.DOMAIN` included.
     pub hostnames: Vec<Hostname>,
+    /// Switches that are on.
+    pub features: BTreeSet<Feature>,
     /// The current release; `None` right after `create`.
     pub release: Option<Arc<ReleaseSpec>>,
     /// How many of which type are asked for. Types the release does not declare are ignored.

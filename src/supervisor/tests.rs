@@ -194,6 +194,7 @@ impl Bench {
             name: "shop".parse().expect("a name"),
             maintenance: false,
             hostnames: Vec::new(),
+            features: std::collections::BTreeSet::new(),
             release: Some(Arc::new(release)),
             formation: processes
                 .iter()

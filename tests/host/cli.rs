@@ -186,3 +186,30 @@ fn completions_and_man_pages_come_from_the_grammar() {
     host.ok(&["man", &dir.display().to_string()]);
     assert!(dir.join("manifold.1").exists());
 }
+
+#[test]
+fn features_are_switched_per_app_and_survive() {
+    let host = Host::start(Timings::default());
+    host.ok(&["create", "shop"]);
+    host.ok(&["create", "other"]);
+    host.ok(&["features:enable", "http-force-ssl", "-a", "shop"]);
+    let on = |app: &str| {
+        let list = host.json("GET", &format!("/apps/{app}/features"), "");
+        let list = list.as_array().cloned().unwrap_or_default();
+        let on = list
+            .into_iter()
+            .filter(|feature| feature["enabled"] == true);
+        on.map(|feature| feature["name"].as_str().unwrap_or_default().to_owned())
+            .collect::<Vec<_>>()
+    };
+    assert_eq!(on("shop"), ["http-force-ssl"]);
+    assert!(on("other").is_empty());
+    let (status, said) = host.fails(&["features:enable", "http-force-ssl", "-a", "shop"]);
+    assert_eq!(status, 5, "{said}");
+    host.ok(&["features:disable", "http-force-ssl", "-a", "shop"]);
+    assert!(on("shop").is_empty());
+    assert_eq!(
+        host.fails(&["features:enable", "nosuch", "-a", "shop"]).0,
+        2
+    );
+}

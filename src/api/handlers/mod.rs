@@ -9,6 +9,7 @@ mod config_vars;
 mod domains;
 mod dynos;
 mod extras;
+mod features;
 mod formation;
 mod logs;
 mod releases;
@@ -88,7 +89,11 @@ fn app_routes() -> Router<Api> {
             get(domains::show).delete(domains::destroy),
         )
         .route("/apps/{app}/collaborators", get(extras::collaborators))
-        .route("/apps/{app}/features", get(extras::none_of_app))
+        .route("/apps/{app}/features", get(features::list))
+        .route(
+            "/apps/{app}/features/{key}",
+            get(features::show).patch(features::update),
+        )
         .route("/apps/{app}/addons", get(extras::none_of_app))
         .route("/apps/{app}/addon-attachments", get(extras::none_of_app))
         .route(

@@ -343,6 +343,29 @@ pub struct DomainCreate {
     pub hostname: String,
 }
 
+/// A switch of an app.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[expect(missing_docs, reason = "field names are the public schema's own")]
+pub struct Feature {
+    pub id: Uuid,
+    pub name: String,
+    pub display_name: String,
+    pub description: String,
+    pub doc_url: String,
+    pub feedback_email: String,
+    pub enabled: bool,
+    pub state: String,
+    pub created_at: Timestamp,
+    pub updated_at: Timestamp,
+}
+
+/// Body of `PATCH /apps/A/features/NAME`.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct FeatureUpdate {
+    /// On or off.
+    pub enabled: bool,
+}
+
 /// The caller's account.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[expect(missing_docs, reason = "field names are the public schema's own")]

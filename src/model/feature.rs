@@ -1,0 +1,71 @@
+//! What can be switched on per app.
+
+use std::fmt;
+use std::str::FromStr;
+
+/// A switch of an app. Source: Dev Center, "Heroku Labs" and "HTTP Features".
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum Feature {
+    /// Plain HTTP is redirected to HTTPS.
+    HttpForceSsl,
+    /// Answers over HTTPS carry `Strict-Transport-Security`.
+    HttpHsts,
+    /// The dynos speak HTTP/2 in clear text (gRPC).
+    Http2ToDyno,
+}
+
+/// No feature has that name.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("There is no feature `{0}`: `manifold features` lists them.")]
+pub struct FeatureError(String);
+
+impl Feature {
+    /// Every one, by name.
+    pub const ALL: [Self; 3] = [Self::HttpForceSsl, Self::HttpHsts, Self::Http2ToDyno];
+
+    /// As people write it.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::HttpForceSsl => "http-force-ssl",
+            Self::HttpHsts => "http-hsts",
+            Self::Http2ToDyno => "http2-to-dyno",
+        }
+    }
+
+    /// What it does, for listings.
+    pub fn description(self) -> &'static str {
+        match self {
+            Self::HttpForceSsl => "Redirect HTTP to HTTPS",
+            Self::HttpHsts => "Tell browsers to use HTTPS only, for a year (HSTS)",
+            Self::Http2ToDyno => "Speak HTTP/2 in clear text to web dynos (for gRPC)",
+        }
+    }
+}
+
+impl fmt::Display for Feature {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.name())
+    }
+}
+
+impl FromStr for Feature {
+    type Err = FeatureError;
+
+    fn from_str(text: &str) -> Result<Self, FeatureError> {
+        let found = Self::ALL.into_iter().find(|feature| feature.name() == text);
+        found.ok_or_else(|| FeatureError(text.to_owned()))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_name_is_read_back() {
+        for feature in Feature::ALL {
+            assert_eq!(feature.name().parse(), Ok(feature));
+        }
+        assert!("http".parse::<Feature>().is_err());
+    }
+}
