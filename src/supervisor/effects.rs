@@ -195,7 +195,7 @@ impl Inner {
                 return Err(error);
             }
         };
-        let plan = LaunchPlan::new(PlanRequest {
+        let plan = PlanRequest {
             dyno: order.id,
             hostname,
             user,
@@ -219,7 +219,8 @@ impl Inner {
                 _ => None,
             },
             stop_grace_ms: u64::try_from(order.stop_grace.as_millis()).unwrap_or(u64::MAX),
-        });
+        };
+        let plan = launch_plan(plan);
         match self.start(plan, &live, streams, ours).await {
             Ok((pid, stdio, terminal)) => {
                 let backend = Backend {
@@ -326,6 +327,18 @@ impl Inner {
     }
 }
 
+/// The plan; in test builds the attack tests may take layers out of it.
+fn launch_plan(request: PlanRequest) -> LaunchPlan {
+    #[cfg_attr(
+        not(debug_assertions),
+        expect(unused_mut, reason = "weakened in tests")
+    )]
+    let mut plan = LaunchPlan::new(request);
+    #[cfg(debug_assertions)]
+    super::weaken::apply(&mut plan);
+    plan
+}
+
 /// For `map_err`: the step, and the whole chain as its reason.
 fn failure<E: std::error::Error>(step: &'static str) -> impl FnOnce(E) -> Failure {
     move |error| {
@@ -391,16 +404,26 @@ async fn remove(live: Live) {
         network,
         terminal,
     } = live;
-    drop((network, terminal));
+    drop(terminal);
     let work = move || {
+        let mut is_gone = true;
         if let Err(error) = group.remove() {
             tracing::warn!(%error, "a dyno's cgroup stays until the next start");
+            is_gone = false;
         }
         match fs::remove_dir_all(&dir) {
             Err(error) if error.kind() != io::ErrorKind::NotFound => {
                 tracing::warn!(%error, "{} stays until the next start", dir.display());
+                is_gone = false;
             }
             _ => {}
+        }
+        // Ids and addresses are free for another dyno only when nothing can carry them any more:
+        // no task, no file. Otherwise they are not used again by this supervisor.
+        if is_gone {
+            drop(network);
+        } else {
+            std::mem::forget(network.slot);
         }
     };
     if tokio::task::spawn_blocking(work).await.is_err() {

@@ -20,6 +20,8 @@ mod one_off;
 mod recover;
 mod roll;
 mod snapshot;
+#[cfg(debug_assertions)]
+mod weaken;
 
 #[cfg(test)]
 mod tests;

@@ -246,12 +246,23 @@ pub fn close_from(first: u32) -> io::Result<()> {
     check(unsafe { libc::syscall(libc::SYS_close_range, first, u32::MAX, 0) })
 }
 
-/// Every signal to its default disposition.
+/// Every signal to its default disposition, libc's own (32 and 33) too: signal(2) refuses those,
+/// and what a shell or runtime above us ignored would live on through exec.
 pub fn reset_signals() {
+    // The kernel's `sigaction`: handler, flags, restorer, mask. All zero is SIG_DFL.
+    let default = [0_u64; 4];
     for signal in 1..=64 {
-        // SAFETY: SIG_DFL is a valid disposition; KILL, STOP and libc's own signals answer
-        // EINVAL, which is as good.
-        unsafe { libc::signal(signal, libc::SIG_DFL) };
+        // SAFETY: `default` is a whole kernel `sigaction` and outlives the call; the null pointer
+        // for the old one is allowed; KILL and STOP answer EINVAL, which is as good.
+        unsafe {
+            libc::syscall(
+                libc::SYS_rt_sigaction,
+                signal,
+                default.as_ptr(),
+                std::ptr::null::<u64>(),
+                8,
+            )
+        };
     }
 }
 

@@ -18,6 +18,8 @@ pub(crate) struct Host {
     pub(crate) dir: tempfile::TempDir,
     pub(crate) http: SocketAddr,
     pub(crate) process: Option<Child>,
+    /// Extra environment of the next `launch`.
+    pub(crate) env: Vec<(String, String)>,
 }
 
 impl Host {
@@ -38,6 +40,7 @@ impl Host {
             dir,
             http,
             process: None,
+            env: Vec::new(),
         };
         host.launch()?;
         Ok(host)
@@ -57,6 +60,7 @@ impl Host {
             .args(["--http", &self.http.to_string()])
             .arg("--config")
             .arg(self.dir.path().join("manifold.toml"))
+            .envs(self.env.iter().cloned())
             .stdin(Stdio::null())
             .stdout(log.try_clone()?)
             .stderr(log)

@@ -2,6 +2,7 @@
 //!
 //! Without root nothing can be shown, so every case is skipped and says so.
 
+mod attack;
 mod build;
 mod dyno;
 mod errors;
@@ -18,6 +19,7 @@ fn main() {
         dyno::cases(),
         build::cases(),
         errors::cases(),
+        attack::cases(),
     ]
     .into_iter()
     .flatten()

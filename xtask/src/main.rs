@@ -14,6 +14,7 @@ mod leftovers;
 mod packages;
 mod platform;
 mod process;
+mod security;
 mod sources;
 mod stack;
 mod tally;
@@ -41,6 +42,8 @@ enum Task {
     Demo,
     /// Man pages, completions and the release binary, as a tarball in target/dist
     Dist,
+    /// Writes the table of attacks in SECURITY.md anew
+    Security,
     /// Stack images
     Stack(stack::Options),
     /// All checks and tests; what CI runs
@@ -56,6 +59,7 @@ fn main() -> ExitCode {
         Task::Bench(options) => bench::run(&options),
         Task::Demo => demo::run(),
         Task::Dist => dist::run(),
+        Task::Security => security::run(),
         Task::Stack(options) => stack::run(&options),
         Task::Test(options) => Ok(test::run(&options)),
         Task::Tidy => tidy(),

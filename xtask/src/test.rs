@@ -13,6 +13,7 @@ use clap::Args;
 use crate::leftovers::{self, Leftovers};
 use crate::packages;
 use crate::process::{self, Ended, Next};
+use crate::security::{Place, Shown};
 use crate::tally::Tally;
 use crate::vm::{self, Binaries};
 
@@ -55,12 +56,13 @@ pub(crate) fn run(options: &Options) -> ExitCode {
     });
     report.step("dependencies", |_| deny());
     let filter = options.filter.as_deref();
+    let mut shown = Shown::default();
     report.step("unit and host tests", |tally| {
         let mut test = process::cargo();
         test.args(["test", "--workspace", "--no-fail-fast"]);
         test.args(["--lib", "--bins", "--test", "host", "--"]);
         test.args(filter);
-        tested(&mut test, tally)
+        tested(&mut test, tally, &mut shown)
     });
     report.step("kernel tests in place", |tally| {
         let binaries = Binaries::build(false)?;
@@ -70,7 +72,10 @@ pub(crate) fn run(options: &Options) -> ExitCode {
         // Here the package indexes are within reach.
         test.env("MANIFOLD_TEST_NETWORK", "1");
         test.args(filter);
-        tested(&mut test, tally)
+        if filter.is_none() {
+            shown.complete(Place::Here);
+        }
+        tested(&mut test, tally, &mut shown)
     });
     if options.no_vm {
         report.skip("kernel tests in the virtual machine", "--no-vm");
@@ -80,7 +85,11 @@ pub(crate) fn run(options: &Options) -> ExitCode {
             let status = vm::boot(&vm::Options::tests(filter), &mut |line| {
                 println!("{line}");
                 own.read(line);
+                shown.read(Place::Guest, line);
             });
+            if filter.is_none() {
+                shown.complete(Place::Guest);
+            }
             tally.add(own);
             match status? {
                 0 => Ok(()),
@@ -88,6 +97,7 @@ pub(crate) fn run(options: &Options) -> ExitCode {
             }
         });
     }
+    report.step("attacks", |_| shown.report());
     report.always("leftovers", |_| {
         if process::signal().is_some() {
             leftovers::sweep_tests(&before);
@@ -106,10 +116,11 @@ pub(crate) fn run(options: &Options) -> ExitCode {
 }
 
 /// Runs tests and adds their sums.
-fn tested(command: &mut Command, tally: &mut Tally) -> Result<()> {
+fn tested(command: &mut Command, tally: &mut Tally, shown: &mut Shown) -> Result<()> {
     match process::stream(command, LIMIT, |line| {
         println!("{line}");
         tally.read(line);
+        shown.read(Place::Here, line);
         Next::GoOn
     })? {
         Ended::Status(status) if status.success() => Ok(()),

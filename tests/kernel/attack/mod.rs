@@ -1,0 +1,28 @@
+//! Attacks on what isolates dynos, each with its exact outcome. The rows are data (`rows/`); what
+//! came of them is printed and gathered by `cargo xtask test`, and SECURITY.md holds the table.
+//!
+//! To cover a row: in its `rows/*.toml` replace `gap` by `kernel = "NAME OF THE TEST"` (and
+//! `as = [...]` when it is tried as more than the ordinary user), and in that test
+//!
+//! ```ignore
+//! let mut report = Report::new("slug::hostile_archives");
+//! report.holds("S-01", As::User, || { ...; Ok("rejected: absolute path".into()) });
+//! report.finish(&[As::User])
+//! ```
+//!
+//! A row that a unit or host test shows has `tests = ["path::of::test"]` instead. `gap` beside
+//! either tells what is still open. Then `cargo xtask security` writes SECURITY.md anew.
+
+mod inside;
+mod report;
+mod rows;
+
+use libtest_mimic::Trial;
+
+pub(crate) use report::Report;
+pub(crate) use rows::As;
+
+/// The cases of this folder.
+pub(crate) fn cases() -> Vec<Trial> {
+    vec![Trial::test(inside::TEST, inside::run)]
+}
