@@ -25,6 +25,7 @@ pub mod network;
 pub mod rootfs;
 pub mod slug;
 pub mod store;
+pub mod traffic;
 
 pub mod model;
 pub mod settings;

@@ -12,6 +12,8 @@ pub enum Feature {
     HttpHsts,
     /// The dynos speak HTTP/2 in clear text (gRPC).
     Http2ToDyno,
+    /// New web dynos are up before the old ones leave. Source: Dev Center, "Preboot".
+    Preboot,
 }
 
 /// No feature has that name.
@@ -21,7 +23,15 @@ pub struct FeatureError(String);
 
 impl Feature {
     /// Every one, by name.
-    pub const ALL: [Self; 3] = [Self::HttpForceSsl, Self::HttpHsts, Self::Http2ToDyno];
+    pub const ALL: [Self; 4] = [
+        Self::HttpForceSsl,
+        Self::HttpHsts,
+        Self::Http2ToDyno,
+        Self::Preboot,
+    ];
+
+    /// Those that a new app has.
+    pub const DEFAULT: [Self; 1] = [Self::Preboot];
 
     /// As people write it.
     pub fn name(self) -> &'static str {
@@ -29,6 +39,7 @@ impl Feature {
             Self::HttpForceSsl => "http-force-ssl",
             Self::HttpHsts => "http-hsts",
             Self::Http2ToDyno => "http2-to-dyno",
+            Self::Preboot => "preboot",
         }
     }
 
@@ -38,6 +49,7 @@ impl Feature {
             Self::HttpForceSsl => "Redirect HTTP to HTTPS",
             Self::HttpHsts => "Tell browsers to use HTTPS only, for a year (HSTS)",
             Self::Http2ToDyno => "Speak HTTP/2 in clear text to web dynos (for gRPC)",
+            Self::Preboot => "Start new web dynos before old ones stop, if memory allows",
         }
     }
 }

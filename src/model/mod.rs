@@ -12,6 +12,7 @@ mod feature;
 mod formation;
 mod ids;
 mod release;
+mod routing;
 mod size;
 mod stack;
 
@@ -23,5 +24,6 @@ pub use feature::{Feature, FeatureError};
 pub use formation::{FormationEntry, ProcessType, ProcessTypeError, ScaleError, ScaleRequest};
 pub use ids::{AppId, BuildId, DynoId, ReleaseId, SlugId};
 pub use release::{Digest, DigestError, ReleaseStatus, ReleaseVersion};
+pub use routing::{CONCURRENCY_MAX, Routing, RoutingError, RoutingPolicy, WEB_CONCURRENCY};
 pub use size::{DynoSize, SIZES, SizeError};
 pub use stack::{StackImage, StackName, StackNameError};

@@ -109,6 +109,7 @@ fn app_spec(settings: &Settings, state: AppState) -> AppSpec {
             .into_iter()
             .map(|record| (record.process, record.entry))
             .collect(),
+        routing: state.app.routing,
     }
 }
 

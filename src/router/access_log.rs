@@ -5,6 +5,7 @@ use std::fmt::Write as _;
 use std::time::Duration;
 
 use super::failure::{At, Failure};
+use crate::traffic::Report;
 
 /// What is known about a request when it ends.
 #[derive(Clone, Debug, Default)]
@@ -22,6 +23,8 @@ pub(super) struct Record {
     pub(super) failure: Option<Failure>,
     /// `http`, `https`, `http2.0`.
     pub(super) protocol: &'static str,
+    /// Waited for a dyno; behind the platform's own fields.
+    pub(super) queue: Option<Duration>,
 }
 
 impl Record {
@@ -56,7 +59,7 @@ impl Record {
         let bytes = self.bytes.map(|b| b.to_string()).unwrap_or_default();
         let _ = write!(
             out,
-            " method={} path=\"{}\" host={} request_id={} fwd=\"{}\" dyno={} connect={} service={} status={} bytes={bytes} protocol={}",
+            " method={} path=\"{}\" host={} request_id={} fwd=\"{}\" dyno={} connect={} service={} status={} bytes={bytes} protocol={} queue={}",
             self.method,
             escaped(&self.path),
             self.host,
@@ -67,9 +70,22 @@ impl Record {
             milliseconds(self.service),
             self.status,
             self.protocol,
+            milliseconds(self.queue),
         );
         out
     }
+}
+
+/// The line about a minute in which requests waited long for a dyno.
+pub(super) fn queue_warning(recent: &Report) -> String {
+    let queue = &recent.queue;
+    format!(
+        "at=warning desc=\"Requests wait for a dyno\" queue_average={}ms queue_p95={}ms queue_p99={}ms requests={} Scale up (`manifold ps:scale web+1`), or let each dyno serve more at once (`manifold routing:set --concurrency N`)",
+        queue.mean().as_millis(),
+        queue.quantile(0.95).as_millis(),
+        queue.quantile(0.99).as_millis(),
+        queue.count,
+    )
 }
 
 /// User data in quotes stays in its quotes, and on its line.
@@ -106,6 +122,7 @@ mod tests {
             bytes: Some(13),
             failure: None,
             protocol: "http",
+            queue: Some(Duration::from_millis(12)),
         }
     }
 
@@ -113,7 +130,7 @@ mod tests {
     fn the_line_of_a_request_that_went_well() {
         assert_eq!(
             record().line(),
-            "at=info method=GET path=\"/a?b=c\" host=myapp.localhost request_id=8601b555-6a83-4c12-8269-97c8e32cdb22 fwd=\"204.204.204.204\" dyno=web.1 connect=1ms service=18ms status=200 bytes=13 protocol=http"
+            "at=info method=GET path=\"/a?b=c\" host=myapp.localhost request_id=8601b555-6a83-4c12-8269-97c8e32cdb22 fwd=\"204.204.204.204\" dyno=web.1 connect=1ms service=18ms status=200 bytes=13 protocol=http queue=12ms"
         );
     }
 
@@ -124,6 +141,7 @@ mod tests {
             connect: None,
             service: None,
             bytes: None,
+            queue: None,
             status: 503,
             path: "/\"x\n".to_owned(),
             failure: Some(Failure::NO_WEB),
@@ -131,7 +149,7 @@ mod tests {
         };
         assert_eq!(
             record.line(),
-            "at=error code=H14 desc=\"No web processes running\" method=GET path=\"/\\\"x\\u{a}\" host=myapp.localhost request_id=8601b555-6a83-4c12-8269-97c8e32cdb22 fwd=\"204.204.204.204\" dyno= connect= service= status=503 bytes= protocol=http"
+            "at=error code=H14 desc=\"No web processes running\" method=GET path=\"/\\\"x\\u{a}\" host=myapp.localhost request_id=8601b555-6a83-4c12-8269-97c8e32cdb22 fwd=\"204.204.204.204\" dyno= connect= service= status=503 bytes= protocol=http queue="
         );
         let interrupted = Record {
             failure: Some(Failure::INTERRUPTED),

@@ -5,6 +5,7 @@
 
 use std::cell::Cell;
 use std::io;
+use std::time::Duration;
 
 use bytes::{Buf as _, BytesMut};
 use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _};
@@ -49,6 +50,8 @@ pub(super) enum End {
         bytes: u64,
         keep_client: bool,
         keep_upstream: bool,
+        /// The dyno has too much to do, and says for how long.
+        retry_after: Option<Duration>,
     },
     /// It did not. `is_started`: the client has the answer's head already.
     Failed {
@@ -170,8 +173,10 @@ pub(super) async fn run<C: Wire, D: Wire>(exchange: Exchange<'_, C, D>) -> End {
             status,
             is_closed,
             keeps_upstream,
+            retry_after,
         }) => End::Done {
             status,
+            retry_after,
             bytes: progress.bytes.get(),
             keep_client: is_uploaded && !is_closed,
             keep_upstream: keeps_upstream && is_uploaded && rest.is_empty(),
@@ -190,6 +195,7 @@ pub(super) async fn run<C: Wire, D: Wire>(exchange: Exchange<'_, C, D>) -> End {
                 bytes: progress.bytes.get(),
                 keep_client: false,
                 keep_upstream: false,
+                retry_after: None,
             }
         }
         Err(Failure::CLOSED) if is_reused && may_repeat(request) && !progress.has_answer.get() => {
@@ -324,6 +330,7 @@ enum Answered {
         /// Our connection to the client ends with it.
         is_closed: bool,
         keeps_upstream: bool,
+        retry_after: Option<Duration>,
     },
     Switched,
 }
@@ -429,6 +436,7 @@ impl Answer<'_> {
         Ok(Answered::Final {
             status: response.status,
             is_closed,
+            retry_after: headers::retry_after(&response),
             keeps_upstream: dyno_keeps && response.framing != Framing::UntilClose,
         })
     }

@@ -4,6 +4,7 @@
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use super::head::{Framing, Head, Request, Response};
+use super::queue::Crowd;
 
 /// Name in `Via`, as the platform's contract has it.
 const VIA: &str = "vegur";
@@ -19,7 +20,7 @@ const HOP: [&str; 5] = [
 
 /// What the router sets itself: whatever the client sent under these names is replaced, or (first
 /// two) becomes the front of the new value.
-const OWN: [&str; 8] = [
+const OWN: [&str; 11] = [
     "x-forwarded-for",
     "via",
     "x-forwarded-proto",
@@ -28,6 +29,9 @@ const OWN: [&str; 8] = [
     "x-request-start",
     "connect-time",
     "total-route-time",
+    "x-heroku-queue-wait-time",
+    "x-heroku-queue-depth",
+    "x-heroku-dynos-in-use",
 ];
 
 /// Never passed to an app: read as `HTTP_PROXY` by CGI (httpoxy).
@@ -83,6 +87,8 @@ pub(super) struct Context<'a> {
     pub(super) arrived: SystemTime,
     pub(super) connect: Duration,
     pub(super) route: Duration,
+    pub(super) queue: Duration,
+    pub(super) crowd: Option<Crowd>,
 }
 
 /// The head as the dyno gets it.
@@ -144,12 +150,34 @@ pub(super) fn to_dyno(request: &Request, context: Context<'_>) -> Vec<u8> {
         ),
         ("Connect-Time", context.connect.as_millis().to_string()),
         ("Total-Route-Time", context.route.as_millis().to_string()),
+        (
+            "X-Heroku-Queue-Wait-Time",
+            context.queue.as_millis().to_string(),
+        ),
     ];
     for (name, value) in own {
         line(&mut out, name.as_bytes(), value.as_bytes());
     }
+    if let Some(crowd) = context.crowd {
+        let (in_use, depth) = (crowd.dynos_in_use.to_string(), crowd.depth.to_string());
+        line(&mut out, b"X-Heroku-Dynos-In-Use", in_use.as_bytes());
+        line(&mut out, b"X-Heroku-Queue-Depth", depth.as_bytes());
+    }
     out.extend_from_slice(b"\r\n");
     out
+}
+
+/// How long a dyno wants to be spared: a 503 with `Retry-After` is its way to say that it has too
+/// much to do. A date, or nonsense, counts as a second. Source: RFC 9110 section 10.2.3.
+pub(super) fn retry_after(response: &Response) -> Option<Duration> {
+    if response.status != 503 {
+        return None;
+    }
+    let value = response.head.values("retry-after").next()?;
+    let seconds = std::str::from_utf8(value)
+        .ok()
+        .and_then(|v| v.trim().parse().ok());
+    Some(Duration::from_secs(seconds.unwrap_or(1)))
 }
 
 /// The head as the client gets it. `framing`: how the body will be sent; `is_keep_alive`: of the
@@ -250,6 +278,8 @@ mod tests {
             arrived: UNIX_EPOCH + Duration::from_millis(1_383_600_692_125),
             connect: Duration::from_millis(1),
             route: Duration::from_millis(2),
+            queue: Duration::from_millis(3),
+            crowd: None,
         };
         String::from_utf8(to_dyno(&request, context)).expect("text")
     }
@@ -257,9 +287,9 @@ mod tests {
     #[test]
     fn a_request_keeps_case_and_order_and_gets_our_headers_once() {
         let text = forwarded(
-            "X-CuStOm: 1\r\nX-Forwarded-For: 1.2.3.4\r\nVia: 1.0 first\r\nCookie: a\r\nX_Forwarded_For: evil\r\nX-Request-Start: 1\r\nProxy: evil\r\nContent-Length: 05\r\n",
+            "X-CuStOm: 1\r\nX-Forwarded-For: 1.2.3.4\r\nVia: 1.0 first\r\nCookie: a\r\nX_Forwarded_For: evil\r\nX-Request-Start: 1\r\nX-Heroku-Queue-Depth: 9\r\nX-Heroku-Dynos-In-Use: 9\r\nX-Heroku-Queue-Wait-Time: 9\r\nProxy: evil\r\nContent-Length: 05\r\n",
         );
-        let expected = "POST /p HTTP/1.1\r\nHost: A.Example\r\nX-CuStOm: 1\r\nCookie: a\r\nContent-Length: 5\r\nX-Request-Id: the-id\r\nX-Forwarded-For: 1.2.3.4, 9.9.9.9\r\nX-Forwarded-Proto: http\r\nX-Forwarded-Port: 80\r\nX-Request-Start: 1383600692125\r\nVia: 1.0 first, 1.1 vegur\r\nConnect-Time: 1\r\nTotal-Route-Time: 2\r\n\r\n";
+        let expected = "POST /p HTTP/1.1\r\nHost: A.Example\r\nX-CuStOm: 1\r\nCookie: a\r\nContent-Length: 5\r\nX-Request-Id: the-id\r\nX-Forwarded-For: 1.2.3.4, 9.9.9.9\r\nX-Forwarded-Proto: http\r\nX-Forwarded-Port: 80\r\nX-Request-Start: 1383600692125\r\nVia: 1.0 first, 1.1 vegur\r\nConnect-Time: 1\r\nTotal-Route-Time: 2\r\nX-Heroku-Queue-Wait-Time: 3\r\n\r\n";
         assert_eq!(text, expected);
     }
 

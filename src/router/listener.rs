@@ -12,6 +12,7 @@ use tokio::sync::{Notify, Semaphore};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
+use super::access_log;
 use super::proxy;
 use super::table::Table;
 use super::upstream;
@@ -205,7 +206,7 @@ async fn follow(shared: Arc<Shared>, supervisor: Supervisor) {
     }
 }
 
-/// Closes idle connections to dynos in time.
+/// Closes idle connections to dynos in time; keeps the counters' past and warns of long queues.
 async fn sweep(shared: Arc<Shared>) {
     let mut ticks = tokio::time::interval(Duration::from_secs(1));
     loop {
@@ -213,8 +214,15 @@ async fn sweep(shared: Arc<Shared>) {
             _ = ticks.tick() => {}
             () = shared.cut.cancelled() => return,
         }
-        for dyno in shared.table.load().dynos() {
+        let table = shared.table.load_full();
+        for dyno in table.dynos() {
             upstream::sweep(dyno);
+        }
+        for app in table.apps() {
+            if let Some(recent) = app.traffic.tick(std::time::Instant::now()) {
+                let line = access_log::queue_warning(&recent);
+                shared.hub.platform(app.id, "router", line);
+            }
         }
     }
 }

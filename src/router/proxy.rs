@@ -13,10 +13,11 @@ use super::failure::{self, Failure};
 use super::head::{self, Expect, Framing, Refused, Request};
 use super::headers::{self, Context};
 use super::listener::Shared;
-use super::route::{self, Connected, NotConnected, Place};
+use super::route::{self, Client, Connected, NotConnected};
 use super::table::{AppRoute, DynoRoute};
 use super::upstream;
 use super::wire::{Origin, Wire};
+use crate::traffic::{DynoTraffic, Sample};
 
 /// A connection without a request is closed after so long.
 /// Source: Dev Center, "HTTP Routing", keepalives.
@@ -201,32 +202,42 @@ async fn handle(
         shared,
         app: &app,
         record,
+        traffic: None,
     };
-    // Counted in until the end.
-    let _place = match admit(&app, request) {
-        Ok(place) => place,
-        Err(failure) => return turn.fail(client, failure, may_go_on).await,
-    };
+    if request.expect == Expect::Other {
+        let failure = Failure::request(417, "unsupported expect header value");
+        return turn.fail(client, failure, may_go_on).await;
+    }
     let mut only_fresh = false;
     loop {
-        let connected = match route::connect(shared, app.id, only_fresh).await {
+        let line = Client {
+            stream: &mut *client,
+            buffer: &mut *buffer,
+        };
+        let connected = match route::connect(shared, &app.queue, line, only_fresh).await {
             Ok(connected) => connected,
             Err(NotConnected {
                 failure,
                 dyno,
                 took,
+                waited,
             }) => {
                 (turn.record.dyno, turn.record.connect) = (dyno, took);
+                turn.record.queue = waited;
                 return turn.fail(client, failure, may_go_on).await;
             }
         };
+        // Counted in until the end of the exchange.
         let Connected {
-            dyno,
+            seat,
             mut upstream,
             took,
         } = connected;
+        let dyno = &seat.dyno;
         turn.record.dyno = Some(dyno.name.clone());
         turn.record.connect = Some(took);
+        turn.record.queue = Some(seat.waited);
+        turn.traffic = Some(Arc::clone(&dyno.traffic));
         let context = Context {
             request_id: &turn.record.request_id,
             forwarded_for: &turn.record.fwd,
@@ -235,9 +246,11 @@ async fn handle(
             arrived,
             connect: took,
             route: started.elapsed(),
+            queue: seat.waited,
+            crowd: seat.crowd,
         };
         let head = headers::to_dyno(request, context);
-        let fresh = (!upstream.is_reused).then(|| Fresh::new(&dyno));
+        let fresh = (!upstream.is_reused).then(|| Fresh::new(dyno));
         let served = Instant::now();
         let end = exchange::run(Exchange {
             client: &mut *client,
@@ -259,9 +272,13 @@ async fn handle(
                 bytes,
                 keep_client,
                 keep_upstream,
+                retry_after,
             } => {
+                if let Some(retry_after) = retry_after {
+                    dyno.strain(retry_after);
+                }
                 if keep_upstream {
-                    upstream::give_back(&dyno, upstream.stream);
+                    upstream::give_back(dyno, upstream.stream);
                 }
                 turn.record.bytes = Some(bytes);
                 turn.end(status);
@@ -290,12 +307,25 @@ struct Turn<'a> {
     shared: &'a Shared,
     app: &'a AppRoute,
     record: Record,
+    /// Of the dyno that was reached.
+    traffic: Option<Arc<DynoTraffic>>,
 }
 
 impl Turn<'_> {
-    /// Writes the line.
+    /// Counts the request and writes its line.
     fn end(&mut self, status: u16) {
         self.record.status = status;
+        let sample = Sample {
+            status,
+            code: self.record.failure.map(|failure| failure.code),
+            queue: self.record.queue,
+            connect: self.record.connect,
+            service: self.record.service,
+        };
+        self.app.traffic.counters.add(&sample);
+        if let Some(dyno) = &self.traffic {
+            dyno.counters.add(&sample);
+        }
         let line = self.record.line();
         self.shared.hub.platform(self.app.id, "router", line);
     }
@@ -318,14 +348,6 @@ impl Turn<'_> {
         }
         Next::request_if(may_go_on)
     }
-}
-
-/// A place in the backlog, unless the message itself is at fault.
-fn admit(app: &AppRoute, request: &Request) -> Result<Place, Failure> {
-    if request.expect == Expect::Other {
-        return Err(Failure::request(417, "unsupported expect header value"));
-    }
-    Place::take(app)
 }
 
 /// Counts a request that waits on a fresh connection, until its answer begins.

@@ -1,16 +1,17 @@
-//! From a host to a connected dyno: waiting, choosing, connecting, giving up.
+//! From a request to a connected dyno: a seat, a connection, another seat if it is refused.
 
 use std::io;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
+
+use bytes::BytesMut;
+use tokio::io::{AsyncRead, AsyncReadExt as _};
 
 use super::failure::Failure;
 use super::listener::Shared;
-use super::policy;
-use super::table::{AppRoute, DynoRoute, Mode};
+use super::queue::{Entered, Queue, Seat};
+use super::table::DynoRoute;
 use super::upstream::{self, Upstream};
-use crate::model::AppId;
 
 /// Connect attempts per request. Source: Dev Center, "HTTP Routing".
 const ATTEMPTS: usize = 10;
@@ -18,58 +19,43 @@ const ATTEMPTS: usize = 10;
 /// How long the news of a dyno's end may take to get here.
 const NEWS: Duration = Duration::from_millis(50);
 
-/// First pause when every dyno is in quarantine; doubles.
-const PAUSE: Duration = Duration::from_millis(50);
+/// What a client may send while it waits; past it nothing is read, and its end is not noticed.
+const AHEAD: usize = 64 * 1024;
 
-/// One request's place in its app's backlog.
-#[derive(Debug)]
-pub(super) struct Place(Arc<AtomicUsize>);
-
-impl Place {
-    /// Counts a request in.
-    ///
-    /// # Errors
-    /// H11: too many are in.
-    pub(super) fn take(app: &AppRoute) -> Result<Self, Failure> {
-        let before = app.active.fetch_add(1, Ordering::Relaxed);
-        let place = Self(Arc::clone(&app.active));
-        if before >= app.active_max {
-            return Err(Failure::BACKLOG);
-        }
-        Ok(place)
-    }
+/// The client of a request that has no dyno yet.
+pub(super) struct Client<'a, S> {
+    pub(super) stream: &'a mut S,
+    /// What it sent behind the head.
+    pub(super) buffer: &'a mut BytesMut,
 }
 
-impl Drop for Place {
-    fn drop(&mut self) {
-        self.0.fetch_sub(1, Ordering::Relaxed);
+impl<S: AsyncRead + Unpin> Client<'_, S> {
+    /// Resolves when it is gone.
+    async fn gone(&mut self) {
+        while self.buffer.len() < AHEAD {
+            if !matches!(self.stream.read_buf(self.buffer).await, Ok(1..)) {
+                return;
+            }
+        }
+        std::future::pending().await
     }
 }
 
 /// A dyno and a connection to it.
 #[derive(Debug)]
 pub(super) struct Connected {
-    pub(super) dyno: Arc<DynoRoute>,
+    pub(super) seat: Seat,
     pub(super) upstream: Upstream,
     pub(super) took: Duration,
 }
 
-/// Why there is none, and the dyno and time of the last try.
+/// Why there is none, and the dyno and times of the last try.
 #[derive(Debug)]
 pub(super) struct NotConnected {
     pub(super) failure: Failure,
     pub(super) dyno: Option<String>,
     pub(super) took: Option<Duration>,
-}
-
-impl From<Failure> for NotConnected {
-    fn from(failure: Failure) -> Self {
-        Self {
-            failure,
-            dyno: None,
-            took: None,
-        }
-    }
+    pub(super) waited: Option<Duration>,
 }
 
 /// Finds a dyno of the app and connects. `only_fresh`: no connection of the pool.
@@ -78,69 +64,75 @@ impl From<Failure> for NotConnected {
 /// The H code that says why not.
 pub(super) async fn connect(
     shared: &Shared,
-    app: AppId,
+    queue: &Arc<Queue>,
+    mut client: Client<'_, impl AsyncRead + Unpin>,
     only_fresh: bool,
 ) -> Result<Connected, NotConnected> {
-    // For a starting dyno (H20), and for one out of quarantine (H99).
-    let deadline = tokio::time::Instant::now() + shared.timings.hold_timeout;
+    let since = tokio::time::Instant::now();
     let mut last: Option<NotConnected> = None;
     let mut attempts = 0;
-    let mut pause = PAUSE;
     loop {
-        let route = ready(shared, app, deadline).await?;
-        let attempts_max = ATTEMPTS.min(route.dynos.len());
-        let Some(dyno) = policy::pick(&route.dynos) else {
-            if attempts >= attempts_max
-                && let Some(last) = last
-            {
-                return Err(last);
-            }
-            // All in quarantine: nothing announces its end.
-            let until = tokio::time::Instant::now() + pause;
-            if until >= deadline {
-                return Err(Failure::PLATFORM.into());
-            }
-            tokio::time::sleep_until(until).await;
-            pause *= 2;
-            continue;
-        };
-        let dyno = Arc::clone(dyno);
-        if !only_fresh && let Some(upstream) = upstream::reuse(&dyno) {
+        let seated = seat(shared, queue, &mut client, since, last.is_some()).await;
+        let seat = seated.map_err(|failure| NotConnected {
+            failure,
+            dyno: None,
+            took: None,
+            waited: Some(since.elapsed()),
+        })?;
+        if !only_fresh && let Some(upstream) = upstream::reuse(&seat.dyno) {
             return Ok(Connected {
-                dyno,
+                seat,
                 upstream,
                 took: Duration::ZERO,
             });
         }
         let started = Instant::now();
-        match upstream::connect(&dyno, shared.timings.connect_timeout).await {
+        match upstream::connect(&seat.dyno, shared.timings.connect_timeout).await {
             Ok(upstream) => {
                 return Ok(Connected {
-                    dyno,
+                    seat,
                     upstream,
                     took: started.elapsed(),
                 });
             }
             Err(error) => {
                 attempts += 1;
-                last = Some(not_connected(&dyno, &error, started.elapsed()));
-                if is_still_current(shared, app, &dyno).await {
-                    dyno.quarantine();
+                last = Some(not_connected(&seat, &error, started.elapsed()));
+                if is_still_current(shared, queue, &seat.dyno).await {
+                    seat.dyno.quarantine();
                 } else {
                     // It was stopped meanwhile: no fault of anybody's.
                     attempts = 0;
                 }
             }
         }
-        if attempts >= attempts_max
-            && let Some(last) = last.take()
+        if attempts >= ATTEMPTS.min(queue.dyno_count())
+            && let Some(last) = last.take_if(|_| attempts > 0)
         {
             return Err(last);
         }
     }
 }
 
-fn not_connected(dyno: &DynoRoute, error: &io::Error, took: Duration) -> NotConnected {
+/// A seat, now or in time, unless the client leaves the line.
+async fn seat(
+    shared: &Shared,
+    queue: &Arc<Queue>,
+    client: &mut Client<'_, impl AsyncRead + Unpin>,
+    since: tokio::time::Instant,
+    is_again: bool,
+) -> Result<Seat, Failure> {
+    match queue.enter(since, is_again)? {
+        Entered::Seat(seat) => Ok(seat),
+        Entered::Waiting(waiting) => tokio::select! {
+            biased;
+            seated = waiting.end(shared.timings) => seated,
+            () = client.gone() => Err(Failure::CLIENT_GONE),
+        },
+    }
+}
+
+fn not_connected(seat: &Seat, error: &io::Error, took: Duration) -> NotConnected {
     let failure = if error.kind() == io::ErrorKind::TimedOut {
         Failure::CONNECT_TIMEOUT
     } else {
@@ -148,52 +140,22 @@ fn not_connected(dyno: &DynoRoute, error: &io::Error, took: Duration) -> NotConn
     };
     NotConnected {
         failure,
-        dyno: Some(dyno.name.clone()),
+        dyno: Some(seat.dyno.name.clone()),
         took: Some(took),
+        waited: Some(seat.waited),
     }
 }
 
 /// A dyno that refuses may be one that just ended: the news of that is on its way.
-async fn is_still_current(shared: &Shared, app: AppId, dyno: &DynoRoute) -> bool {
+async fn is_still_current(shared: &Shared, queue: &Queue, dyno: &DynoRoute) -> bool {
     let deadline = tokio::time::Instant::now() + NEWS;
     loop {
         let news = shared.news.notified();
-        if !is_current(shared, app, dyno) {
+        if !queue.has(dyno) {
             return false;
         }
         if tokio::time::timeout_at(deadline, news).await.is_err() {
             return true;
-        }
-    }
-}
-
-fn is_current(shared: &Shared, app: AppId, dyno: &DynoRoute) -> bool {
-    let table = shared.table.load();
-    let route = table.app_by_id(app);
-    route.is_some_and(|route| route.dynos.iter().any(|d| d.id == dyno.id))
-}
-
-/// Waits until the app has dynos that are up.
-async fn ready(
-    shared: &Shared,
-    app: AppId,
-    deadline: tokio::time::Instant,
-) -> Result<Arc<AppRoute>, Failure> {
-    loop {
-        // Before the look, so that no news is missed between look and wait.
-        let news = shared.news.notified();
-        let route = shared.table.load().app_by_id(app).cloned();
-        let route = route.ok_or(Failure::NO_WEB)?;
-        match route.mode {
-            Mode::Ready => return Ok(route),
-            Mode::Maintenance => return Err(Failure::MAINTENANCE),
-            Mode::Blank => return Err(Failure::BLANK),
-            Mode::NoWeb => return Err(Failure::NO_WEB),
-            Mode::Crashed => return Err(Failure::CRASHED),
-            Mode::Wait => {}
-        }
-        if tokio::time::timeout_at(deadline, news).await.is_err() {
-            return Err(Failure::BOOT_TIMEOUT);
         }
     }
 }

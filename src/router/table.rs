@@ -2,18 +2,22 @@
 
 use std::collections::{BTreeMap, HashMap};
 use std::net::TcpStream;
-use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicU32, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, LazyLock, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
+use super::failure::Failure;
+use super::policy::{Health, Load, Rule};
+use super::queue::{Queue, State};
 use crate::model::{AppId, DynoId, DynoState, ProcessType};
 use crate::supervisor::{AppView, Backend, Snapshot};
+use crate::traffic::{AppTraffic, DynoTraffic};
 
 /// A dyno that refused a connect gets none for so long. Source: Dev Center, "HTTP Routing".
 pub(super) const QUARANTINE: Duration = Duration::from_secs(5);
 
-/// Requests of one app at once, per web dyno (H11).
-const BACKLOG_PER_DYNO: usize = 200;
+/// Longest time a dyno that said "503, Retry-After" is spared. It may say so again.
+const STRAIN_MAX: Duration = Duration::from_secs(10);
 
 /// What to do with a request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -32,15 +36,26 @@ pub(super) enum Mode {
     Crashed,
 }
 
+impl Mode {
+    /// What a request is told at once.
+    pub(super) fn failure(self) -> Option<Failure> {
+        match self {
+            Self::Ready | Self::Wait => None,
+            Self::Maintenance => Some(Failure::MAINTENANCE),
+            Self::Blank => Some(Failure::BLANK),
+            Self::NoWeb => Some(Failure::NO_WEB),
+            Self::Crashed => Some(Failure::CRASHED),
+        }
+    }
+}
+
 /// One app.
 #[derive(Debug)]
 pub(super) struct AppRoute {
     pub(super) id: AppId,
-    pub(super) mode: Mode,
-    pub(super) dynos: Vec<Arc<DynoRoute>>,
-    /// Requests under way, waiting ones included; shared by all generations of the table.
-    pub(super) active: Arc<AtomicUsize>,
-    pub(super) active_max: usize,
+    /// Its dynos and who waits for them; shared by all generations of the table.
+    pub(super) queue: Arc<Queue>,
+    pub(super) traffic: Arc<AppTraffic>,
     pub(super) error_page: Option<String>,
     pub(super) maintenance_page: Option<String>,
 }
@@ -56,7 +71,10 @@ pub(super) struct DynoRoute {
     /// Requests on fresh connections that have no answer yet: a server that handles one
     /// connection at a time may be stuck on an idle one of ours.
     pub(super) fresh: AtomicUsize,
+    pub(super) traffic: Arc<DynoTraffic>,
     quarantined_until: AtomicU64,
+    strained_until: AtomicU64,
+    strained_limit: AtomicU32,
 }
 
 /// A connection that waits for its next request.
@@ -66,14 +84,20 @@ pub(super) struct Idle {
     pub(super) since: Instant,
 }
 
-static START: LazyLock<Instant> = LazyLock::new(Instant::now);
+static START: LazyLock<tokio::time::Instant> = LazyLock::new(tokio::time::Instant::now);
 
 fn now_ms() -> u64 {
     u64::try_from(START.elapsed().as_millis()).unwrap_or(u64::MAX)
 }
 
 impl DynoRoute {
-    fn new(id: DynoId, name: String, port: u16, backend: Backend) -> Self {
+    pub(super) fn new(
+        id: DynoId,
+        name: String,
+        port: u16,
+        backend: Backend,
+        traffic: Arc<DynoTraffic>,
+    ) -> Self {
         Self {
             id,
             name,
@@ -81,17 +105,75 @@ impl DynoRoute {
             backend,
             idle: Mutex::default(),
             fresh: AtomicUsize::new(0),
+            traffic,
             quarantined_until: AtomicU64::new(0),
+            strained_until: AtomicU64::new(0),
+            strained_limit: AtomicU32::new(0),
         }
     }
 
-    pub(super) fn is_quarantined(&self) -> bool {
-        now_ms() < self.quarantined_until.load(Ordering::Relaxed)
+    /// Counts a request in, unless the dyno is leaving.
+    pub(super) fn enter(&self) -> bool {
+        self.traffic.gate.enter()
     }
 
+    /// Counts it out.
+    pub(super) fn leave(&self) {
+        self.traffic.gate.leave();
+    }
+
+    pub(super) fn in_flight(&self) -> u32 {
+        self.traffic.gate.in_flight()
+    }
+
+    pub(super) fn is_leaving(&self) -> bool {
+        self.traffic.gate.is_closed()
+    }
+
+    /// What the policy looks at.
+    pub(super) fn load(&self) -> Load {
+        let (quarantine, strain) = (
+            self.quarantined_until.load(Ordering::Relaxed),
+            self.strained_until.load(Ordering::Relaxed),
+        );
+        // Nearly always neither was ever set: then the clock is not read.
+        let is_past = |until: u64| until == 0 || now_ms() >= until;
+        let health = if self.is_leaving() || !is_past(quarantine) {
+            Health::Closed
+        } else if !is_past(strain) {
+            Health::Strained(self.strained_limit.load(Ordering::Relaxed))
+        } else {
+            Health::Open
+        };
+        Load {
+            in_flight: self.in_flight(),
+            health,
+        }
+    }
+
+    /// It refused a connection: none for a while.
     pub(super) fn quarantine(&self) {
         let until = now_ms() + u64::try_from(QUARANTINE.as_millis()).unwrap_or(u64::MAX);
         self.quarantined_until.store(until, Ordering::Relaxed);
+    }
+
+    /// It answered 503 with `Retry-After`: for so long it gets fewer requests than it had, and
+    /// only those that no other dyno has room for.
+    pub(super) fn strain(&self, retry_after: Duration) {
+        let least = self.in_flight().saturating_sub(1).max(1);
+        self.strained_limit.store(least, Ordering::Relaxed);
+        let span = retry_after.min(STRAIN_MAX).as_millis();
+        let until = now_ms() + u64::try_from(span).unwrap_or(u64::MAX);
+        self.strained_until.store(until, Ordering::Relaxed);
+    }
+
+    /// When it takes requests again without anybody saying so.
+    pub(super) fn reopens(&self) -> Option<tokio::time::Instant> {
+        let untils = [&self.quarantined_until, &self.strained_until];
+        let untils = untils.map(|until| until.load(Ordering::Relaxed));
+        let next = untils.into_iter().filter(|until| *until > now_ms()).min();
+        // A millisecond more: the look must not come before it is true.
+        next.map(|until| *START + Duration::from_millis(until + 1))
     }
 
     pub(super) fn idle(&self) -> std::sync::MutexGuard<'_, Vec<Idle>> {
@@ -110,7 +192,7 @@ pub(super) struct Table {
 }
 
 impl Table {
-    /// The table of a snapshot; counters, pools and quarantines go on.
+    /// The table of a snapshot; queues, counters, pools and quarantines go on.
     pub(super) fn build(&self, snapshot: &Snapshot) -> Self {
         let mut table = Self::default();
         for (id, view) in &snapshot.apps {
@@ -129,6 +211,11 @@ impl Table {
             }
             table.apps.insert(*id, app);
         }
+        for (id, app) in &self.apps {
+            if !table.apps.contains_key(id) {
+                app.queue.close();
+            }
+        }
         table
     }
 
@@ -141,8 +228,10 @@ impl Table {
         let mut routes = Vec::new();
         let (mut count, mut crashed) = (0, 0);
         for dyno in web {
-            count += 1;
-            crashed += usize::from(dyno.state == DynoState::Crashed);
+            // A replaced one stands for its place through its successor.
+            count += usize::from(!dyno.is_replaced);
+            let is_crashed = dyno.state == DynoState::Crashed && !dyno.is_replaced;
+            crashed += usize::from(is_crashed);
             let Some(port) = dyno.port.filter(|_| dyno.is_routable()) else {
                 continue;
             };
@@ -153,6 +242,7 @@ impl Table {
                     dyno.name.to_string(),
                     port,
                     dyno.backend.clone(),
+                    Arc::clone(&dyno.traffic),
                 )),
             };
             dynos.insert(dyno.id, Arc::clone(&route));
@@ -177,15 +267,26 @@ impl Table {
         };
         let config = view.spec.release.as_ref().map(|r| &r.config);
         let url = |key| config.and_then(|c| c.get(key)).map(str::to_owned);
+        let state = State {
+            mode,
+            rule: Rule {
+                policy: view.spec.routing.policy,
+                limit: view.spec.routing.limit(config),
+            },
+            dynos: routes,
+            dyno_count: count,
+        };
+        let queue = match self.apps.get(&id) {
+            Some(app) => {
+                app.queue.update(state);
+                Arc::clone(&app.queue)
+            }
+            None => Arc::new(Queue::new(state, Arc::clone(&view.traffic))),
+        };
         AppRoute {
             id,
-            mode,
-            active: match self.apps.get(&id) {
-                Some(app) => Arc::clone(&app.active),
-                None => Arc::default(),
-            },
-            active_max: BACKLOG_PER_DYNO * count.max(1),
-            dynos: routes,
+            queue,
+            traffic: Arc::clone(&view.traffic),
             error_page: url("ERROR_PAGE_URL"),
             maintenance_page: url("MAINTENANCE_PAGE_URL"),
         }
@@ -212,9 +313,9 @@ impl Table {
         None
     }
 
-    /// The current route of an app.
-    pub(super) fn app_by_id(&self, id: AppId) -> Option<&Arc<AppRoute>> {
-        self.apps.get(&id)
+    /// Every app.
+    pub(super) fn apps(&self) -> impl Iterator<Item = &Arc<AppRoute>> {
+        self.apps.values()
     }
 
     /// Every dyno that may have idle connections.

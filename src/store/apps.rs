@@ -1,5 +1,7 @@
 //! Apps.
 
+use std::num::NonZeroU32;
+
 use jiff::Timestamp;
 use rusqlite::{OptionalExtension, Row, Transaction, params};
 
@@ -8,9 +10,9 @@ use super::{
     AppChange, AppRecord, AppState, Interrupted, NewApp, Removed, Store, StoreError, domains,
     features, formation, releases, slugs,
 };
-use crate::model::{AppId, ReleaseStatus, ReleaseVersion};
+use crate::model::{AppId, Feature, ReleaseStatus, ReleaseVersion, Routing};
 
-const COLUMNS: &str = "id, name, owner, stack, maintenance, created, updated";
+const COLUMNS: &str = "id, name, owner, stack, maintenance, routing, concurrency, created, updated";
 
 fn record(row: &Row<'_>) -> rusqlite::Result<AppRecord> {
     Ok(AppRecord {
@@ -19,6 +21,12 @@ fn record(row: &Row<'_>) -> rusqlite::Result<AppRecord> {
         owner: row.get("owner")?,
         stack: row.get("stack")?,
         maintenance: row.get("maintenance")?,
+        routing: Routing {
+            policy: row.get("routing")?,
+            concurrency: row
+                .get::<_, Option<u32>>("concurrency")?
+                .and_then(NonZeroU32::new),
+        },
         created: time(row, "created")?,
         updated: time(row, "updated")?,
     })
@@ -63,6 +71,9 @@ impl Store {
             for description in ["Initial release", "Enable Logplex"] {
                 releases::insert_initial(tx, id, &new.owner, description, now)?;
             }
+            for feature in Feature::DEFAULT {
+                features::insert(tx, id, feature)?;
+            }
             find(tx, &id.to_string())
         })
         .await
@@ -76,17 +87,21 @@ impl Store {
         self.write("update an app", move |tx| {
             let old = find(tx, &app.to_string())?;
             let name = change.name.unwrap_or(old.name);
+            let routing = change.routing.unwrap_or(old.routing);
             if taken(tx, &name.to_string(), Some(app))? {
                 return Err(StoreError::NameTaken(name));
             }
             tx.execute(
-                "UPDATE apps SET name = ?2, maintenance = ?3, stack = ?4, updated = ?5 WHERE id = ?1",
+                "UPDATE apps SET name = ?2, maintenance = ?3, stack = ?4, updated = ?5,
+                 routing = ?6, concurrency = ?7 WHERE id = ?1",
                 params![
                     app,
                     name,
                     change.maintenance.unwrap_or(old.maintenance),
                     change.stack.unwrap_or(old.stack),
-                    micros(Timestamp::now())
+                    micros(Timestamp::now()),
+                    routing.policy,
+                    routing.concurrency.map(NonZeroU32::get),
                 ],
             )
             .map_err(StoreError::sql("update an app"))?;

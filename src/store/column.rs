@@ -8,7 +8,7 @@ use rusqlite::types::{FromSql, FromSqlError, FromSqlResult, ToSql, ToSqlOutput, 
 
 use crate::model::{
     AppId, AppName, BuildId, ConfigVars, Digest, Hostname, ProcessType, ReleaseId, ReleaseStatus,
-    ReleaseVersion, SlugId, StackName,
+    ReleaseVersion, RoutingPolicy, SlugId, StackName,
 };
 
 macro_rules! text_columns {
@@ -35,6 +35,7 @@ text_columns!(
     Hostname,
     ProcessType,
     ReleaseId,
+    RoutingPolicy,
     SlugId,
     StackName
 );

@@ -29,16 +29,27 @@ impl Store {
         let act = "switch a feature";
         self.write(act, move |tx| {
             super::apps::find(tx, &app.to_string())?;
-            let sql = if is_on {
-                "INSERT OR IGNORE INTO features (app, name) VALUES (?1, ?2)"
-            } else {
-                "DELETE FROM features WHERE app = ?1 AND name = ?2"
-            };
+            if is_on {
+                return insert(tx, app, feature);
+            }
+            let sql = "DELETE FROM features WHERE app = ?1 AND name = ?2";
             let changed = tx.execute(sql, params![app, feature.name()]);
             changed.map(|count| count > 0).map_err(StoreError::sql(act))
         })
         .await
     }
+}
+
+/// Switches one on; says whether it was off.
+pub(super) fn insert(
+    tx: &Transaction<'_>,
+    app: AppId,
+    feature: Feature,
+) -> Result<bool, StoreError> {
+    let sql = "INSERT OR IGNORE INTO features (app, name) VALUES (?1, ?2)";
+    let changed = tx.execute(sql, params![app, feature.name()]);
+    let changed = changed.map_err(StoreError::sql("switch a feature"))?;
+    Ok(changed > 0)
 }
 
 /// Names that this program does not know (a newer one wrote them) are left alone.

@@ -7,7 +7,7 @@ use uuid::Uuid;
 
 use crate::model::{
     AppId, AppName, BuildId, ConfigVars, Digest, Feature, FormationEntry, Hostname, ProcessType,
-    ReleaseId, ReleaseStatus, ReleaseVersion, SlugId, StackName,
+    ReleaseId, ReleaseStatus, ReleaseVersion, Routing, SlugId, StackName,
 };
 
 /// An app.
@@ -23,6 +23,8 @@ pub struct AppRecord {
     pub stack: StackName,
     /// Router answers H80.
     pub maintenance: bool,
+    /// How its requests are spread.
+    pub routing: Routing,
     /// When it was made.
     pub created: Timestamp,
     /// When it was last changed.
@@ -49,6 +51,8 @@ pub struct AppChange {
     pub maintenance: Option<bool>,
     /// Stack of its next build.
     pub stack: Option<StackName>,
+    /// How its requests are spread.
+    pub routing: Option<Routing>,
 }
 
 /// What a deleted app leaves to be removed from disk.

@@ -5,7 +5,7 @@ use rusqlite::{Connection, TransactionBehavior};
 use super::StoreError;
 
 /// Migration N brings `user_version` from N to N + 1.
-const MIGRATIONS: &[&str] = &[FIRST, FEATURES];
+const MIGRATIONS: &[&str] = &[FIRST, FEATURES, ROUTING];
 
 const FIRST: &str = "
 CREATE TABLE apps (
@@ -90,6 +90,12 @@ CREATE TABLE features (
     name TEXT NOT NULL,
     PRIMARY KEY (app, name)
 ) STRICT;
+";
+
+const ROUTING: &str = "
+ALTER TABLE apps ADD COLUMN routing TEXT NOT NULL DEFAULT 'least-in-flight';
+ALTER TABLE apps ADD COLUMN concurrency INTEGER;
+INSERT OR IGNORE INTO features (app, name) SELECT id, 'preboot' FROM apps;
 ";
 
 /// Brings the database to this program's schema, each step in a transaction of its own.

@@ -9,7 +9,7 @@ use tokio::sync::{mpsc, oneshot, watch};
 use super::{Bind, DynoView, Failure, LaunchedStdio, Snapshot, StdioOrder, WindowSize};
 use crate::model::{
     AppId, AppName, ConfigVars, Digest, DynoId, DynoName, DynoSize, ExitStatus, Feature,
-    FormationEntry, Hostname, ProcessType, ReleaseId, ReleaseVersion, SlugId, StackImage,
+    FormationEntry, Hostname, ProcessType, ReleaseId, ReleaseVersion, Routing, SlugId, StackImage,
     StackName,
 };
 
@@ -30,6 +30,8 @@ pub struct AppSpec {
     pub release: Option<Arc<ReleaseSpec>>,
     /// How many of which type are asked for. Types the release does not declare are ignored.
     pub formation: BTreeMap<ProcessType, FormationEntry>,
+    /// How its requests are spread.
+    pub routing: Routing,
 }
 
 /// One release, as far as running it goes.

@@ -23,6 +23,7 @@ use crate::logs::{Hub, pump};
 use crate::model::{AppId, DynoId, DynoName, ExitStatus, ReleaseId};
 use crate::network;
 use crate::settings::Timings;
+use crate::traffic::AppTraffic;
 
 /// Commands that may wait; more senders wait for room.
 const COMMANDS: usize = 256;
@@ -77,6 +78,7 @@ pub(super) struct App {
     /// What the formation runs: `spec`, or what was before it while its slug is unpacked.
     pub(super) applied: Arc<AppSpec>,
     pub(super) places: BTreeMap<DynoName, Place>,
+    pub(super) traffic: Arc<AppTraffic>,
     /// Answered when the last dyno is gone.
     pub(super) forgetting: Vec<super::command::Reply<()>>,
 }
@@ -508,6 +510,7 @@ impl Driver {
                         let view = AppView {
                             spec: Arc::clone(&app.spec),
                             dynos: views,
+                            traffic: Arc::clone(&app.traffic),
                         };
                         snapshot.apps.insert(id, Arc::new(view));
                     }

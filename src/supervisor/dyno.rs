@@ -16,6 +16,7 @@ use crate::model::{
     AppId, ConfigVars, Digest, DynoId, DynoName, DynoSize, ExitStatus, ReleaseId, ReleaseVersion,
     StackImage, StackName,
 };
+use crate::traffic::DynoTraffic;
 
 /// Who hears how a one-off ended.
 pub(super) type ExitSender = oneshot::Sender<Result<ExitStatus, Arc<Failure>>>;
@@ -34,6 +35,9 @@ pub(super) struct Dyno {
     pub(super) shown: String,
     pub(super) port: Option<u16>,
     pub(super) backend: Backend,
+    pub(super) traffic: Arc<DynoTraffic>,
+    pub(super) is_replaced: bool,
+    pub(super) is_held: bool,
     pub(super) is_build: bool,
     /// What the machine is asked.
     pub(super) order: LaunchOrder,
@@ -114,6 +118,9 @@ impl Dyno {
             shown: shown(recipe.command, port),
             port,
             backend: Backend::default(),
+            traffic: Arc::default(),
+            is_replaced: false,
+            is_held: false,
             is_build: recipe.is_build,
             order,
             time_to_live: recipe.time_to_live,
@@ -139,9 +146,12 @@ impl Dyno {
             release: self.release,
             is_stopping: self.life.is_stopping()
                 && self.life.state != crate::model::DynoState::Crashed,
+            is_replaced: self.is_replaced,
+            is_held: self.is_held,
             is_build: self.is_build,
             port: self.port,
             backend: self.backend.clone(),
+            traffic: Arc::clone(&self.traffic),
         }
     }
 

@@ -20,6 +20,7 @@ impl Driver {
             spec: Arc::clone(&spec),
             applied: Arc::clone(&spec),
             places: BTreeMap::new(),
+            traffic: Arc::default(),
             forgetting: Vec::new(),
         });
         app.spec = Arc::clone(&spec);

@@ -7,6 +7,7 @@ use jiff::Timestamp;
 
 use super::{AppSpec, Backend};
 use crate::model::{AppId, DynoId, DynoName, DynoSize, DynoState, ReleaseId, ReleaseVersion};
+use crate::traffic::{AppTraffic, DynoTraffic};
 
 /// All apps and dynos at one instant.
 #[derive(Clone, Debug, Default)]
@@ -23,6 +24,8 @@ pub struct AppView {
     /// Its dynos, sorted by name; one-offs included; old ones that drain during a roll too
     /// (`is_stopping`).
     pub dynos: Vec<DynoView>,
+    /// Its requests.
+    pub traffic: Arc<AppTraffic>,
 }
 
 /// One dyno.
@@ -46,17 +49,23 @@ pub struct DynoView {
     pub release: (ReleaseId, ReleaseVersion),
     /// True once it was signalled: out of routing, hidden from `ps`.
     pub is_stopping: bool,
+    /// True while its successor starts: it serves, but `ps` shows the successor.
+    pub is_replaced: bool,
+    /// True for a successor that waits for the others of its roll: up, but not routed to yet.
+    pub is_held: bool,
     /// True for builds: never shown.
     pub is_build: bool,
     /// `$PORT` of a web dyno.
     pub port: Option<u16>,
     /// Where that port is.
     pub backend: Backend,
+    /// Its requests.
+    pub traffic: Arc<DynoTraffic>,
 }
 
 impl DynoView {
     /// True if the router may send it a request.
     pub fn is_routable(&self) -> bool {
-        self.state == DynoState::Up && self.port.is_some() && !self.is_stopping
+        self.state == DynoState::Up && self.port.is_some() && !self.is_stopping && !self.is_held
     }
 }

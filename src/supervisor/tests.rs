@@ -200,6 +200,7 @@ impl Bench {
                 .iter()
                 .map(|(name, _, quantity)| (process(name), entry(*quantity)))
                 .collect(),
+            routing: crate::model::Routing::default(),
         }
     }
 

@@ -44,7 +44,7 @@ fn a_request_finds_its_app_and_leaves_one_line() {
         "at=info method=GET path=\"/head?a=\\\"b\" host=ODD.localhost:1234 request_id={id} fwd=\"127.0.0.1\" dyno=web.1 connect="
     );
     assert!(line.starts_with(&start), "{line}");
-    let end = format!("status=200 bytes={} protocol=http", body.len());
+    let end = format!("status=200 bytes={} protocol=http queue=0ms", body.len());
     assert!(line.ends_with(&end), "{line}");
     assert_eq!(host.get("nobody.localhost", "/").0, 404);
 }
@@ -166,7 +166,7 @@ fn states_of_an_app_are_told_from_each_other() {
     let last = line(&host, "odd");
     assert!(
         last.contains("at=error code=H14 desc=\"No web processes running\"")
-            && last.ends_with(" dyno= connect= service= status=503 bytes= protocol=http"),
+            && last.ends_with(" dyno= connect= service= status=503 bytes= protocol=http queue="),
         "{last}"
     );
 }

@@ -14,7 +14,9 @@ const ORDER: &[&[&str]] = &[
     &["supervisor"],
     &["keeper"],
     &["dyno"],
-    &["rootfs", "slug", "cgroup", "network", "logs", "store"],
+    &[
+        "rootfs", "slug", "cgroup", "network", "logs", "store", "traffic",
+    ],
     &["settings"],
     &["model"],
     &["sys"],

@@ -95,6 +95,7 @@ pub(super) async fn update(
         name: body.name.as_deref().map(str::parse).transpose()?,
         maintenance: body.maintenance,
         stack: stack.map(|name| known_stack(&api, name)).transpose()?,
+        routing: None,
     };
     let changed = api.store.update_app(app.id, change).await?;
     if changed.maintenance != app.maintenance {

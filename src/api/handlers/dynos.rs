@@ -28,7 +28,7 @@ fn views(api: &Api, app: AppId) -> Vec<DynoView> {
     let dynos = snapshot.apps.get(&app).map(|view| view.dynos.as_slice());
     let shown = dynos.unwrap_or_default().iter();
     shown
-        .filter(|dyno| !dyno.is_build && !dyno.is_stopping)
+        .filter(|dyno| !dyno.is_build && !dyno.is_stopping && !dyno.is_replaced)
         .cloned()
         .collect()
 }
