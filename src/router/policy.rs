@@ -103,9 +103,9 @@ fn least(
         1 => Some(first),
         _ => {
             let nth = draw(ties);
-            let tied = |(_, load): &(usize, Load)| fits(*load) && load.in_flight == fewest;
-            let mut tied = loads.enumerate().filter(tied);
-            tied.nth(nth).map(|(index, _)| index)
+            let is_one = |(_, load): &(usize, Load)| fits(*load) && load.in_flight == fewest;
+            let mut equals = loads.enumerate().filter(is_one);
+            equals.nth(nth).map(|(index, _)| index)
         }
     }
 }

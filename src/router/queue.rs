@@ -591,7 +591,7 @@ mod tests {
                             tokio::task::yield_now().await;
                         }
                         // Some leave.
-                        Entered::Waiting(_) if (n + round) % 7 == 0 => {}
+                        Entered::Waiting(_) if (n + round).is_multiple_of(7) => {}
                         Entered::Waiting(waiting) => {
                             let seat = waiting.end(timings).await.expect("a seat");
                             assert_eq!(seat.dyno.in_flight(), 1);

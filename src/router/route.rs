@@ -37,7 +37,7 @@ impl<S: AsyncRead + Unpin> Client<'_, S> {
                 return;
             }
         }
-        std::future::pending().await
+        std::future::pending::<()>().await;
     }
 }
 
@@ -72,13 +72,7 @@ pub(super) async fn connect(
     let mut last: Option<NotConnected> = None;
     let mut attempts = 0;
     loop {
-        let seated = seat(shared, queue, &mut client, since, last.is_some()).await;
-        let seat = seated.map_err(|failure| NotConnected {
-            failure,
-            dyno: None,
-            took: None,
-            waited: Some(since.elapsed()),
-        })?;
+        let seat = seat(shared, queue, &mut client, since, last.is_some()).await?;
         if !only_fresh && let Some(upstream) = upstream::reuse(&seat.dyno) {
             return Ok(Connected {
                 seat,
@@ -121,14 +115,24 @@ async fn seat(
     client: &mut Client<'_, impl AsyncRead + Unpin>,
     since: tokio::time::Instant,
     is_again: bool,
-) -> Result<Seat, Failure> {
-    match queue.enter(since, is_again)? {
+) -> Result<Seat, NotConnected> {
+    let refused = |failure, waited| NotConnected {
+        failure,
+        dyno: None,
+        took: None,
+        waited,
+    };
+    let entered = queue.enter(since, is_again);
+    match entered.map_err(|failure| refused(failure, None))? {
         Entered::Seat(seat) => Ok(seat),
-        Entered::Waiting(waiting) => tokio::select! {
-            biased;
-            seated = waiting.end(shared.timings) => seated,
-            () = client.gone() => Err(Failure::CLIENT_GONE),
-        },
+        Entered::Waiting(waiting) => {
+            let seated = tokio::select! {
+                biased;
+                seated = waiting.end(shared.timings) => seated,
+                () = client.gone() => Err(Failure::CLIENT_GONE),
+            };
+            seated.map_err(|failure| refused(failure, Some(since.elapsed())))
+        }
     }
 }
 

@@ -10,7 +10,7 @@ use super::failure::Failure;
 use super::policy::{Health, Load, Rule};
 use super::queue::{Queue, State};
 use crate::model::{AppId, DynoId, DynoState, ProcessType};
-use crate::supervisor::{AppView, Backend, Snapshot};
+use crate::supervisor::{AppView, Backend, Part, Snapshot};
 use crate::traffic::{AppTraffic, DynoTraffic};
 
 /// A dyno that refused a connect gets none for so long. Source: Dev Center, "HTTP Routing".
@@ -228,9 +228,9 @@ impl Table {
         let mut routes = Vec::new();
         let (mut count, mut crashed) = (0, 0);
         for dyno in web {
-            // A replaced one stands for its place through its successor.
-            count += usize::from(!dyno.is_replaced);
-            let is_crashed = dyno.state == DynoState::Crashed && !dyno.is_replaced;
+            let stands = dyno.part != Part::Predecessor;
+            count += usize::from(stands);
+            let is_crashed = stands && dyno.state == DynoState::Crashed;
             crashed += usize::from(is_crashed);
             let Some(port) = dyno.port.filter(|_| dyno.is_routable()) else {
                 continue;

@@ -10,7 +10,9 @@ use tokio::task::JoinHandle;
 
 use super::command::Reply;
 use super::lifecycle::{Kind, Life};
-use super::{Attachment, Backend, Bind, DynoView, Failure, LaunchOrder, RunStarted, StdioOrder};
+use super::{
+    Attachment, Backend, Bind, DynoView, Failure, LaunchOrder, Part, RunStarted, StdioOrder,
+};
 use crate::dyno::{EnvironmentRequest, environment, shown};
 use crate::model::{
     AppId, ConfigVars, Digest, DynoId, DynoName, DynoSize, ExitStatus, ReleaseId, ReleaseVersion,
@@ -36,8 +38,7 @@ pub(super) struct Dyno {
     pub(super) port: Option<u16>,
     pub(super) backend: Backend,
     pub(super) traffic: Arc<DynoTraffic>,
-    pub(super) is_replaced: bool,
-    pub(super) is_held: bool,
+    pub(super) part: Part,
     pub(super) is_build: bool,
     /// What the machine is asked.
     pub(super) order: LaunchOrder,
@@ -119,8 +120,7 @@ impl Dyno {
             port,
             backend: Backend::default(),
             traffic: Arc::default(),
-            is_replaced: false,
-            is_held: false,
+            part: Part::Server,
             is_build: recipe.is_build,
             order,
             time_to_live: recipe.time_to_live,
@@ -146,8 +146,7 @@ impl Dyno {
             release: self.release,
             is_stopping: self.life.is_stopping()
                 && self.life.state != crate::model::DynoState::Crashed,
-            is_replaced: self.is_replaced,
-            is_held: self.is_held,
+            part: self.part,
             is_build: self.is_build,
             port: self.port,
             backend: self.backend.clone(),

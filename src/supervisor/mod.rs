@@ -36,4 +36,4 @@ pub use machine::{
     StopSignal, Task, WindowSize,
 };
 pub use recover::sweep;
-pub use snapshot::{AppView, DynoView, Snapshot};
+pub use snapshot::{AppView, DynoView, Part, Snapshot};

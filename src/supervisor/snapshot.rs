@@ -28,6 +28,18 @@ pub struct AppView {
     pub traffic: Arc<AppTraffic>,
 }
 
+/// A web dyno's part in a roll that starts the new dynos before the old ones leave.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Part {
+    /// Serves, as ever.
+    #[default]
+    Server,
+    /// Serves until its successor does; `ps` shows the successor.
+    Predecessor,
+    /// Not routed to before all of its roll are up.
+    Successor,
+}
+
 /// One dyno.
 #[derive(Clone, Debug)]
 pub struct DynoView {
@@ -49,10 +61,8 @@ pub struct DynoView {
     pub release: (ReleaseId, ReleaseVersion),
     /// True once it was signalled: out of routing, hidden from `ps`.
     pub is_stopping: bool,
-    /// True while its successor starts: it serves, but `ps` shows the successor.
-    pub is_replaced: bool,
-    /// True for a successor that waits for the others of its roll: up, but not routed to yet.
-    pub is_held: bool,
+    /// Its part in a roll.
+    pub part: Part,
     /// True for builds: never shown.
     pub is_build: bool,
     /// `$PORT` of a web dyno.
@@ -66,6 +76,9 @@ pub struct DynoView {
 impl DynoView {
     /// True if the router may send it a request.
     pub fn is_routable(&self) -> bool {
-        self.state == DynoState::Up && self.port.is_some() && !self.is_stopping && !self.is_held
+        self.state == DynoState::Up
+            && self.port.is_some()
+            && !self.is_stopping
+            && self.part != Part::Successor
     }
 }

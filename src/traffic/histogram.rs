@@ -17,7 +17,7 @@ pub(super) fn bucket(micros: u64) -> usize {
     if micros < SUB as u64 {
         return usize::try_from(micros).unwrap_or(0);
     }
-    let octave = 63 - micros.leading_zeros();
+    let octave = micros.ilog2();
     if octave > LAST {
         return BUCKETS - 1;
     }

@@ -16,7 +16,7 @@ use crate::api::state::Api;
 use crate::api::{convert, range, types};
 use crate::model::{AppId, DynoName, DynoSize, ProcessType};
 use crate::store::{AppRecord, AppState};
-use crate::supervisor::{DynoView, RunKind, RunOrder, Selector, StdioOrder, WindowSize};
+use crate::supervisor::{DynoView, Part, RunKind, RunOrder, Selector, StdioOrder, WindowSize};
 
 /// Longest `time_to_live`: one-offs are cycled after a day (and up to 216 min more).
 /// Source: Dev Center, "Automatic Dyno Restarts".
@@ -28,7 +28,7 @@ fn views(api: &Api, app: AppId) -> Vec<DynoView> {
     let dynos = snapshot.apps.get(&app).map(|view| view.dynos.as_slice());
     let shown = dynos.unwrap_or_default().iter();
     shown
-        .filter(|dyno| !dyno.is_build && !dyno.is_stopping && !dyno.is_replaced)
+        .filter(|dyno| !dyno.is_build && !dyno.is_stopping && dyno.part != Part::Predecessor)
         .cloned()
         .collect()
 }
