@@ -20,6 +20,7 @@ pub mod keeper;
 pub mod dyno;
 
 pub mod cgroup;
+pub mod disk;
 pub mod logs;
 pub mod network;
 pub mod rootfs;

@@ -12,6 +12,7 @@ use super::run::BuildOrder;
 use super::source::Workdir;
 use super::tree::{self, Found};
 use super::{BuildError, Output, buildpack};
+use crate::disk::Keep;
 use crate::model::{AppId, DynoName, ExitStatus, ProcessType, StackImage};
 use crate::settings::Paths;
 use crate::supervisor::{
@@ -63,6 +64,7 @@ pub(super) async fn build(
     workdir: &Workdir,
     output: &Output,
 ) -> Result<Finding, BuildError> {
+    let _cache = Cache::open(supervisor, paths, order.app.0).await?;
     let run = run_order(paths, order, workdir)?;
     let begun = Instant::now();
     let started = supervisor.run(run, "build").await;
@@ -85,6 +87,39 @@ pub(super) async fn build(
         return Err(BuildError::Timeout(BUILD_TIME));
     }
     verdict(workdir, status)
+}
+
+/// The app's build cache on its bounded volume, as long as a build uses it.
+struct Cache {
+    supervisor: Supervisor,
+    path: PathBuf,
+}
+
+impl Cache {
+    async fn open(supervisor: &Supervisor, paths: &Paths, app: AppId) -> Result<Self, BuildError> {
+        let path = paths.cache(app);
+        std::fs::create_dir_all(&path).map_err(BuildError::file("make", &path))?;
+        let keep = Keep::In(paths.cache_image(app));
+        let bound = supervisor.bound(path.clone(), keep).await;
+        bound.map_err(|failure| {
+            BuildError::file("bound", &path)(io::Error::other(failure.reason))
+        })?;
+        Ok(Self {
+            supervisor: supervisor.clone(),
+            path,
+        })
+    }
+}
+
+impl Drop for Cache {
+    fn drop(&mut self) {
+        let (supervisor, path) = (self.supervisor.clone(), std::mem::take(&mut self.path));
+        let work = move || supervisor.unbound(&path);
+        match tokio::runtime::Handle::try_current() {
+            Ok(runtime) => drop(runtime.spawn_blocking(work)),
+            Err(_) => work(),
+        }
+    }
 }
 
 /// Stops the dyno if nobody waits for it any more.

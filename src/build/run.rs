@@ -85,8 +85,8 @@ async fn attempt(
     if let Some(expected) = order.checksum {
         verify(&order.archive, expected).await?;
     }
-    let workdir =
-        Workdir::make(paths, order.id).map_err(BuildError::file("make", &paths.build(order.id)))?;
+    let workdir = Workdir::bounded(supervisor, paths, order.id).await;
+    let workdir = workdir.map_err(BuildError::file("make", &paths.build(order.id)))?;
     let result = build(supervisor, paths, order, &workdir, output).await;
     workdir.remove().await;
     result

@@ -11,8 +11,10 @@ use std::time::Instant;
 
 use super::ignore::{self, Ignore};
 use super::tree::{self, Found};
+use crate::disk::Keep;
 use crate::model::{BuildId, ConfigVars};
 use crate::settings::Paths;
+use crate::supervisor::Supervisor;
 use crate::sys;
 
 /// Config vars that would break the build itself. Source: Dev Center, "Buildpack API" (the list
@@ -35,26 +37,56 @@ pub(super) struct Workdir {
     builds: PathBuf,
     name: String,
     is_removed: bool,
+    /// Who bounds it, and is told when it ends.
+    bounds: Option<Supervisor>,
 }
 
 impl Workdir {
+    /// Makes it on a volume of its own, so that no build fills the host's disk.
+    ///
+    /// # Errors
+    /// It cannot be made, or the host's disk has no room to spare.
+    pub(super) async fn bounded(
+        supervisor: &Supervisor,
+        paths: &Paths,
+        id: BuildId,
+    ) -> io::Result<Self> {
+        let mut workdir = Self::empty(paths, id)?;
+        let bound = supervisor.bound(workdir.path(), Keep::Nothing).await;
+        bound.map_err(|failure| io::Error::other(failure.reason))?;
+        workdir.bounds = Some(supervisor.clone());
+        workdir.fill()?;
+        Ok(workdir)
+    }
+
     /// Makes it, with `source`, `env` and `result` in it, all of the `dyno` user.
     ///
     /// # Errors
     /// It cannot be made.
+    #[cfg(test)]
     pub(super) fn make(paths: &Paths, id: BuildId) -> io::Result<Self> {
+        let workdir = Self::empty(paths, id)?;
+        workdir.fill()?;
+        Ok(workdir)
+    }
+
+    fn empty(paths: &Paths, id: BuildId) -> io::Result<Self> {
         let workdir = Self {
             builds: paths.builds(),
             name: id.to_string(),
             is_removed: false,
+            bounds: None,
         };
-        let make = |path: &Path, mode| DirBuilder::new().recursive(true).mode(mode).create(path);
         make(&workdir.path(), 0o700)?;
-        for part in [workdir.source(), workdir.env(), workdir.result()] {
+        Ok(workdir)
+    }
+
+    fn fill(&self) -> io::Result<()> {
+        for part in [self.source(), self.env(), self.result()] {
             make(&part, 0o755)?;
             sys::give_to_app(&part)?;
         }
-        Ok(workdir)
+        Ok(())
     }
 
     fn path(&self) -> PathBuf {
@@ -76,11 +108,22 @@ impl Workdir {
         self.path().join("result")
     }
 
+    /// The blocking work of removing it.
+    fn removal(&mut self) -> impl FnOnce() + Send + use<> {
+        let (builds, name) = (self.builds.clone(), self.name.clone());
+        let bounds = self.bounds.take();
+        move || {
+            if let Some(supervisor) = bounds {
+                supervisor.unbound(&builds.join(&name));
+            }
+            remove(&builds, &name);
+        }
+    }
+
     /// Removes it; what cannot be removed is logged (and swept at the next start).
     pub(super) async fn remove(mut self) {
         self.is_removed = true;
-        let (builds, name) = (self.builds.clone(), self.name.clone());
-        let removing = tokio::task::spawn_blocking(move || remove(&builds, &name));
+        let removing = tokio::task::spawn_blocking(self.removal());
         if let Err(error) = removing.await {
             tracing::warn!(%error, "a build's directory was not removed");
         }
@@ -93,12 +136,16 @@ impl Drop for Workdir {
         if self.is_removed {
             return;
         }
-        let (builds, name) = (self.builds.clone(), self.name.clone());
+        let removal = self.removal();
         match tokio::runtime::Handle::try_current() {
-            Ok(runtime) => drop(runtime.spawn_blocking(move || remove(&builds, &name))),
-            Err(_) => remove(&builds, &name),
+            Ok(runtime) => drop(runtime.spawn_blocking(removal)),
+            Err(_) => removal(),
         }
     }
+}
+
+fn make(path: &Path, mode: u32) -> io::Result<()> {
+    DirBuilder::new().recursive(true).mode(mode).create(path)
 }
 
 fn remove(builds: &Path, name: &str) {

@@ -24,11 +24,10 @@ pub(super) async fn remove(store: &Store, paths: &Paths) -> Result<(), StoreErro
         .iter()
         .map(|app| app.id.to_string())
         .collect();
-    let cache = paths.state().join("cache");
     let wanted = [
         (paths.slugs(), digests.clone()),
         (paths.trees(), digests),
-        (cache, apps),
+        (paths.caches(), apps),
         (paths.builds(), HashSet::new()),
     ];
     for (directory, keep) in wanted {
@@ -40,7 +39,7 @@ pub(super) async fn remove(store: &Store, paths: &Paths) -> Result<(), StoreErro
     Ok(())
 }
 
-/// Removes entries whose name (without `.tgz`) is not in `keep`.
+/// Removes entries whose name (without `.tgz` or `.img`) is not in `keep`.
 fn sweep(directory: &Path, keep: &HashSet<String>) {
     let Ok(entries) = std::fs::read_dir(directory) else {
         return;
@@ -48,7 +47,8 @@ fn sweep(directory: &Path, keep: &HashSet<String>) {
     for entry in entries.filter_map(Result::ok) {
         let name = entry.file_name();
         let name = name.to_string_lossy();
-        if keep.contains(name.strip_suffix(".tgz").unwrap_or(&name)) {
+        let stem = name.strip_suffix(".tgz").or(name.strip_suffix(".img"));
+        if keep.contains(stem.unwrap_or(&name)) {
             continue;
         }
         let path = entry.path();

@@ -18,6 +18,9 @@ use crate::supervisor::Supervisor;
 /// Builds and release phases get this long to be recorded after the last dyno is gone.
 const FINISH: Duration = Duration::from_secs(30);
 
+/// The router gets this long to stop when there is nothing left to route to.
+const ABANDON: Duration = Duration::from_secs(1);
+
 /// The platform did not start.
 #[derive(Debug, thiserror::Error)]
 pub enum PlatformError {
@@ -112,6 +115,18 @@ impl Platform {
             server,
             router,
         })
+    }
+
+    /// Every dyno is gone: frees the router's addresses for the next supervisor, which need not
+    /// wait until this process is quite gone.
+    pub async fn abandon(self) {
+        self.router.close();
+        if tokio::time::timeout(ABANDON, self.router.stop())
+            .await
+            .is_err()
+        {
+            tracing::warn!("the router did not stop in time");
+        }
     }
 
     /// Takes no new work, stops every dyno, records what that ends, closes the store.

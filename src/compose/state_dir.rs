@@ -67,7 +67,8 @@ impl StateDir {
             paths.sources(),
             paths.logs(),
             paths.buildpacks(),
-            paths.state().join("cache"),
+            paths.caches(),
+            paths.volumes(),
         ] {
             make(&directory)?;
         }

@@ -16,7 +16,9 @@ use tokio::signal::unix::{SignalKind, signal};
 
 use super::{Doors, Platform, StateDir};
 use crate::cgroup::Manager;
+use crate::disk::Disks;
 use crate::logs::Hub;
+use crate::model::DynoSize;
 use crate::settings::{Flags, Settings};
 use crate::supervisor::{LinuxMachine, Supervisor, sweep};
 use crate::{keeper, sys};
@@ -51,6 +53,7 @@ pub(super) fn main(arguments: &[OsString]) -> ExitCode {
 
 fn run(arguments: &Arguments, words: &[OsString]) -> anyhow::Result<()> {
     let settings = Settings::load(&arguments.flags)?;
+    DynoSize::define(settings.sizes.clone());
     anyhow::ensure!(
         nix::unistd::geteuid().is_root(),
         "supervise must run as root: it makes namespaces, cgroups and mounts for its dynos. Run: sudo manifold supervise"
@@ -83,7 +86,15 @@ async fn serve(settings: Arc<Settings>, socket: std::os::fd::OwnedFd) -> anyhow:
     let hub = Hub::open(&paths.logs())?;
     let cgroups = Manager::open(&format!("manifold-{}", state.instance))?;
     sweep(&paths, &cgroups);
-    let opened = LinuxMachine::open(&paths, &state.instance, cgroups.clone(), socket).await;
+    let disks = Disks::open(&paths, settings.disk);
+    let opened = LinuxMachine::open(
+        &paths,
+        &state.instance,
+        cgroups.clone(),
+        disks.clone(),
+        socket,
+    );
+    let opened = opened.await;
     let (machine, mut events) = match opened {
         Ok(opened) => opened,
         Err(error) => {
@@ -125,6 +136,7 @@ async fn serve(settings: Arc<Settings>, socket: std::os::fd::OwnedFd) -> anyhow:
     };
     notify(&[sd_notify::NotifyState::Stopping]);
     if is_keeper_gone {
+        platform.abandon().await;
         hub.flush();
         anyhow::bail!(
             "the keeper is gone, and every dyno with it; what is left is swept at the next start"

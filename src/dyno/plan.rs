@@ -59,12 +59,11 @@ pub enum SetUpStep {
     NewCgroupNamespace,
     /// No mount of ours reaches the host, none of the host's reaches us.
     PrivateMounts,
-    /// The root: id-mapped lowers (top first) and a fresh upper.
+    /// The root: id-mapped lowers (top first) and a fresh upper, on the handed-over mount of a
+    /// bounded file system with `upper/` and `work/`.
     Overlay {
         /// Read-only layers, the topmost first.
         lowers: Vec<Layer>,
-        /// Directory with `upper/` and `work/`.
-        writable: PathBuf,
     },
     /// A host directory below the new root.
     Bind {
@@ -196,8 +195,6 @@ pub struct PlanRequest {
     pub user: UserRange,
     /// Read-only layers, topmost first.
     pub lowers: Vec<Layer>,
-    /// Directory with `upper/` and `work/`.
-    pub writable: PathBuf,
     /// Host directories of the stack, read-only: source and target.
     pub stack_binds: Vec<(PathBuf, PathBuf)>,
     /// Host directories of a build: source, target, read-only.
@@ -238,7 +235,6 @@ impl LaunchPlan {
             SetUpStep::PrivateMounts,
             SetUpStep::Overlay {
                 lowers: request.lowers,
-                writable: request.writable,
             },
         ];
         set_up.extend(
@@ -337,7 +333,6 @@ mod tests {
                     must_map: false,
                 },
             ],
-            writable: "/state/dynos/1".into(),
             stack_binds: vec![("/usr".into(), "/usr".into())],
             binds: vec![(
                 "/state/builds/1/source".into(),

@@ -38,6 +38,8 @@ pub enum ClientError {
 pub struct LaunchFds {
     /// The dyno's network namespace.
     pub network: OwnedFd,
+    /// A detached mount: the bounded file system of its writable layer.
+    pub writable: OwnedFd,
     /// stdin, stdout, stderr.
     pub streams: [OwnedFd; 3],
     /// One v2 directory, or the v1 `tasks` files.
@@ -126,11 +128,12 @@ impl Client {
         self.lock().insert(request, sender);
         let LaunchFds {
             network,
+            writable,
             streams,
             cgroup,
             is_cgroup_v2,
         } = fds;
-        let mut all = vec![network];
+        let mut all = vec![network, writable];
         all.extend(streams);
         all.extend(cgroup);
         let message = Request::Launch {

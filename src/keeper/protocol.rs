@@ -18,7 +18,7 @@ const FDS_MAX: usize = 16;
 /// Supervisor to keeper.
 #[derive(Debug, Serialize, Deserialize)]
 pub(super) enum Request {
-    /// Make a dyno. Descriptors, in order: netns, stdin, stdout, stderr (or one /dev/null where
+    /// Make a dyno. Descriptors, in order: netns, mount of the writable layer, stdin, stdout, stderr (or one /dev/null where
     /// a terminal takes their place), then the cgroup's.
     Launch {
         /// Echoed in the reply.

@@ -313,7 +313,7 @@ impl Keeper {
                 errno: error.raw_os_error().unwrap_or(libc::EIO),
             }
         };
-        let [network, stdin, stdout, stderr, cgroup @ ..] = fds else {
+        let [network, writable, stdin, stdout, stderr, cgroup @ ..] = fds else {
             return Err(StepFailure {
                 step: "receive descriptors".into(),
                 errno: libc::EBADMSG,
@@ -366,6 +366,7 @@ impl Keeper {
                     scratch: &self.scratch,
                     user,
                     network: network.as_fd(),
+                    writable: writable.as_fd(),
                     streams: [stdin.as_fd(), stdout.as_fd(), stderr.as_fd()],
                     tasks,
                     filter: &self.filter,
@@ -513,6 +514,7 @@ struct DynoChild<'a> {
     scratch: &'a Scratch,
     user: BorrowedFd<'a>,
     network: BorrowedFd<'a>,
+    writable: BorrowedFd<'a>,
     streams: [BorrowedFd<'a>; 3],
     tasks: &'a [OwnedFd],
     filter: &'a [libc::sock_filter],
@@ -547,6 +549,7 @@ impl DynoChild<'_> {
             self.user,
             self.plan.user,
             self.network,
+            self.writable,
             self.tasks,
         );
         for step in &self.plan.set_up {

@@ -116,6 +116,7 @@ pub(super) struct SetUp<'a> {
     user: BorrowedFd<'a>,
     range: UserRange,
     network: BorrowedFd<'a>,
+    writable: BorrowedFd<'a>,
     tasks: &'a [OwnedFd],
     root: Option<OwnedFd>,
     /// The dyno's devpts, for its terminal.
@@ -128,6 +129,7 @@ impl<'a> SetUp<'a> {
         user: BorrowedFd<'a>,
         range: UserRange,
         network: BorrowedFd<'a>,
+        writable: BorrowedFd<'a>,
         tasks: &'a [OwnedFd],
     ) -> Self {
         Self {
@@ -135,6 +137,7 @@ impl<'a> SetUp<'a> {
             user,
             range,
             network,
+            writable,
             tasks,
             root: None,
             terminals: None,
@@ -157,7 +160,7 @@ impl<'a> SetUp<'a> {
                     none,
                 )?)
             }
-            SetUpStep::Overlay { lowers, writable } => self.overlay(lowers, writable),
+            SetUpStep::Overlay { lowers } => self.overlay(lowers),
             SetUpStep::Bind {
                 source,
                 target,
@@ -236,7 +239,7 @@ impl<'a> SetUp<'a> {
         Ok(tree)
     }
 
-    fn overlay(&mut self, lowers: &[Layer], writable: &Path) -> io::Result<()> {
+    fn overlay(&mut self, lowers: &[Layer]) -> io::Result<()> {
         let inert = Attributes {
             read_only: true,
             no_suid: true,
@@ -257,9 +260,9 @@ impl<'a> SetUp<'a> {
             sys::attach(tree.as_fd(), target.as_fd())?;
             names.push(name);
         }
-        let tree = sys::open_tree(writable, TreeFlags::Clone)?;
+        // Made for this dyno alone, so it is moved here and ends with this namespace.
         let target = sys::open_in_root(here.as_fd(), Path::new("upper"), libc::O_PATH)?;
-        sys::attach(tree.as_fd(), target.as_fd())?;
+        sys::attach(self.writable, target.as_fd())?;
         let fs = FsContext::open(c"overlay")?;
         fs.set(c"source", "overlay")?;
         fs.set(c"lowerdir", &names.join(":"))?;
@@ -411,9 +414,7 @@ pub(super) fn name(step: &SetUpStep) -> String {
         SetUpStep::EnterNetwork => "enter the network namespace".to_owned(),
         SetUpStep::NewCgroupNamespace => "make a cgroup namespace".to_owned(),
         SetUpStep::PrivateMounts => "make mounts private".to_owned(),
-        SetUpStep::Overlay { writable, .. } => {
-            format!("mount the overlay of {}", writable.display())
-        }
+        SetUpStep::Overlay { .. } => "mount the overlay".to_owned(),
         SetUpStep::Bind { source, target, .. } => {
             format!("bind {} at {}", source.display(), target.display())
         }

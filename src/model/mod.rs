@@ -25,5 +25,5 @@ pub use formation::{FormationEntry, ProcessType, ProcessTypeError, ScaleError, S
 pub use ids::{AppId, BuildId, DynoId, ReleaseId, SlugId};
 pub use release::{Digest, DigestError, ReleaseStatus, ReleaseVersion};
 pub use routing::{CONCURRENCY_MAX, Routing, RoutingError, RoutingPolicy, WEB_CONCURRENCY};
-pub use size::{DynoSize, SIZES, SizeError};
+pub use size::{BYTES_PER_INODE, DiskLimit, DynoSize, SizeError};
 pub use stack::{StackImage, StackName, StackNameError};

@@ -18,15 +18,18 @@
 //! hold_timeout = 75
 //! connect_timeout = 5
 //! ```
+//!
+//! `[disk]`, `[reserve]` and `[sizes.NAME]` are in `limits`.
 
+use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use serde::Deserialize;
 
-use super::Paths;
-use crate::model::{AppName, Hostname, HostnameError, StackName, StackNameError};
+use super::{DiskSettings, Paths, ReserveSettings, limits};
+use crate::model::{AppName, DynoSize, Hostname, HostnameError, StackName, StackNameError};
 
 /// Where the settings file is looked for when `--config` does not say.
 pub const DEFAULT_FILE: &str = "/etc/manifold/manifold.toml";
@@ -46,6 +49,12 @@ pub struct Settings {
     pub stack: StackName,
     /// How long things may take.
     pub timings: Timings,
+    /// Bounds of the disk.
+    pub disk: DiskSettings,
+    /// What is kept for the host.
+    pub reserve: ReserveSettings,
+    /// Dyno sizes of this host, beside those of the platform.
+    pub sizes: Vec<DynoSize>,
 }
 
 /// Deadlines of the platform; only tests have a reason to change them.
@@ -96,6 +105,9 @@ impl Default for Settings {
             domain: "localhost".to_owned(),
             stack: StackName::host(),
             timings: Timings::default(),
+            disk: DiskSettings::default(),
+            reserve: ReserveSettings::default(),
+            sizes: Vec::new(),
         }
     }
 }
@@ -165,6 +177,12 @@ struct File {
     stack: Option<String>,
     #[serde(default)]
     timings: FileTimings,
+    #[serde(default)]
+    disk: limits::FileDisk,
+    #[serde(default)]
+    reserve: limits::FileReserve,
+    #[serde(default)]
+    sizes: BTreeMap<String, limits::FileSize>,
 }
 
 /// Seconds, fractions allowed.
@@ -271,6 +289,9 @@ fn merge(file: File, flags: &Flags) -> Result<Settings, SettingsError> {
         domain: domain.map_or(Ok(default.domain), |name| check_domain(&name))?,
         stack: stack.map_or(Ok(default.stack), |name| check_stack(&name))?,
         timings: timings(&file.timings)?,
+        disk: limits::disk(&file.disk)?,
+        reserve: limits::reserve(&file.reserve)?,
+        sizes: limits::sizes(&file.sizes)?,
     })
 }
 

@@ -2,7 +2,9 @@
 //! (Here "config" always means config vars.) Pure, but for reading the one file.
 
 mod file;
+mod limits;
 mod paths;
 
 pub use file::{DEFAULT_FILE, Flags, Settings, SettingsError, Timings};
+pub use limits::{DiskSettings, ReserveSettings};
 pub use paths::Paths;

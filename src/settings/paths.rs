@@ -94,8 +94,23 @@ impl Paths {
     }
 
     /// Build caches, one directory per app.
+    pub fn caches(&self) -> PathBuf {
+        self.state.join("cache")
+    }
+
+    /// The build cache of one app: where it is mounted while a build runs.
     pub fn cache(&self, app: AppId) -> PathBuf {
-        self.state.join("cache").join(app.to_string())
+        self.caches().join(app.to_string())
+    }
+
+    /// The image in which that cache lies between builds.
+    pub fn cache_image(&self, app: AppId) -> PathBuf {
+        self.caches().join(format!("{app}.img"))
+    }
+
+    /// Empty images that writable layers are copied from.
+    pub fn volumes(&self) -> PathBuf {
+        self.state.join("volumes")
     }
 
     /// Uploaded sources waiting for their build.

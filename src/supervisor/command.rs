@@ -6,6 +6,7 @@ use std::sync::Arc;
 use jiff::Timestamp;
 use tokio::sync::{mpsc, oneshot, watch};
 
+use super::bounds::Bounds;
 use super::{Bind, DynoView, Failure, LaunchedStdio, Snapshot, StdioOrder, WindowSize};
 use crate::model::{
     AppId, AppName, ConfigVars, Digest, DynoId, DynoName, DynoSize, ExitStatus, Feature,
@@ -183,6 +184,7 @@ pub(super) type Reply<T> = oneshot::Sender<Result<T, CommandError>>;
 pub struct Supervisor {
     pub(super) commands: mpsc::Sender<Command>,
     pub(super) snapshots: watch::Receiver<Arc<Snapshot>>,
+    pub(super) bounds: Bounds,
 }
 
 impl Supervisor {

@@ -12,6 +12,7 @@ use tokio::sync::{Semaphore, mpsc, oneshot, watch};
 use tokio::time::{Instant, sleep_until};
 
 use super::backoff::Backoff;
+use super::bounds::Bounds;
 use super::command::Command;
 use super::dyno::Dyno;
 use super::lifecycle::{Effect, Input, Outcome, Phase, Stop, Timer};
@@ -112,6 +113,7 @@ impl Supervisor {
         let (commands, orders) = mpsc::channel(COMMANDS);
         let (events, news) = mpsc::unbounded_channel();
         let (snapshots, receiver) = watch::channel(Arc::default());
+        let bounds = Bounds(Arc::clone(&machine));
         let driver = Driver {
             machine,
             hub,
@@ -146,6 +148,7 @@ impl Supervisor {
         Self {
             commands,
             snapshots: receiver,
+            bounds,
         }
     }
 }

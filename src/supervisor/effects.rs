@@ -4,7 +4,7 @@
 //! Whatever fails takes back what was made before it.
 
 use std::collections::HashMap;
-use std::fs::{self, DirBuilder, File, OpenOptions};
+use std::fs::{DirBuilder, File, OpenOptions};
 use std::io;
 use std::os::fd::{AsFd as _, OwnedFd};
 use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _, chown};
@@ -21,6 +21,7 @@ use super::{
     StopSignal, Task, WindowSize,
 };
 use crate::cgroup::{CgroupError, Entry, Group, Limits, Manager};
+use crate::disk::{Disks, Keep, Volume};
 use crate::dyno::{Exec, LaunchPlan, Layer, PlanRequest, UserRange, argv};
 use crate::keeper::{Client, ClientError, LaunchFds};
 use crate::model::{Digest, DynoId, ExitStatus, StackName};
@@ -61,10 +62,10 @@ pub struct LinuxMachine {
 
 #[derive(Debug)]
 struct Inner {
-    paths: Paths,
     stacks: Stacks,
     trees: Trees,
     cgroups: Manager,
+    disks: Disks,
     network: Network,
     keeper: Client,
     null: OwnedFd,
@@ -75,7 +76,7 @@ struct Inner {
 #[derive(Debug)]
 struct Live {
     group: Group,
-    dir: PathBuf,
+    volume: Arc<Volume>,
     terminal: Option<OwnedFd>,
     network: DynoNetwork,
 }
@@ -99,6 +100,7 @@ impl LinuxMachine {
         paths: &Paths,
         instance: &str,
         cgroups: Manager,
+        disks: Disks,
         keeper: OwnedFd,
     ) -> Result<(Self, MachineEvents), MachineError> {
         let stacks = Stacks::open(paths, &network::resolv_conf())?;
@@ -123,10 +125,10 @@ impl LinuxMachine {
         });
         let null = OpenOptions::new().read(true).write(true).open("/dev/null");
         let inner = Inner {
-            paths: paths.clone(),
             stacks,
             trees: Trees::new(paths),
             cgroups,
+            disks,
             network,
             keeper,
             null: null.map_err(MachineError::Null)?.into(),
@@ -175,13 +177,20 @@ impl Inner {
         let user = UserRange {
             base: network.slot.uid_base(),
         };
-        let group = self.cgroups.create(order.id, &Limits::from(&order.size));
-        let group = group.map_err(failure("make a cgroup"))?;
-        let dir = self.paths.dyno(order.id);
+        let volume = self.disks.take(order.id, order.size.disk).await;
+        let volume = volume.map_err(failure("make a bounded writable layer"))?;
+        let group = match self.cgroups.create(order.id, &Limits::from(&order.size)) {
+            Ok(group) => group,
+            Err(error) => {
+                self.disks.put_back(order.id, volume);
+                return Err(failure("make a cgroup")(error));
+            }
+        };
+        let dir = volume.path();
         let hostname = order.name.to_string().replace('.', "-");
         let live = Live {
             group,
-            dir: dir.clone(),
+            volume,
             terminal: None,
             network,
         };
@@ -191,7 +200,7 @@ impl Inner {
         let (streams, ours) = match prepared {
             Ok(prepared) => prepared,
             Err(error) => {
-                remove(live).await;
+                self.remove(order.id, live).await;
                 return Err(error);
             }
         };
@@ -200,7 +209,6 @@ impl Inner {
             hostname,
             user,
             lowers,
-            writable: dir,
             stack_binds: root.binds,
             binds: order
                 .binds
@@ -235,7 +243,7 @@ impl Inner {
                 })
             }
             Err(error) => {
-                remove(live).await;
+                self.remove(order.id, live).await;
                 Err(error)
             }
         }
@@ -254,6 +262,34 @@ impl Inner {
         })
     }
 
+    /// Takes back everything a dyno held. Never fails its caller: what stays is swept at next
+    /// start.
+    async fn remove(&self, id: DynoId, live: Live) {
+        let Live {
+            group,
+            volume,
+            network,
+            terminal,
+        } = live;
+        drop(terminal);
+        let disks = self.disks.clone();
+        let work = move || {
+            // Ids, addresses and the volume are free for another dyno only when nothing can carry
+            // them any more: no task. Otherwise they are not used again by this supervisor.
+            if let Err(error) = group.remove() {
+                tracing::warn!(%error, "a dyno's cgroup stays until the next start");
+                disks.give_up(id);
+                std::mem::forget(network.slot);
+            } else {
+                disks.put_back(id, volume);
+                drop(network);
+            }
+        };
+        if tokio::task::spawn_blocking(work).await.is_err() {
+            tracing::error!("removing a dyno's leftovers panicked");
+        }
+    }
+
     /// Hands everything to the keeper; the pid, our ends, and a master for later resizes.
     async fn start(
         &self,
@@ -270,6 +306,10 @@ impl Inner {
         let network = live.network.netns.try_clone();
         let fds = LaunchFds {
             network: network.map_err(failure("share the network"))?,
+            writable: live
+                .volume
+                .share()
+                .map_err(failure("share the writable layer"))?,
             streams,
             cgroup,
             is_cgroup_v2,
@@ -374,7 +414,6 @@ fn nonblocking(fd: &OwnedFd) -> io::Result<()> {
 fn make_upper(dir: &Path, owner: u32, hostname: &str) -> io::Result<()> {
     let make = |path: &Path, mode: u32| DirBuilder::new().mode(mode).create(path);
     let give = |path: &Path| chown(path, Some(owner), Some(owner));
-    make(dir, 0o700)?;
     make(&dir.join("work"), 0o700)?;
     let upper = dir.join("upper");
     make(&upper, 0o755)?;
@@ -394,41 +433,6 @@ fn make_upper(dir: &Path, owner: u32, hostname: &str) -> io::Result<()> {
         give(&path)?;
     }
     Ok(())
-}
-
-/// Takes back everything a dyno held. Never fails its caller: what stays is swept at next start.
-async fn remove(live: Live) {
-    let Live {
-        group,
-        dir,
-        network,
-        terminal,
-    } = live;
-    drop(terminal);
-    let work = move || {
-        let mut is_gone = true;
-        if let Err(error) = group.remove() {
-            tracing::warn!(%error, "a dyno's cgroup stays until the next start");
-            is_gone = false;
-        }
-        match fs::remove_dir_all(&dir) {
-            Err(error) if error.kind() != io::ErrorKind::NotFound => {
-                tracing::warn!(%error, "{} stays until the next start", dir.display());
-                is_gone = false;
-            }
-            _ => {}
-        }
-        // Ids and addresses are free for another dyno only when nothing can carry them any more:
-        // no task, no file. Otherwise they are not used again by this supervisor.
-        if is_gone {
-            drop(network);
-        } else {
-            std::mem::forget(network.slot);
-        }
-    };
-    if tokio::task::spawn_blocking(work).await.is_err() {
-        tracing::error!("removing a dyno's leftovers panicked");
-    }
 }
 
 impl Machine for LinuxMachine {
@@ -459,9 +463,26 @@ impl Machine for LinuxMachine {
         Box::pin(async move {
             let live = self.inner.live().remove(&id);
             if let Some(live) = live {
-                remove(live).await;
+                self.inner.remove(id, live).await;
             }
         })
+    }
+
+    fn bound(&self, path: PathBuf, keep: Keep) -> Task<'_, Result<(), Failure>> {
+        let disks = self.inner.disks.clone();
+        Box::pin(async move {
+            let work = move || disks.bound(&path, &keep);
+            match tokio::task::spawn_blocking(work).await {
+                Ok(result) => result.map_err(failure("bound the build's disk")),
+                Err(_) => Err(failure("bound the build's disk")(io::Error::other(
+                    "the supervisor is stopping",
+                ))),
+            }
+        })
+    }
+
+    fn unbound(&self, path: &Path) {
+        self.inner.disks.unbound(path);
     }
 
     fn prepare(&self, stack: &StackName, slug: Option<Digest>) -> Task<'_, Result<(), Failure>> {

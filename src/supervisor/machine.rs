@@ -4,11 +4,12 @@
 
 use std::future::Future;
 use std::os::fd::OwnedFd;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::pin::Pin;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use crate::disk::Keep;
 use crate::model::{Digest, DynoId, DynoName, DynoSize, ExitStatus, StackImage, StackName};
 
 /// Everything needed to launch one dyno.
@@ -160,6 +161,15 @@ pub trait Machine: Send + Sync + 'static {
     /// After its exit: removes cgroup, network, mounts and directory. Never fails the caller;
     /// what could not be removed is logged and swept at the next start.
     fn teardown(&self, id: DynoId) -> Task<'_, ()>;
+
+    /// Bounds what is written below an existing, empty directory (a build's), until
+    /// [`Self::unbound`].
+    fn bound(&self, _path: PathBuf, _keep: Keep) -> Task<'_, Result<(), Failure>> {
+        Box::pin(async { Ok(()) })
+    }
+
+    /// Takes that bound away, with what is in it unless it is kept. Blocks.
+    fn unbound(&self, _path: &Path) {}
 
     /// Unpacks a slug ahead of its first launch, so that a roll starts warm.
     fn prepare(&self, stack: &StackName, slug: Option<Digest>) -> Task<'_, Result<(), Failure>>;

@@ -9,6 +9,7 @@
 //! never dropped.
 
 mod backoff;
+mod bounds;
 mod command;
 mod driver;
 mod dyno;

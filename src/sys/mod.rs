@@ -6,6 +6,7 @@
 #![expect(unsafe_code, reason = "this room is where unsafe lives")]
 
 mod fd;
+mod loop_device;
 mod mount;
 mod owner;
 mod process;
@@ -13,6 +14,7 @@ mod terminal;
 mod watch;
 
 pub use fd::{adopt, inheritable};
+pub use loop_device::{LoopDevice, trim};
 pub use mount::{
     FsContext, MountAttributes, TreeFlags, attach, mount_setattr, open_in_root, open_tree,
     open_tree_at,

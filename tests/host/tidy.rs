@@ -8,14 +8,14 @@ use std::path::{Path, PathBuf};
 /// `compose`, which wires all of them, and the top of `src/` see everything.
 const ORDER: &[&[&str]] = &[
     &["compose"],
-    &["cli", "api", "router"],
+    &["cli", "api", "router", "metrics"],
     &["build"],
     &["release"],
     &["supervisor"],
     &["keeper"],
     &["dyno"],
     &[
-        "rootfs", "slug", "cgroup", "network", "logs", "store", "traffic",
+        "rootfs", "slug", "cgroup", "disk", "network", "logs", "store", "traffic",
     ],
     &["settings"],
     &["model"],

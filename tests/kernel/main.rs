@@ -8,6 +8,7 @@ mod dyno;
 mod errors;
 mod host;
 mod journey;
+mod limits;
 mod support;
 
 use libtest_mimic::{Arguments, Trial};
@@ -20,6 +21,7 @@ fn main() {
         build::cases(),
         errors::cases(),
         attack::cases(),
+        limits::cases(),
     ]
     .into_iter()
     .flatten()

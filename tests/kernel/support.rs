@@ -109,7 +109,7 @@ fn ancestor_arguments(mut pid: u32) -> Vec<String> {
 pub(crate) struct Leftovers(BTreeSet<String>);
 
 impl Leftovers {
-    /// Cgroups, mounts, links and nft tables that carry the prefix of our scope.
+    /// Cgroups, mounts, loop devices, links and nft tables that carry the prefix of our scope.
     pub(crate) fn count() -> Self {
         let mut found = BTreeSet::new();
         let (group, table, link) = (
@@ -125,6 +125,7 @@ impl Leftovers {
                 .filter(|l| l.contains(&dir_prefix()))
                 .map(|l| format!("mount {l}")),
         );
+        found.extend(loop_devices());
         if let Ok(links) = std::fs::read_dir("/sys/class/net") {
             let names = links
                 .flatten()
@@ -165,6 +166,23 @@ impl Leftovers {
             pause();
         }
     }
+}
+
+/// Loop devices over files of our state directories.
+fn loop_devices() -> Vec<String> {
+    let mut found = Vec::new();
+    for device in std::fs::read_dir("/sys/block")
+        .into_iter()
+        .flatten()
+        .flatten()
+    {
+        let file = device.path().join("loop/backing_file");
+        let file = std::fs::read_to_string(file).unwrap_or_default();
+        if file.contains(&dir_prefix()) {
+            found.push(format!("loop device {}", file.trim()));
+        }
+    }
+    found
 }
 
 fn cgroups(dir: &Path, prefix: &str, depth: usize, found: &mut BTreeSet<String>) {

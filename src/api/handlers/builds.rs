@@ -105,5 +105,6 @@ fn plain(body: Bytes) -> Response {
 /// The next build of the app begins without what earlier ones kept.
 pub(super) async fn purge_cache(State(api): State<Api>, App(app): App) -> Answer {
     files::remove_tree(&api.paths.cache(app.id)).await;
+    files::remove_file(&api.paths.cache_image(app.id)).await;
     reply::ok(&serde_json::json!({}))
 }

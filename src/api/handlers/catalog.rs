@@ -12,7 +12,7 @@ use crate::api::range;
 use crate::api::reply::{self, Answer};
 use crate::api::state::Api;
 use crate::api::types;
-use crate::model::{DynoSize, SIZES, StackName};
+use crate::model::{DynoSize, StackName};
 
 /// The embedded stack and those whose run image lies in the state directory.
 pub(super) fn installed(api: &Api) -> Vec<StackName> {
@@ -50,10 +50,7 @@ pub(super) async fn stack(State(api): State<Api>, Key(key): Key) -> Answer {
 }
 
 fn all_sizes() -> Vec<types::Size> {
-    let sizes = SIZES
-        .iter()
-        .filter_map(|(name, ..)| DynoSize::find(name).ok());
-    sizes.map(|size| convert::size(&size)).collect()
+    DynoSize::all().iter().map(convert::size).collect()
 }
 
 pub(super) async fn sizes(headers: HeaderMap) -> Answer {

@@ -1,0 +1,131 @@
+//! One bounded file system.
+
+use std::fs::File;
+use std::io;
+use std::os::fd::{AsFd as _, AsRawFd as _, OwnedFd};
+use std::os::unix::fs::MetadataExt as _;
+use std::path::PathBuf;
+
+use nix::sys::statvfs::fstatvfs;
+
+use super::{DiskError, image};
+use crate::model::DiskLimit;
+use crate::sys;
+
+/// What is used of a volume.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Usage {
+    /// Bytes used inside.
+    pub used_bytes: u64,
+    /// Inodes used inside.
+    pub used_inodes: u64,
+    /// What it takes of the host's disk (deleted files count until they are trimmed).
+    pub host_bytes: u64,
+}
+
+/// A bounded file system that only descriptors lead to.
+#[derive(Debug)]
+pub struct Volume {
+    pub(super) limit: DiskLimit,
+    /// The mount: its own root. Handed to a dyno once, then made anew.
+    root: OwnedFd,
+    /// The image and its device; `None`: a tmpfs.
+    image: Option<(File, PathBuf)>,
+}
+
+impl Volume {
+    pub(super) fn image(limit: DiskLimit, file: File) -> Result<Self, DiskError> {
+        let (root, device) = image::mount_file(&file)?;
+        Ok(Self {
+            limit,
+            root,
+            image: Some((file, device)),
+        })
+    }
+
+    pub(super) fn memory(limit: DiskLimit) -> Result<Self, DiskError> {
+        Ok(Self {
+            limit,
+            root: image::mount_memory(limit)?,
+            image: None,
+        })
+    }
+
+    /// Its root for this process, as long as the volume lives.
+    pub fn path(&self) -> PathBuf {
+        PathBuf::from(format!("/proc/self/fd/{}", self.root.as_raw_fd()))
+    }
+
+    /// The mount, to be attached once.
+    ///
+    /// # Errors
+    /// No descriptors left.
+    pub fn share(&self) -> io::Result<OwnedFd> {
+        self.root.try_clone()
+    }
+
+    /// Its bound.
+    pub fn limit(&self) -> DiskLimit {
+        self.limit
+    }
+
+    /// What is used of it.
+    ///
+    /// # Errors
+    /// The errno of fstatvfs(3) or fstat(2).
+    pub fn usage(&self) -> io::Result<Usage> {
+        let stat = fstatvfs(&self.root)?;
+        let blocks = stat.blocks().saturating_sub(stat.blocks_free());
+        let host_bytes = match &self.image {
+            Some((file, _)) => file.metadata()?.blocks() * 512,
+            None => 0,
+        };
+        Ok(Usage {
+            used_bytes: blocks * stat.fragment_size(),
+            used_inodes: stat.files().saturating_sub(stat.files_free()),
+            host_bytes,
+        })
+    }
+
+    /// Removes everything in it, gives the blocks back to the host, and makes a new mount, since
+    /// a mount that a dyno had cannot be attached again. `None`: not to be used again (a tmpfs,
+    /// or something that cannot be removed).
+    pub(super) fn renew(mut self) -> Option<Self> {
+        let (_, device) = self.image.as_ref()?;
+        let mount = empty(&self.path()).and_then(|()| {
+            image::mount_device(device).map_err(|error| io::Error::other(error.to_string()))
+        });
+        match mount {
+            Ok(mount) => {
+                self.root = mount;
+                self.trim();
+                Some(self)
+            }
+            Err(error) => {
+                tracing::debug!(%error, "a volume is not used again");
+                None
+            }
+        }
+    }
+
+    /// Deleted files leave their blocks in the image until it is trimmed.
+    fn trim(&self) {
+        let dir = File::open(self.path());
+        if let Err(error) = dir.and_then(|dir| sys::trim(dir.as_fd())) {
+            tracing::debug!(%error, "a volume was not trimmed");
+        }
+    }
+}
+
+/// Removes all that is in a directory of ours that nobody uses any more.
+pub(super) fn empty(root: &std::path::Path) -> io::Result<()> {
+    for entry in std::fs::read_dir(root)? {
+        let entry = entry?;
+        if entry.file_type()?.is_dir() {
+            std::fs::remove_dir_all(entry.path())?;
+        } else {
+            std::fs::remove_file(entry.path())?;
+        }
+    }
+    Ok(())
+}
