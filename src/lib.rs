@@ -11,6 +11,7 @@ pub mod api;
 pub mod router;
 
 pub mod build;
+pub mod git;
 pub mod release;
 
 pub mod supervisor;

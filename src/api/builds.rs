@@ -88,10 +88,19 @@ pub(super) struct Request {
     pub(super) source_url: String,
     pub(super) checksum: Option<Digest>,
     pub(super) version: Option<String>,
+    /// Commit and path of each submodule.
+    pub(super) submodules: Vec<(String, String)>,
+}
+
+/// A build that was taken on.
+#[derive(Debug)]
+pub(super) struct Started {
+    pub(super) record: BuildRecord,
+    pub(super) output: Output,
 }
 
 /// Records the build and starts it (or puts it in line). The archive is removed in the end.
-pub(super) async fn start(api: &Api, request: Request) -> Result<BuildRecord, ApiError> {
+pub(super) async fn start(api: &Api, request: Request) -> Result<Started, ApiError> {
     if api.stop.is_cancelled() {
         return Err(ApiError::stopping());
     }
@@ -117,13 +126,14 @@ pub(super) async fn start(api: &Api, request: Request) -> Result<BuildRecord, Ap
     api.builds.set_output(record.id, Some(output.clone()));
     let task = api.clone();
     let id = record.id;
+    let writer = output.clone();
     api.tasks.spawn(async move {
-        carry(&task, id, request, &output, place).await;
+        carry(&task, id, request, &writer, place).await;
         // The record is final before readers see the end of the output.
-        output.finish();
+        writer.finish();
         task.builds.set_output(id, None);
     });
-    Ok(record)
+    Ok(Started { record, output })
 }
 
 async fn carry(api: &Api, id: BuildId, request: Request, output: &Output, place: Place) {
@@ -192,6 +202,7 @@ async fn attempt(
         checksum: request.checksum,
         config: release.config,
         version: request.version.clone(),
+        submodules: request.submodules.clone(),
         size: DynoSize::find("Standard-2X").unwrap_or_default(),
     };
     // In a task of its own: a panic there must not leave the build pending for ever.

@@ -1,7 +1,7 @@
 //! Errors as clients see them: a status and `{id, message}`. The full chain goes to the journal.
 
 use axum::Json;
-use axum::http::StatusCode;
+use axum::http::{HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 
 use super::types;
@@ -32,6 +32,16 @@ impl ApiError {
 
     pub(super) fn bad_request(message: impl Into<String>) -> Self {
         Self::new(StatusCode::BAD_REQUEST, "bad_request", message)
+    }
+
+    /// What people read.
+    pub(super) fn message(&self) -> &str {
+        &self.message
+    }
+
+    pub(super) fn unauthorized() -> Self {
+        let message = "Invalid credentials provided. Make a token with `manifold authorizations:create` and send it as HEROKU_API_KEY, or as the password of git.";
+        Self::new(StatusCode::UNAUTHORIZED, "unauthorized", message)
     }
 
     pub(super) fn forbidden(message: impl Into<String>) -> Self {
@@ -126,7 +136,14 @@ impl IntoResponse for ApiError {
             id: self.id.to_owned(),
             message: self.message,
         };
-        (self.status, Json(body)).into_response()
+        let mut response = (self.status, Json(body)).into_response();
+        if self.status == StatusCode::UNAUTHORIZED {
+            // git asks for a password when it sees this, and only then.
+            let challenge = HeaderValue::from_static("Basic realm=\"manifold\"");
+            let headers = response.headers_mut();
+            headers.insert(header::WWW_AUTHENTICATE, challenge);
+        }
+        response
     }
 }
 
@@ -138,6 +155,7 @@ impl From<StoreError> for ApiError {
             | StoreError::UnknownRelease
             | StoreError::UnknownSlug
             | StoreError::UnknownDomain
+            | StoreError::UnknownAuthorization
             | StoreError::UnknownProcess(_) => {
                 Self::new(StatusCode::NOT_FOUND, "not_found", message)
             }

@@ -1,29 +1,44 @@
-//! Who calls: the kernel tells the uid of the other end of a Unix socket.
+//! Who calls: the kernel tells the uid of the other end of a Unix socket; over TCP a token does.
 
 use std::ffi::CString;
 
 use axum::extract::connect_info::Connected;
 use axum::extract::{ConnectInfo, FromRequestParts};
 use axum::http::request::Parts;
+use axum::http::{HeaderMap, header};
 use axum::serve::IncomingStream;
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
 use nix::unistd::{Gid, Group, Uid, User, getgrouplist, gethostname};
-use tokio::net::UnixListener;
+use tokio::net::{TcpListener, UnixListener};
 use uuid::Uuid;
 
 use super::convert;
 use super::error::ApiError;
+use super::state::Api;
 
 /// The group whose members may use the API.
 pub(super) const GROUP: &str = "manifold";
 
-/// Credentials of a connection, taken when it was accepted.
+/// The other end of a connection, as known when it was accepted.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Peer(Option<(Uid, Gid)>);
+pub(super) enum Peer {
+    /// Over the Unix socket: the kernel tells who it is.
+    Local(Option<(Uid, Gid)>),
+    /// Over TCP: a token has to tell.
+    Remote,
+}
 
 impl Connected<IncomingStream<'_, UnixListener>> for Peer {
     fn connect_info(stream: IncomingStream<'_, UnixListener>) -> Self {
         let credentials = stream.io().peer_cred().ok();
-        Self(credentials.map(|c| (Uid::from_raw(c.uid()), Gid::from_raw(c.gid()))))
+        Self::Local(credentials.map(|c| (Uid::from_raw(c.uid()), Gid::from_raw(c.gid()))))
+    }
+}
+
+impl Connected<IncomingStream<'_, TcpListener>> for Peer {
+    fn connect_info(_: IncomingStream<'_, TcpListener>) -> Self {
+        Self::Remote
     }
 }
 
@@ -54,14 +69,43 @@ impl<S: Sync> FromRequestParts<S> for Caller {
 /// Decides whether the peer may call, and under which name.
 ///
 /// # Errors
-/// 403 with what to do.
-pub(super) async fn admit(peer: Option<&ConnectInfo<Peer>>) -> Result<Caller, ApiError> {
-    let Some(&ConnectInfo(Peer(Some((uid, gid))))) = peer else {
-        return Err(ApiError::forbidden("The kernel does not tell who you are."));
+/// 401 without a token, 403 with what to do.
+pub(super) async fn admit(
+    api: &Api,
+    peer: Option<&ConnectInfo<Peer>>,
+    headers: &HeaderMap,
+) -> Result<Caller, ApiError> {
+    let (uid, gid) = match peer {
+        Some(&ConnectInfo(Peer::Local(Some(ids)))) => ids,
+        Some(ConnectInfo(Peer::Remote)) => return by_token(api, headers).await,
+        _ => return Err(ApiError::forbidden("The kernel does not tell who you are.")),
     };
     // The user database may be remote: not on this thread.
     let found = tokio::task::spawn_blocking(move || decide(uid, gid)).await;
     found.unwrap_or_else(|error| Err(ApiError::internal("look up the caller", &error)))
+}
+
+/// The owner of the token that the request carries.
+async fn by_token(api: &Api, headers: &HeaderMap) -> Result<Caller, ApiError> {
+    let token = token(headers).ok_or_else(ApiError::unauthorized)?;
+    let found = api.store.authorization_by_token(&token).await?;
+    let found = found.ok_or_else(ApiError::unauthorized)?;
+    Ok(Caller { email: found.user })
+}
+
+/// `Authorization: Bearer TOKEN`, or Basic with any user and the token as password.
+/// Source: Dev Center, "Platform API Reference", "Authentication".
+fn token(headers: &HeaderMap) -> Option<String> {
+    let value = headers.get(header::AUTHORIZATION)?.to_str().ok()?;
+    let (scheme, rest) = value.split_once(' ')?;
+    if scheme.eq_ignore_ascii_case("bearer") {
+        return Some(rest.trim().to_owned());
+    }
+    if !scheme.eq_ignore_ascii_case("basic") {
+        return None;
+    }
+    let plain = String::from_utf8(STANDARD.decode(rest.trim()).ok()?).ok()?;
+    plain.split_once(':').map(|(_, token)| token.to_owned())
 }
 
 fn decide(uid: Uid, gid: Gid) -> Result<Caller, ApiError> {

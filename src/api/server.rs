@@ -2,17 +2,18 @@
 
 use std::future::IntoFuture as _;
 use std::io;
+use std::net::SocketAddr;
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use axum::Router;
-use axum::extract::{ConnectInfo, Request};
+use axum::extract::{ConnectInfo, Request, State};
 use axum::http::{HeaderMap, HeaderValue, StatusCode, header};
-use axum::middleware::{Next, from_fn};
+use axum::middleware::{Next, from_fn_with_state};
 use axum::response::{IntoResponse, Response};
 use nix::unistd::{Group, chown};
-use tokio::net::{UnixListener, UnixStream};
+use tokio::net::{TcpListener, UnixListener, UnixStream};
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
@@ -38,6 +39,16 @@ pub enum ServeError {
         path: PathBuf,
         /// Who, if the kernel tells.
         pid: Option<i32>,
+    },
+    /// A TCP address cannot be listened on.
+    #[error(
+        "cannot listen on {address} for the API: give it another address with `api` in the settings"
+    )]
+    Listen {
+        /// Which.
+        address: SocketAddr,
+        /// Why.
+        source: io::Error,
     },
     /// Something else has that name.
     #[error("{0} exists and is no socket: remove it, or choose another --socket")]
@@ -84,6 +95,19 @@ pub async fn bind(path: &Path) -> Result<UnixListener, ServeError> {
     Ok(listener)
 }
 
+/// Binds the API's TCP addresses, for clients that know no Unix sockets.
+///
+/// # Errors
+/// [`ServeError::Listen`].
+pub async fn bind_remote(addresses: &[SocketAddr]) -> Result<Vec<TcpListener>, ServeError> {
+    let mut listeners = Vec::with_capacity(addresses.len());
+    for &address in addresses {
+        let bound = TcpListener::bind(address).await;
+        listeners.push(bound.map_err(|source| ServeError::Listen { address, source })?);
+    }
+    Ok(listeners)
+}
+
 async fn clear_stale(path: &Path) -> Result<(), ServeError> {
     use std::os::unix::fs::FileTypeExt as _;
     let io = |act, source| ServeError::Io {
@@ -115,20 +139,25 @@ async fn clear_stale(path: &Path) -> Result<(), ServeError> {
 #[derive(Debug)]
 pub struct Server {
     accepting: CancellationToken,
-    task: JoinHandle<io::Result<()>>,
+    tasks: Vec<JoinHandle<io::Result<()>>>,
     path: PathBuf,
 }
 
 impl Server {
-    /// Serves `api` on `listener`, which is bound to `path`.
-    pub fn start(api: Api, listener: UnixListener, path: &Path) -> Self {
+    /// Serves `api` on `listener`, which is bound to `path`, and on `remote` to who has a token.
+    pub fn start(api: &Api, listener: UnixListener, path: &Path, remote: Vec<TcpListener>) -> Self {
         let accepting = CancellationToken::new();
-        let stopped = accepting.clone().cancelled_owned();
-        let service = routes(api).into_make_service_with_connect_info::<Peer>();
-        let serve = axum::serve(listener, service).with_graceful_shutdown(stopped);
+        let stopped = || accepting.clone().cancelled_owned();
+        let service = || routes(api.clone()).into_make_service_with_connect_info::<Peer>();
+        let local = axum::serve(listener, service()).with_graceful_shutdown(stopped());
+        let mut tasks = vec![tokio::spawn(local.into_future())];
+        for listener in remote {
+            let serve = axum::serve(listener, service()).with_graceful_shutdown(stopped());
+            tasks.push(tokio::spawn(serve.into_future()));
+        }
         Self {
             accepting,
-            task: tokio::spawn(serve.into_future()),
+            tasks,
             path: path.to_owned(),
         }
     }
@@ -141,12 +170,12 @@ impl Server {
     /// Takes no new connections, lets open requests end (at most 10 s), removes the socket.
     pub async fn stop(mut self) {
         self.close();
-        if tokio::time::timeout(STOP_GRACE, &mut self.task)
-            .await
-            .is_err()
-        {
+        let ends = futures_util::future::join_all(&mut self.tasks);
+        if tokio::time::timeout(STOP_GRACE, ends).await.is_err() {
             tracing::warn!("API requests still open after 10 s were dropped");
-            self.task.abort();
+            for task in &self.tasks {
+                task.abort();
+            }
         }
         if let Err(error) = std::fs::remove_file(&self.path) {
             tracing::warn!(%error, path = %self.path.display(), "API socket not removed");
@@ -158,17 +187,17 @@ fn routes(api: Api) -> Router {
     handlers::routes()
         .fallback(|| async { ApiError::no_such_endpoint() })
         .method_not_allowed_fallback(|| async { ApiError::no_such_endpoint() })
-        .layer(from_fn(envelope))
+        .layer(from_fn_with_state(api.clone(), envelope))
         .with_state(api)
 }
 
 /// Admission, version check, and the headers every answer carries.
-async fn envelope(mut request: Request, next: Next) -> Response {
+async fn envelope(State(api): State<Api>, mut request: Request, next: Next) -> Response {
     let request_id = request_id(request.headers());
     let none_match = request.headers().get(header::IF_NONE_MATCH).cloned();
     let is_read = request.method().is_safe();
     let peer = request.extensions().get::<ConnectInfo<Peer>>().copied();
-    let mut response = match admit(&mut request, peer).await {
+    let mut response = match admit(&api, &mut request, peer).await {
         Ok(()) => next.run(request).await,
         Err(error) => error.into_response(),
     };
@@ -185,8 +214,12 @@ async fn envelope(mut request: Request, next: Next) -> Response {
     response
 }
 
-async fn admit(request: &mut Request, peer: Option<ConnectInfo<Peer>>) -> Result<(), ApiError> {
-    let caller = peer::admit(peer.as_ref()).await?;
+async fn admit(
+    api: &Api,
+    request: &mut Request,
+    peer: Option<ConnectInfo<Peer>>,
+) -> Result<(), ApiError> {
+    let caller = peer::admit(api, peer.as_ref(), request.headers()).await?;
     request.extensions_mut().insert(caller);
     if is_version_3(request.headers()) {
         Ok(())

@@ -8,6 +8,7 @@ use tokio_util::task::TaskTracker;
 use super::attach::Attaches;
 use super::builds::Builds;
 use super::files::Uploads;
+use super::git::Gits;
 use super::sessions::Sessions;
 use crate::logs::Hub;
 use crate::release::Releases;
@@ -49,6 +50,7 @@ pub struct Inner {
     pub(super) attaches: Attaches,
     pub(super) uploads: Uploads,
     pub(super) builds: Builds,
+    pub(super) gits: Gits,
     /// Builds and attached clients.
     pub(super) tasks: TaskTracker,
     /// Set when the supervisor stops: open streams end.
@@ -72,6 +74,7 @@ impl Api {
             attaches: Attaches::default(),
             uploads: Uploads::new(paths.sources()),
             builds: Builds::default(),
+            gits: Gits::default(),
             store: parts.store,
             supervisor: parts.supervisor,
             hub: parts.hub,

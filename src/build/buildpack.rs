@@ -14,6 +14,7 @@ use crate::model::Digest;
 /// driver are executable.
 const FILES: &[(&str, &str)] = &[
     ("driver.sh", include_str!("driver.sh")),
+    ("submodules.sh", include_str!("submodules.sh")),
     ("lib/common.sh", include_str!("buildpacks/lib/common.sh")),
     (
         "nodejs/bin/compile",
@@ -88,7 +89,7 @@ pub(super) fn install(parent: &Path) -> io::Result<PathBuf> {
 }
 
 fn mode(name: &str) -> u32 {
-    if name.contains("/bin/") || name == "driver.sh" {
+    if name.contains("/bin/") || !name.contains('/') {
         0o755
     } else {
         0o644
@@ -192,6 +193,77 @@ mod tests {
         assert!(text.contains("-----> Node.js app detected\n"), "{text}");
         assert_eq!(bench.result("stage"), "compile\n");
         assert_eq!(bench.result("name"), "Node.js\n");
+    }
+
+    #[test]
+    fn submodules_are_fetched_at_their_commit_and_their_submodules_with_them() {
+        let bench = Bench::new(&[("README", "x")]);
+        let git = |dir: &Path, args: &[&str]| {
+            let output = std::process::Command::new("git")
+                .args([
+                    "-c",
+                    "user.name=a",
+                    "-c",
+                    "user.email=a@b",
+                    "-c",
+                    "protocol.file.allow=always",
+                ])
+                .arg("-C")
+                .arg(dir)
+                .args(args)
+                .env("GIT_CONFIG_GLOBAL", "/dev/null")
+                .output()
+                .expect("git runs");
+            assert!(output.status.success(), "{args:?}: {output:?}");
+            String::from_utf8_lossy(&output.stdout).trim().to_owned()
+        };
+        let repository = |name: &str| {
+            let dir = bench.at(name);
+            fs::create_dir(&dir).expect("made");
+            git(&dir, &["init", "-q", "-b", "main"]);
+            fs::write(dir.join(name), name).expect("written");
+            git(&dir, &["add", "-A"]);
+            git(&dir, &["commit", "-q", "-m", name]);
+            (dir.clone(), git(&dir, &["rev-parse", "HEAD"]))
+        };
+        let (inner, _) = repository("inner");
+        let (outer, _) = repository("outer");
+        let inner = inner.display().to_string();
+        git(&outer, &["submodule", "--quiet", "add", &inner, "deep"]);
+        git(&outer, &["commit", "-q", "-m", "with a submodule"]);
+        let wanted = git(&outer, &["rev-parse", "HEAD"]);
+        fs::write(outer.join("later"), "x").expect("written");
+        git(&outer, &["add", "-A"]);
+        git(&outer, &["commit", "-q", "-m", "later"]);
+        let url = format!("file://{}", outer.display());
+        let modules = format!("[submodule \"o\"]\n\tpath = lib/outer x\n\turl = {url}\n");
+        fs::write(bench.at("result").join("gitmodules"), modules).expect("written");
+        let run = |list: &str| {
+            fs::write(bench.at("result").join("submodules"), list).expect("written");
+            let home = install(&bench.at("packs")).expect("installed");
+            let output = std::process::Command::new(home.join("submodules.sh"))
+                .args(["build", "result"].map(|name| bench.at(name)))
+                .env("MANIFOLD_SUBMODULE_PROTOCOLS", "file")
+                .output()
+                .expect("bash runs");
+            let text = String::from_utf8_lossy(&output.stdout).into_owned();
+            (output.status.success(), text)
+        };
+        let (is_good, text) = run(&format!("{wanted}\tlib/outer x\n"));
+        assert!(is_good, "{text}");
+        let built = bench.at("build").join("lib/outer x");
+        assert!(built.join("outer").is_file(), "{text}");
+        assert!(built.join("deep/inner").is_file(), "{text}");
+        assert!(!built.join("later").exists() && !built.join(".git").exists());
+        for (list, why) in [
+            (format!("{wanted}\t../out\n"), "no path inside"),
+            (format!("{wanted}\tother\n"), "no url"),
+            (format!("{}\tlib/outer x\n", "1".repeat(40)), "See above"),
+        ] {
+            let (is_good, text) = run(&list);
+            assert!(!is_good && text.contains(why), "{text}");
+        }
+        assert_eq!(bench.result("submodule"), "lib/outer x\n");
     }
 
     /// Machines without the interpreter cannot try this.

@@ -34,6 +34,11 @@ if [ -r "$bundle" ]; then
   done
 fi
 
+if [ -s "$result_dir/submodules" ]; then
+  stage submodules
+  env -i "${clean[@]}" "$packs/submodules.sh" "$build_dir" "$result_dir" || exit $?
+fi
+
 stage detect
 echo "-----> Determining which buildpack to use for this app"
 pack='' name='' all=''

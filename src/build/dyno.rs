@@ -260,6 +260,10 @@ fn verdict(workdir: &Workdir, status: ExitStatus) -> Result<Finding, BuildError>
     }
     match stage.trim_ascii() {
         b"detect" if status == NOTHING_APPLIES => Err(BuildError::NotDetected),
+        b"submodules" => {
+            let path = String::from_utf8_lossy(&read("submodule", 4096)?).into_owned();
+            Err(BuildError::Submodule(printable(&path, 200)))
+        }
         b"" | b"detect" => Err(BuildError::Interrupted { status }),
         _ => Err(BuildError::Compile {
             buildpack: name,
@@ -293,6 +297,7 @@ mod tests {
             archive: "/nowhere".into(),
             checksum: None,
             config: ConfigVars::default(),
+            submodules: Vec::new(),
             version: Some("v\0e\nrsion".to_owned()),
             size: DynoSize::default(),
         }

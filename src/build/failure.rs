@@ -16,6 +16,9 @@ pub enum BuildError {
     /// No buildpack applies.
     #[error("no default language could be detected for this app")]
     NotDetected,
+    /// A submodule cannot be had.
+    #[error("submodule {0} cannot be fetched")]
+    Submodule(String),
     /// The buildpack failed.
     #[error("failed to compile {buildpack} app: status {status}")]
     Compile {
@@ -95,6 +98,12 @@ impl BuildError {
                 output.plain("");
                 output.error(&format!(
                     "Push rejected, failed to compile {buildpack} app."
+                ));
+            }
+            Self::Submodule(path) => {
+                output.plain("");
+                output.error(&format!(
+                    "Push rejected, submodule {path} cannot be fetched."
                 ));
             }
             Self::Timeout(limit) => {

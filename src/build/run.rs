@@ -42,6 +42,8 @@ pub struct BuildOrder {
     pub config: ConfigVars,
     /// Commit or version text (`SOURCE_VERSION`).
     pub version: Option<String>,
+    /// Commit and path of each submodule, fetched before the buildpacks run.
+    pub submodules: Vec<(String, String)>,
     /// Limits of the build dyno.
     pub size: DynoSize,
 }
@@ -106,6 +108,8 @@ async fn build(
         .await
         .map_err(BuildError::Source)?;
     let deadline = Instant::now() + CLEAN_TIME;
+    source::keep_submodules(workdir, &order.submodules)
+        .map_err(BuildError::file("keep", Path::new(".gitmodules")))?;
     let cleaned = source.clone();
     let warnings = blocking(move || source::clean(&cleaned, deadline))
         .await?

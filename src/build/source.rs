@@ -178,6 +178,37 @@ pub(super) fn write_env(dir: &Path, config: &ConfigVars) -> io::Result<Vec<Strin
     Ok(left_out)
 }
 
+/// Most bytes of a `.gitmodules`.
+const GITMODULES_MAX: u64 = 1 << 20;
+
+/// Puts what names the submodules where the driver finds it: the cleaned source has it no more.
+///
+/// # Errors
+/// A file cannot be read or written.
+pub(super) fn keep_submodules(
+    workdir: &Workdir,
+    submodules: &[(String, String)],
+) -> io::Result<()> {
+    if submodules.is_empty() {
+        return Ok(());
+    }
+    let text = match tree::read_file(&workdir.source(), ".gitmodules", GITMODULES_MAX)? {
+        Found::Bytes(bytes) => bytes,
+        // The driver says what is missing.
+        Found::Missing | Found::Refused(_) => Vec::new(),
+    };
+    let mut list = String::new();
+    for (commit, path) in submodules {
+        list.extend([commit, "\t", path, "\n"]);
+    }
+    for (name, bytes) in [("gitmodules", text), ("submodules", list.into_bytes())] {
+        let path = workdir.result().join(name);
+        fs::write(&path, bytes)?;
+        sys::give_to_app(&path)?;
+    }
+    Ok(())
+}
+
 /// Removes what never gets into a build: `.git`, `.gitmodules`, the contents of `log/` and
 /// `tmp/`, then what `.slugignore` names. Returns warnings. Source: Dev Center, "Slug Compiler".
 ///

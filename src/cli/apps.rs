@@ -6,6 +6,7 @@ use std::io::{self, IsTerminal as _};
 use super::arguments::{Create, Json};
 use super::client::Client;
 use super::exit::{Done, Exit, Fault};
+use super::git;
 use super::output::{self, Screen, plainly};
 use super::path::of_app;
 use crate::api::types::{App, AppCreate, AppUpdate, Formation};
@@ -31,6 +32,9 @@ pub(super) async fn create(client: &Client, screen: &mut Screen, order: &Create)
     let app: App = screen.action(&what, work, told).await?;
     if order.json.is_on {
         return screen.json(&app);
+    }
+    if !order.no_remote && git::is_repository() {
+        git::add_remote(screen, &app.name, &order.remote)?;
     }
     screen.data(&format!("{}\n", app.web_url))
 }

@@ -1,11 +1,13 @@
 //! The grammar: every command and what it takes.
 
 use std::path::PathBuf;
+use std::sync::OnceLock;
 
 use clap::builder::NonEmptyStringValueParser;
 use clap::{Args, Parser, Subcommand};
 
 use super::exit::{Done, Fault};
+use super::git;
 use crate::model::{Feature, ScaleRequest};
 use crate::settings;
 
@@ -48,6 +50,9 @@ pub(super) struct App {
         hide_env_values = true
     )]
     app: Option<String>,
+    /// What the folder's git remote says, asked once.
+    #[arg(skip)]
+    of_folder: OnceLock<Option<String>>,
 }
 
 impl App {
@@ -56,12 +61,15 @@ impl App {
         self.app.as_deref().filter(|name| !name.is_empty())
     }
 
-    /// The app that must be given.
+    /// The app that must be given: by name, or by the git remote `manifold` of this folder.
     pub(super) fn required(&self) -> Done<&str> {
-        self.given().ok_or_else(|| {
-            Fault::usage("no app was named")
-                .hint("name one with --app APP (-a APP), or set MANIFOLD_APP")
-        })
+        self.given()
+            .or_else(|| self.of_folder.get_or_init(git::app_of_folder).as_deref())
+            .ok_or_else(|| {
+                Fault::usage("no app was named").hint(
+                    "name one with --app APP (-a APP), set MANIFOLD_APP, or add a git remote with `manifold git:remote`",
+                )
+            })
     }
 }
 
@@ -325,6 +333,51 @@ pub(super) enum Command {
         app: App,
     },
 
+    // Git and tokens.
+    /// Add the git remote that deploys to an app
+    #[command(name = "git:remote")]
+    GitRemote {
+        #[command(flatten)]
+        app: App,
+        /// Name of the remote
+        #[arg(short, long, value_name = "NAME", default_value = "manifold")]
+        remote: String,
+    },
+    /// Serve git over ssh: the forced command of a key in `authorized_keys`
+    #[command(name = "git-shell")]
+    GitShell {
+        /// The only app that this key may push to and fetch from
+        app: String,
+    },
+    /// List the tokens of the API over TCP
+    #[command(name = "authorizations")]
+    Authorizations(Json),
+    /// Make a token for the API over TCP: `HEROKU_API_KEY`, or the password of git over HTTP
+    #[command(name = "authorizations:create")]
+    AuthorizationsCreate {
+        /// What it is for
+        #[arg(short, long, value_name = "TEXT")]
+        description: Option<String>,
+        /// Seconds until it ends
+        #[arg(short, long, value_name = "SECONDS")]
+        expires_in: Option<i64>,
+        /// Print only the token
+        #[arg(short = 'S', long)]
+        short: bool,
+        #[command(flatten)]
+        json: Json,
+    },
+    /// Revoke a token
+    #[command(
+        name = "authorizations:revoke",
+        visible_alias = "authorizations:destroy"
+    )]
+    AuthorizationsRevoke {
+        /// Its id
+        #[arg(value_parser = NonEmptyStringValueParser::new())]
+        id: String,
+    },
+
     // The program itself.
     /// Run the platform in the foreground (needs root)
     #[command(name = "supervise")]
@@ -353,6 +406,12 @@ pub(super) struct Create {
     pub(super) stack: Option<String>,
     #[command(flatten)]
     pub(super) json: Json,
+    /// Name of the git remote, where this folder is in a repository
+    #[arg(short, long, value_name = "NAME", default_value = "manifold")]
+    pub(super) remote: String,
+    /// Add no git remote
+    #[arg(long, conflicts_with = "remote")]
+    pub(super) no_remote: bool,
     /// The same as NAME
     #[arg(
         short = 'a',

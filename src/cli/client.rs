@@ -176,14 +176,30 @@ impl Client {
 
     /// Turns a connection into one of attach frames.
     pub(super) async fn attach(&self, path: &str) -> Done<TokioIo<Upgraded>> {
+        self.upgrade(path, PROTOCOL, &[]).await
+    }
+
+    /// Turns a connection into one that speaks `protocol`.
+    pub(super) async fn upgrade(
+        &self,
+        path: &str,
+        protocol: &'static str,
+        more: &[(&'static str, HeaderValue)],
+    ) -> Done<TokioIo<Upgraded>> {
         let work = async {
             let mut request = request(Method::GET, path, empty())?;
             let headers = request.headers_mut();
             headers.insert(header::CONNECTION, HeaderValue::from_static("upgrade"));
-            headers.insert(header::UPGRADE, HeaderValue::from_static(PROTOCOL));
+            headers.insert(header::UPGRADE, HeaderValue::from_static(protocol));
+            for (name, value) in more {
+                headers.insert(*name, value.clone());
+            }
             let response = self.send(request).await?;
             if response.status() != StatusCode::SWITCHING_PROTOCOLS {
-                let message = format!("the supervisor did not attach us: {}", response.status());
+                let message = format!(
+                    "the supervisor did not switch to {protocol}: {}",
+                    response.status()
+                );
                 return Err(Fault::new(Exit::Server, message));
             }
             let upgraded = hyper::upgrade::on(response).await;

@@ -11,7 +11,9 @@ use super::client::Client;
 use super::exit::{Done, Exit, Fault};
 use super::output::Screen;
 use super::time::Clock;
-use super::{apps, config, deploy, domains, features, logs, ps, releases, run, stack};
+use super::{
+    apps, authorizations, config, deploy, domains, features, git, logs, ps, releases, run, stack,
+};
 use crate::settings::{Flags, Settings};
 
 /// The whole grammar, for completions and man pages.
@@ -30,12 +32,17 @@ pub fn main(arguments: &[OsString]) -> ExitCode {
             return ExitCode::from(status);
         }
     };
+    with_runtime(async move |screen| carry_out(cli, screen).await)
+}
+
+/// Runs a command's work and turns its outcome into an exit status.
+pub(super) fn with_runtime(work: impl AsyncFnOnce(&mut Screen) -> Done<u8>) -> ExitCode {
     let mut screen = Screen::stdio();
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build();
     let result = match &runtime {
-        Ok(runtime) => runtime.block_on(carry_out(cli, &mut screen)),
+        Ok(runtime) => runtime.block_on(work(&mut screen)),
         Err(error) => Err(Fault::general(format!("cannot start: {error}"))),
     };
     if let Ok(runtime) = runtime {
@@ -70,7 +77,7 @@ fn mark_exact(command: &mut Command, arguments: &[OsString]) {
 }
 
 /// `--socket`, else `MANIFOLD_SOCKET`, else what the host's settings say (if we may read them).
-fn socket(given: Option<PathBuf>) -> PathBuf {
+pub(super) fn socket(given: Option<PathBuf>) -> PathBuf {
     given
         .filter(|path| !path.as_os_str().is_empty())
         .unwrap_or_else(|| {
@@ -159,6 +166,18 @@ pub(super) async fn carry_out(cli: Cli, screen: &mut Screen) -> Done<u8> {
         Command::StackSet { stack, app } => {
             stack::set(client, screen, app.required()?, stack).await
         }
+        Command::GitRemote { app, remote } => {
+            git::remote(client, screen, app.required()?, &remote).await
+        }
+        Command::GitShell { app } => return git::shell(client, &app).await,
+        Command::Authorizations(json) => authorizations::list(client, screen, json).await,
+        Command::AuthorizationsCreate {
+            description,
+            expires_in,
+            short,
+            json,
+        } => authorizations::create(client, screen, description, expires_in, short, json).await,
+        Command::AuthorizationsRevoke { id } => authorizations::revoke(client, screen, &id).await,
         Command::Supervise(_) => Err(Fault::usage("`supervise` must be the first word")
             .hint("write it as `manifold supervise --socket PATH …`")),
         Command::Man { dir } => clap_mangen::generate_to(command(), &dir).map_err(|error| {

@@ -10,6 +10,7 @@
 
 mod apps;
 mod arguments;
+mod authorizations;
 mod client;
 mod config;
 mod deploy;
@@ -17,6 +18,7 @@ mod dispatch;
 mod domains;
 mod exit;
 mod features;
+mod git;
 mod logs;
 mod output;
 mod pack;
@@ -34,3 +36,4 @@ mod fake;
 
 pub use dispatch::{command, main};
 pub use exit::Exit;
+pub use git::git_remote_main;

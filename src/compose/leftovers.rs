@@ -6,7 +6,7 @@ use std::path::Path;
 use crate::settings::Paths;
 use crate::store::{Store, StoreError};
 
-/// Removes slug archives and unpacked trees no slug names, caches of apps that are gone, and
+/// Removes slug archives and unpacked trees no slug names, caches and repositories of apps that are gone, and
 /// working directories of builds (none runs at start). What cannot be removed is logged.
 ///
 /// # Errors
@@ -27,7 +27,8 @@ pub(super) async fn remove(store: &Store, paths: &Paths) -> Result<(), StoreErro
     let wanted = [
         (paths.slugs(), digests.clone()),
         (paths.trees(), digests),
-        (paths.caches(), apps),
+        (paths.caches(), apps.clone()),
+        (paths.repositories(), apps),
         (paths.builds(), HashSet::new()),
     ];
     for (directory, keep) in wanted {

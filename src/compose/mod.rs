@@ -10,15 +10,20 @@ mod supervise;
 use std::ffi::OsString;
 use std::process::ExitCode;
 
-use crate::{cli, keeper, slug};
+use crate::{cli, git, keeper, slug};
 
 pub use platform::{Doors, Platform, PlatformError};
 pub use state_dir::{StateDir, StateError};
 
 /// Entry point of every role. The first argument picks it: `supervise`, `__keep` (the dynos'
-/// parent), `__unpack` (the confined unpacker), anything else is the CLI.
+/// parent), `__unpack` (the confined unpacker), `__git` (a confined git), anything else is the CLI.
+/// Under the name `git-remote-manifold` it is git's helper for remotes `manifold::APP`.
 pub fn main() -> ExitCode {
     let arguments: Vec<OsString> = std::env::args_os().collect();
+    let name = arguments.first().map(std::path::Path::new);
+    if name.and_then(|path| path.file_name()) == Some("git-remote-manifold".as_ref()) {
+        return cli::git_remote_main(&arguments);
+    }
     match arguments.get(1).and_then(|role| role.to_str()) {
         Some("supervise") => supervise::main(&arguments),
         Some("__keep") => {
@@ -26,6 +31,7 @@ pub fn main() -> ExitCode {
             keeper::main(arguments.into_iter().skip(2).collect())
         }
         Some("__unpack") => slug::unpack_main(arguments.get(2..).unwrap_or_default()),
+        Some("__git") => git::git_main(arguments.get(2..).unwrap_or_default()),
         _ => cli::main(&arguments),
     }
 }

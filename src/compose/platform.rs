@@ -4,7 +4,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use tokio::net::UnixListener;
+use tokio::net::{TcpListener, UnixListener};
 
 use super::leftovers;
 use crate::api::{self, Api, Parts, ServeError, Server};
@@ -56,6 +56,7 @@ pub struct Platform {
 #[derive(Debug)]
 pub struct Doors {
     api: UnixListener,
+    remote: Vec<TcpListener>,
     http: Listeners,
 }
 
@@ -67,8 +68,15 @@ impl Doors {
     pub async fn open(settings: &Settings) -> Result<Self, PlatformError> {
         // The router's first: a socket file that answers nobody would be left behind.
         let http = Listeners::bind(&settings.http)?;
+        let remote = api::bind_remote(&settings.api).await?;
         let api = api::bind(&settings.socket).await?;
-        Ok(Self { api, http })
+        Ok(Self { api, remote, http })
+    }
+
+    /// Where the API will listen, beside its socket.
+    pub fn api(&self) -> Vec<std::net::SocketAddr> {
+        let listeners = self.remote.iter();
+        listeners.filter_map(|l| l.local_addr().ok()).collect()
     }
 
     /// Where the router will listen: a port 0 of the settings is a real one here.
@@ -106,7 +114,7 @@ impl Platform {
             releases: releases.clone(),
             settings: Arc::clone(&settings),
         });
-        let server = Server::start(api.clone(), doors.api, &settings.socket);
+        let server = Server::start(&api, doors.api, &settings.socket, doors.remote);
         Ok(Self {
             store,
             supervisor,

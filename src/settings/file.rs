@@ -4,6 +4,7 @@
 //! state  = "/var/lib/manifold"            # state directory
 //! socket = "/run/manifold/manifold.sock"  # the API's Unix socket
 //! http   = ["127.0.0.1:8080"]             # router; write "0.0.0.0:80" to serve the world
+//! api    = ["127.0.0.1:5001"]             # API over TCP, with tokens; none unless set
 //! domain = "localhost"                    # apps answer at APP.localhost
 //! stack  = "host"                         # stack of new apps
 //!
@@ -43,6 +44,8 @@ pub struct Settings {
     pub socket: PathBuf,
     /// The router's listening addresses. Default `127.0.0.1:8080`.
     pub http: Vec<SocketAddr>,
+    /// TCP addresses of the API, where callers need a token. Default none.
+    pub api: Vec<SocketAddr>,
     /// Apps answer at `APP.DOMAIN`. Default `localhost`.
     pub domain: String,
     /// Stack of new apps. Default `host`.
@@ -102,6 +105,7 @@ impl Default for Settings {
             state: "/var/lib/manifold".into(),
             socket: "/run/manifold/manifold.sock".into(),
             http: vec![SocketAddr::from(([127, 0, 0, 1], 8080))],
+            api: Vec::new(),
             domain: "localhost".to_owned(),
             stack: StackName::host(),
             timings: Timings::default(),
@@ -127,6 +131,9 @@ pub struct Flags {
     /// Address the router listens on; repeatable [default: 127.0.0.1:8080]
     #[arg(long, value_name = "ADDR")]
     pub http: Vec<SocketAddr>,
+    /// TCP address of the API, where callers need a token; repeatable [default: none]
+    #[arg(long, value_name = "ADDR")]
+    pub api: Vec<SocketAddr>,
     /// Apps answer at APP.DOMAIN [default: localhost]
     #[arg(long, value_name = "NAME")]
     pub domain: Option<String>,
@@ -173,6 +180,7 @@ struct File {
     state: Option<PathBuf>,
     socket: Option<PathBuf>,
     http: Option<Vec<SocketAddr>>,
+    api: Option<Vec<SocketAddr>>,
     domain: Option<String>,
     stack: Option<String>,
     #[serde(default)]
@@ -286,6 +294,11 @@ fn merge(file: File, flags: &Flags) -> Result<Settings, SettingsError> {
                 .unwrap_or(&default.socket),
         )?,
         http,
+        api: if flags.api.is_empty() {
+            file.api.unwrap_or_default()
+        } else {
+            flags.api.clone()
+        },
         domain: domain.map_or(Ok(default.domain), |name| check_domain(&name))?,
         stack: stack.map_or(Ok(default.stack), |name| check_stack(&name))?,
         timings: timings(&file.timings)?,

@@ -118,6 +118,16 @@ impl Paths {
         self.state.join("sources")
     }
 
+    /// Git repositories, one per app.
+    pub fn repositories(&self) -> PathBuf {
+        self.state.join("repos")
+    }
+
+    /// One app's git repository.
+    pub fn repository(&self, app: AppId) -> PathBuf {
+        self.repositories().join(app.to_string())
+    }
+
     /// Log segments, one directory per app.
     pub fn logs(&self) -> PathBuf {
         self.state.join("logs")

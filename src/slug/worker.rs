@@ -3,7 +3,7 @@
 use std::fs::File;
 use std::io::{self, Write as _};
 use std::os::fd::OwnedFd;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::process::{ExitCode, Stdio};
 use std::time::Duration;
 
@@ -38,7 +38,7 @@ pub(super) async fn extract_slug(archive: &Path, dest: &Path) -> Result<Digest, 
 async fn ask(kind: &str, archive: &Path, dest: &Path) -> Result<Digest, SlugError> {
     let input = File::open(archive).map_err(SlugError::file("open", archive))?;
     sys::give_to_app(dest).map_err(SlugError::file("give away", dest))?;
-    let program = program().map_err(|e| SlugError::Worker(e.to_string()))?;
+    let program = sys::own_program().map_err(|e| SlugError::Worker(e.to_string()))?;
     let child = tokio::process::Command::new(program)
         .args(["__unpack", kind])
         .arg(dest)
@@ -65,14 +65,6 @@ async fn ask(kind: &str, archive: &Path, dest: &Path) -> Result<Digest, SlugErro
             .map_err(|_| SlugError::Worker("it did not report a checksum".to_owned())),
         Some(65) => Err(SlugError::Refused(said)),
         _ => Err(SlugError::Worker(format!("{} {said}", output.status))),
-    }
-}
-
-/// Our own binary; tests name it, since theirs is the test's.
-fn program() -> io::Result<PathBuf> {
-    match std::env::var_os("MANIFOLD_BIN") {
-        Some(path) => Ok(path.into()),
-        None => std::env::current_exe(),
     }
 }
 

@@ -7,6 +7,7 @@
 //! (slugs, outputs and logs are files).
 
 mod apps;
+mod authorizations;
 mod builds;
 mod column;
 mod domains;
@@ -24,8 +25,9 @@ use crate::model::{AppName, ConfigError, Hostname, ProcessType, ReleaseVersion};
 
 pub use formation::Scale;
 pub use records::{
-    AppChange, AppRecord, AppState, BuildRecord, BuildStatus, Change, CreatedRelease, DomainRecord,
-    FormationRecord, Interrupted, NewApp, NewRelease, ReleaseRecord, Removed, SlugRecord,
+    AppChange, AppRecord, AppState, AuthorizationRecord, BuildRecord, BuildStatus, Change,
+    CreatedRelease, DomainRecord, FormationRecord, Interrupted, NewApp, NewRelease, ReleaseRecord,
+    Removed, SlugRecord,
 };
 pub use worker::Store;
 
@@ -82,6 +84,9 @@ pub enum StoreError {
     /// No such domain of that app.
     #[error("Couldn't find that domain.")]
     UnknownDomain,
+    /// No such token.
+    #[error("Couldn't find that authorization.")]
+    UnknownAuthorization,
     /// The current release has no such process type.
     #[error("Couldn't find that process type ({0}).")]
     UnknownProcess(ProcessType),

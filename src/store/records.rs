@@ -251,3 +251,18 @@ pub struct Interrupted {
     /// Release phases.
     pub releases: Vec<(AppId, ReleaseVersion)>,
 }
+
+/// A token's description; the token itself is not kept.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct AuthorizationRecord {
+    /// Identity.
+    pub id: uuid::Uuid,
+    /// Who calls with it.
+    pub user: String,
+    /// What it is for.
+    pub description: String,
+    /// When it was made.
+    pub created: Timestamp,
+    /// When it ends, if it does.
+    pub expires: Option<Timestamp>,
+}

@@ -5,7 +5,7 @@ use rusqlite::{Connection, TransactionBehavior};
 use super::StoreError;
 
 /// Migration N brings `user_version` from N to N + 1.
-const MIGRATIONS: &[&str] = &[FIRST, FEATURES, ROUTING];
+const MIGRATIONS: &[&str] = &[FIRST, FEATURES, ROUTING, AUTHORIZATIONS];
 
 const FIRST: &str = "
 CREATE TABLE apps (
@@ -96,6 +96,18 @@ const ROUTING: &str = "
 ALTER TABLE apps ADD COLUMN routing TEXT NOT NULL DEFAULT 'least-in-flight';
 ALTER TABLE apps ADD COLUMN concurrency INTEGER;
 INSERT OR IGNORE INTO features (app, name) SELECT id, 'preboot' FROM apps;
+";
+
+/// Tokens for callers that the kernel does not know: kept as digests only.
+const AUTHORIZATIONS: &str = "
+CREATE TABLE authorizations (
+    id TEXT PRIMARY KEY,
+    digest TEXT NOT NULL UNIQUE,
+    user TEXT NOT NULL,
+    description TEXT NOT NULL,
+    created INTEGER NOT NULL,
+    expires INTEGER
+) STRICT;
 ";
 
 /// Brings the database to this program's schema, each step in a transaction of its own.

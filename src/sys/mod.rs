@@ -13,13 +13,13 @@ mod process;
 mod terminal;
 mod watch;
 
-pub use fd::{adopt, inheritable};
+pub use fd::{adopt, inheritable, move_to};
 pub use loop_device::{LoopDevice, trim};
 pub use mount::{
     FsContext, MountAttributes, TreeFlags, attach, mount_setattr, open_in_root, open_tree,
     open_tree_at,
 };
-pub use owner::{APP_ID, give_to_app};
+pub use owner::{APP_ID, give_to_app, own_program};
 pub use process::{
     Clone3, Fork, bounding_drop, clear_ambient, close_from, close_on_exec_from, exit_now, fork,
     install_filter, kill_everyone, no_new_privileges, not_dumpable, pidfd_send_signal,

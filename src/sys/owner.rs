@@ -1,7 +1,7 @@
-//! Who owns files that a dyno's user is to own.
+//! Who owns files that a dyno's user is to own, and which file this program is.
 
 use std::io;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 /// Id of the `dyno` user on disk: layers are id-mapped, so disk ids are the dyno's ids.
 pub const APP_ID: u32 = 1000;
@@ -16,5 +16,16 @@ pub fn give_to_app(path: &Path) -> io::Result<()> {
         std::os::unix::fs::lchown(path, Some(APP_ID), Some(APP_ID))
     } else {
         Ok(())
+    }
+}
+
+/// This program's file, to start it in another role; tests name it, since theirs is the test's.
+///
+/// # Errors
+/// The errno of readlink(2).
+pub fn own_program() -> io::Result<PathBuf> {
+    match std::env::var_os("MANIFOLD_BIN") {
+        Some(path) => Ok(path.into()),
+        None => std::env::current_exe(),
     }
 }

@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 const ORDER: &[&[&str]] = &[
     &["compose"],
     &["cli", "api", "router", "metrics"],
-    &["build"],
+    &["build", "git"],
     &["release"],
     &["supervisor"],
     &["keeper"],

@@ -6,6 +6,7 @@ mod attack;
 mod build;
 mod dyno;
 mod errors;
+mod git;
 mod host;
 mod journey;
 mod limits;
@@ -22,6 +23,7 @@ fn main() {
         errors::cases(),
         attack::cases(),
         limits::cases(),
+        git::cases(),
     ]
     .into_iter()
     .flatten()

@@ -41,7 +41,7 @@ fn heading(text: &str) {
 fn show(platform: &Platform) -> Result<()> {
     heading("a Flask app from PyPI and an Express app from npm, from folder to URL");
     for (app, folder) in [("shop", "tests/apps/flask"), ("blog", "tests/apps/express")] {
-        platform.show(&["create", app])?;
+        platform.show(&["create", app, "--no-remote"])?;
         platform.show(&["deploy", folder, "--app", app])?;
         platform.await_up(app, &["web.1"], UP)?;
     }

@@ -44,6 +44,9 @@ pub(crate) fn run() -> Result<ExitCode> {
     let mut strip = Command::new("strip");
     strip.arg("-o").arg(dir.join("bin/manifold")).arg(&program);
     process::check(&mut strip, LIMIT)?;
+    // What git looks for when a remote is called `manifold::APP`.
+    std::os::unix::fs::symlink("manifold", dir.join("bin/git-remote-manifold"))
+        .context("cannot link git-remote-manifold")?;
     let mut man = Command::new(&program);
     process::check(man.arg("man").arg(dir.join("share/man/man1")), LIMIT)?;
     for (shell, file) in COMPLETIONS {

@@ -23,6 +23,8 @@ pub(crate) const ALL: &[&str] = &[
     "kmod",
     "mmdebstrap",
     "nftables",
+    "openssh-client",
+    "openssh-server",
     "python3",
     "python3-pip",
     "python3-venv",
@@ -65,11 +67,55 @@ pub(crate) fn install(wanted: &[&str]) -> Result<()> {
     }
     println!("installing {}", missing.join(" "));
     update()?;
+    let _quiet = NoServices::begin()?;
     let mut command = apt_get();
     command
         .args(["install", "--yes", "--no-install-recommends"])
         .args(&missing);
     process::check(&mut command, Duration::from_mins(20))
+}
+
+/// While it lives, packages that bring a service (sshd, nginx) do not start it: tests start their
+/// own. Source: Debian Policy, section 9.3.3.1, `policy-rc.d`.
+struct NoServices {
+    is_ours: bool,
+}
+
+/// Asked by `invoke-rc.d` before it starts anything.
+const POLICY: &str = "/usr/sbin/policy-rc.d";
+
+impl NoServices {
+    fn begin() -> Result<Self> {
+        use std::os::unix::fs::OpenOptionsExt as _;
+        let mut options = std::fs::File::options();
+        // A policy that this machine has already is its own affair.
+        match options
+            .write(true)
+            .create_new(true)
+            .mode(0o755)
+            .open(POLICY)
+        {
+            Ok(mut file) => {
+                std::io::Write::write_all(&mut file, b"#!/bin/sh\nexit 101\n")
+                    .with_context(|| format!("cannot write {POLICY}"))?;
+                Ok(Self { is_ours: true })
+            }
+            Err(error) if error.kind() == std::io::ErrorKind::AlreadyExists => {
+                Ok(Self { is_ours: false })
+            }
+            Err(error) => Err(error).with_context(|| format!("cannot make {POLICY}")),
+        }
+    }
+}
+
+impl Drop for NoServices {
+    fn drop(&mut self) {
+        if self.is_ours
+            && let Err(error) = std::fs::remove_file(POLICY)
+        {
+            eprintln!("{POLICY} stays: {error}");
+        }
+    }
 }
 
 /// Fetches the package lists.

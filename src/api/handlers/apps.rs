@@ -134,6 +134,7 @@ pub(super) async fn destroy(State(api): State<Api>, Whole(state): Whole) -> Answ
 async fn remove_files(api: &Api, app: AppId, removed: Removed) {
     files::remove_tree(&api.paths.cache(app)).await;
     files::remove_file(&api.paths.cache_image(app)).await;
+    files::remove_tree(&api.paths.repository(app)).await;
     for digest in removed.slugs {
         files::remove_file(&api.paths.slug(&digest)).await;
         files::remove_tree(&api.paths.tree(&digest)).await;

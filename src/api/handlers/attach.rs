@@ -1,9 +1,6 @@
 //! `/attach/SECRET`: the client of an attached one-off comes.
 
-use axum::body::Body;
 use axum::extract::{Request, State};
-use axum::http::{HeaderMap, StatusCode, header};
-use axum::response::Response;
 use hyper_util::rt::TokioIo;
 
 use crate::api::attach;
@@ -18,7 +15,7 @@ pub(super) async fn upgrade(
     Key(secret): Key,
     mut request: Request,
 ) -> Answer {
-    if !asks_for_upgrade(request.headers()) {
+    if !super::asks_for_upgrade(request.headers(), PROTOCOL) {
         return Err(ApiError::bad_request(format!(
             "Send `Connection: Upgrade` and `Upgrade: {PROTOCOL}` here."
         )));
@@ -36,19 +33,5 @@ pub(super) async fn upgrade(
             }
         }
     });
-    Response::builder()
-        .status(StatusCode::SWITCHING_PROTOCOLS)
-        .header(header::CONNECTION, "upgrade")
-        .header(header::UPGRADE, PROTOCOL)
-        .body(Body::empty())
-        .map_err(|error| ApiError::internal("answer the upgrade", &error))
-}
-
-fn asks_for_upgrade(headers: &HeaderMap) -> bool {
-    let text = |name| headers.get(name).and_then(|value| value.to_str().ok());
-    let connection = text(header::CONNECTION).unwrap_or_default();
-    let has_upgrade = connection
-        .split(',')
-        .any(|token| token.trim().eq_ignore_ascii_case("upgrade"));
-    has_upgrade && text(header::UPGRADE).is_some_and(|name| name.eq_ignore_ascii_case(PROTOCOL))
+    super::switch_to(PROTOCOL)
 }

@@ -59,9 +59,10 @@ pub(super) async fn create(
         source_url: source.url,
         checksum,
         version: source.version,
+        submodules: Vec::new(),
     };
     match builds::start(&api, request).await {
-        Ok(record) => reply::created(&convert::build(&record)),
+        Ok(started) => reply::created(&convert::build(&started.record)),
         Err(error) => {
             files::remove_file(&archive).await;
             Err(error)

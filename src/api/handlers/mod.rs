@@ -3,6 +3,7 @@
 mod account;
 mod apps;
 mod attach;
+mod authorizations;
 mod builds;
 mod catalog;
 mod config_vars;
@@ -11,15 +12,41 @@ mod dynos;
 mod extras;
 mod features;
 mod formation;
+mod git;
 mod logs;
 mod releases;
 mod slugs;
 mod sources;
 
 use axum::Router;
+use axum::body::Body;
+use axum::http::{HeaderMap, StatusCode, header};
+use axum::response::Response;
 use axum::routing::{any, delete, get, post, put};
 
+use super::error::ApiError;
+use super::reply::Answer;
 use super::state::Api;
+
+/// `Connection: Upgrade` and `Upgrade: PROTOCOL`.
+fn asks_for_upgrade(headers: &HeaderMap, protocol: &str) -> bool {
+    let text = |name| headers.get(name).and_then(|value| value.to_str().ok());
+    let connection = text(header::CONNECTION).unwrap_or_default();
+    let has_upgrade = connection
+        .split(',')
+        .any(|token| token.trim().eq_ignore_ascii_case("upgrade"));
+    has_upgrade && text(header::UPGRADE).is_some_and(|name| name.eq_ignore_ascii_case(protocol))
+}
+
+/// 101: the connection speaks `protocol` from here on.
+fn switch_to(protocol: &'static str) -> Answer {
+    Response::builder()
+        .status(StatusCode::SWITCHING_PROTOCOLS)
+        .header(header::CONNECTION, "upgrade")
+        .header(header::UPGRADE, protocol)
+        .body(Body::empty())
+        .map_err(|error| ApiError::internal("answer the upgrade", &error))
+}
 
 /// Every endpoint.
 pub(super) fn routes() -> Router<Api> {
@@ -27,6 +54,7 @@ pub(super) fn routes() -> Router<Api> {
         .merge(app_routes())
         .merge(catalog_routes())
         .merge(byte_routes())
+        .merge(git_routes())
 }
 
 fn app_routes() -> Router<Api> {
@@ -109,6 +137,14 @@ fn catalog_routes() -> Router<Api> {
     Router::new()
         .route("/account", get(account::show))
         .route("/users/~", get(account::show))
+        .route(
+            "/oauth/authorizations",
+            get(authorizations::list).post(authorizations::create),
+        )
+        .route(
+            "/oauth/authorizations/{key}",
+            get(authorizations::show).delete(authorizations::destroy),
+        )
         .route("/account/rate-limits", get(account::rate_limits))
         .route("/account/features", get(extras::none))
         .route("/account/keys", get(extras::none))
@@ -135,4 +171,13 @@ fn byte_routes() -> Router<Api> {
         .route("/builds/{key}/output", get(builds::output))
         .route("/logs/{key}", get(logs::stream))
         .route("/attach/{key}", any(attach::upgrade))
+}
+
+/// Not of the Platform API: gitprotocol-http(5), and the same over one upgraded connection.
+fn git_routes() -> Router<Api> {
+    Router::new()
+        .route("/apps/{app}/git/{key}", any(git::connect))
+        .route("/{repository}/info/refs", get(git::advertise))
+        .route("/{repository}/git-receive-pack", post(git::receive_pack))
+        .route("/{repository}/git-upload-pack", post(git::upload_pack))
 }

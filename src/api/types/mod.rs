@@ -3,6 +3,7 @@
 //! Shared with the CLI, which knows nothing else. Unknown keys are ignored on reading.
 
 pub mod attach;
+pub mod git;
 mod resources;
 
 pub use resources::*;

@@ -249,6 +249,35 @@ pub struct BuildCreate {
     pub source_blob: SourceBlob,
 }
 
+/// Body of `POST /oauth/authorizations`.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct AuthorizationCreate {
+    /// What the token is for.
+    pub description: Option<String>,
+    /// Its life in seconds; for ever if left out.
+    pub expires_in: Option<i64>,
+}
+
+/// A token for callers over TCP.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[expect(missing_docs, reason = "field names are the public schema's own")]
+pub struct Authorization {
+    pub id: Uuid,
+    pub description: String,
+    pub access_token: AccessToken,
+    pub user: User,
+    pub created_at: Timestamp,
+}
+
+/// The token of an [`Authorization`].
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct AccessToken {
+    /// Shown once, when it was made.
+    pub token: Option<String>,
+    /// Seconds it has left, if it ends.
+    pub expires_in: Option<i64>,
+}
+
 /// A build.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[expect(missing_docs, reason = "field names are the public schema's own")]

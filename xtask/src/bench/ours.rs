@@ -25,7 +25,7 @@ impl Ours {
         let program = Binaries::program(true)?;
         // The launches' lines are below the default level.
         let platform = Platform::start(&program, "info,manifold::supervisor=debug")?;
-        platform.read(&["create", APP])?;
+        platform.read(&["create", APP, "--no-remote"])?;
         platform.show(&["deploy", "tests/apps/tiny", "--app", APP])?;
         platform.await_up(APP, &["web.1"], UP)?;
         platform.read(&["ps:scale", "web=0", "--app", APP])?;
