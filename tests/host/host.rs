@@ -87,6 +87,8 @@ impl Host {
     pub(crate) fn cli_with(&self, args: &[&str], input: &[u8]) -> Output {
         let mut child = Command::new(env!("CARGO_BIN_EXE_manifold"))
             .args(args)
+            // Not in a repository, whose remotes it would read and add to.
+            .current_dir(self.dir.path())
             .env("MANIFOLD_SOCKET", self.socket())
             .env_remove("MANIFOLD_APP")
             .stdin(Stdio::piped())

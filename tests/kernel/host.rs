@@ -96,6 +96,8 @@ impl Host {
     pub(crate) fn cli_with_input(&self, args: &[&str], input: &[u8]) -> Output {
         let mut child = Command::new(support::manifold())
             .args(args)
+            // Not in a repository, whose remotes it would read and add to.
+            .current_dir(self.dir.path())
             .env("MANIFOLD_SOCKET", self.socket())
             .env("NO_COLOR", "1")
             .stdin(Stdio::piped())
