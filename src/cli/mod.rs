@@ -11,6 +11,7 @@
 mod apps;
 mod arguments;
 mod authorizations;
+mod certs;
 mod client;
 mod config;
 mod deploy;
