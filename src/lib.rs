@@ -20,8 +20,6 @@ pub mod keeper;
 
 pub mod dyno;
 
-pub mod certs;
-
 pub mod cgroup;
 pub mod disk;
 pub mod logs;

@@ -10,7 +10,6 @@ use super::builds::Builds;
 use super::files::Uploads;
 use super::git::Gits;
 use super::sessions::Sessions;
-use crate::certs::Certs;
 use crate::logs::Hub;
 use crate::release::Releases;
 use crate::settings::{Paths, Settings};
@@ -28,8 +27,6 @@ pub struct Parts {
     pub hub: Hub,
     /// Makes releases.
     pub releases: Releases,
-    /// Certificates.
-    pub certs: Certs,
     /// The host's settings.
     pub settings: Arc<Settings>,
 }
@@ -47,7 +44,6 @@ pub struct Inner {
     pub(super) supervisor: Supervisor,
     pub(super) hub: Hub,
     pub(super) releases: Releases,
-    pub(super) certs: Certs,
     pub(super) settings: Arc<Settings>,
     pub(super) paths: Paths,
     pub(super) sessions: Sessions,
@@ -83,7 +79,6 @@ impl Api {
             supervisor: parts.supervisor,
             hub: parts.hub,
             releases: parts.releases,
-            certs: parts.certs,
             settings: parts.settings,
             paths,
             tasks: TaskTracker::new(),

@@ -11,7 +11,6 @@
 mod apps;
 mod arguments;
 mod authorizations;
-mod certs;
 mod client;
 mod config;
 mod deploy;

@@ -66,6 +66,8 @@ fn run(arguments: &Arguments, words: &[OsString]) -> anyhow::Result<()> {
     };
     // The keeper blocks signals, and a child inherits that.
     sys::swap_signal_mask(false).context("cannot unblock signals")?;
+    // Config vars are in our memory: no core file, no debugger but root's.
+    sys::not_dumpable().context("cannot become undumpable")?;
     let socket = sys::adopt(socket);
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .enable_all()

@@ -51,6 +51,9 @@ pub struct Layer {
 /// A step of PID 1, as root of the host in fresh namespaces.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum SetUpStep {
+    /// Nothing of how the supervisor was started comes along: priority, OOM score, timer slack,
+    /// personality.
+    Neutral,
     /// Write itself into the handed-over v1 `tasks` files (on v2 the clone did it).
     JoinCgroup,
     /// Enter the handed-over network namespace.
@@ -110,7 +113,7 @@ pub enum AppStep {
     Streams,
     /// Soft and hard limits by name of the resource.
     Limit {
-        /// `nofile`, `core`, `nproc`.
+        /// Each resource the kernel knows has its step: none is inherited.
         resource: Resource,
         /// Soft limit.
         soft: u64,
@@ -132,6 +135,8 @@ pub enum AppStep {
     },
     /// Effective, permitted and inheritable sets empty.
     NoCapabilities,
+    /// A session keyring of its own, not the one of whoever started the supervisor.
+    SessionKeyring,
     /// All signals default and unblocked.
     DefaultSignals,
     /// `no_new_privs`.
@@ -154,6 +159,32 @@ pub enum Resource {
     Nproc,
     /// Core file size in bytes.
     Core,
+    /// Seconds of CPU time.
+    Cpu,
+    /// Bytes of a file.
+    Fsize,
+    /// Bytes of data.
+    Data,
+    /// Bytes of the main thread's stack.
+    Stack,
+    /// Bytes of resident memory (not enforced by Linux).
+    Rss,
+    /// Bytes that may be locked in memory.
+    Memlock,
+    /// Bytes of address space.
+    As,
+    /// Locks and leases (not enforced by Linux).
+    Locks,
+    /// Queued signals.
+    Sigpending,
+    /// Bytes in POSIX message queues.
+    Msgqueue,
+    /// Ceiling of the nice value, as 20 - nice.
+    Nice,
+    /// Ceiling of the real-time priority.
+    Rtprio,
+    /// Microseconds of real-time scheduling without a blocking call.
+    Rttime,
 }
 
 /// What is executed last.
@@ -219,6 +250,27 @@ const SHM_BYTES: u64 = 64 << 20;
 /// Open files: soft 10,000, hard 1,048,576. Source: the platform's contract ("suggested").
 const NOFILE: (u64, u64) = (10_000, 1_048_576);
 
+/// No limit. Source: `RLIM_INFINITY`.
+const UNLIMITED: u64 = u64::MAX;
+
+/// The kernel's own defaults: soft, hard. Memory, time and tasks are bounded by the cgroup, queued
+/// signals and message queues by these. Source: getrlimit(2), `INIT_RLIMITS`.
+const DEFAULTS: [(Resource, u64, u64); 13] = [
+    (Resource::Cpu, UNLIMITED, UNLIMITED),
+    (Resource::Fsize, UNLIMITED, UNLIMITED),
+    (Resource::Data, UNLIMITED, UNLIMITED),
+    (Resource::Stack, 8 << 20, UNLIMITED),
+    (Resource::Rss, UNLIMITED, UNLIMITED),
+    (Resource::Memlock, 8 << 20, 8 << 20),
+    (Resource::As, UNLIMITED, UNLIMITED),
+    (Resource::Locks, UNLIMITED, UNLIMITED),
+    (Resource::Sigpending, 4096, 4096),
+    (Resource::Msgqueue, 819_200, 819_200),
+    (Resource::Nice, 0, 0),
+    (Resource::Rtprio, 0, 0),
+    (Resource::Rttime, UNLIMITED, UNLIMITED),
+];
+
 impl LaunchPlan {
     /// The one order in which a dyno is made.
     pub fn new(request: PlanRequest) -> Self {
@@ -229,6 +281,7 @@ impl LaunchPlan {
             ..Attributes::default()
         };
         let mut set_up = vec![
+            SetUpStep::Neutral,
             SetUpStep::JoinCgroup,
             SetUpStep::EnterNetwork,
             SetUpStep::NewCgroupNamespace,
@@ -279,9 +332,9 @@ impl LaunchPlan {
             soft,
             hard,
         };
-        let app = vec![
-            AppStep::NewSession,
-            AppStep::Streams,
+        let mut app = vec![AppStep::NewSession, AppStep::Streams];
+        app.extend(DEFAULTS.map(|(resource, soft, hard)| limit(resource, soft, hard)));
+        app.extend([
             limit(Resource::Nofile, NOFILE.0, NOFILE.1),
             limit(Resource::Nproc, request.tasks_max, request.tasks_max),
             // 1, not 0: a limit of 0 does not stop a piped core handler. Source: core(5).
@@ -294,12 +347,13 @@ impl LaunchPlan {
                 gid: APP_GID,
             },
             AppStep::NoCapabilities,
+            AppStep::SessionKeyring,
             AppStep::DefaultSignals,
             AppStep::NoNewPrivileges,
             AppStep::Directory(PathBuf::from("/app")),
             AppStep::Seccomp,
             AppStep::CloseFds,
-        ];
+        ]);
         Self {
             dyno: request.dyno,
             user: request.user,

@@ -44,7 +44,7 @@ const ALLOWED: &[libc::c_long] = &[
     libc::SYS_sched_setscheduler, libc::SYS_sched_getscheduler,
     libc::SYS_sched_get_priority_max, libc::SYS_sched_get_priority_min,
     libc::SYS_sched_rr_get_interval, libc::SYS_mlock, libc::SYS_munlock, libc::SYS_mlockall,
-    libc::SYS_munlockall, libc::SYS_prctl, libc::SYS_arch_prctl, libc::SYS_setrlimit,
+    libc::SYS_munlockall, libc::SYS_prctl, libc::SYS_arch_prctl,
     libc::SYS_sync, libc::SYS_gettid, libc::SYS_readahead, libc::SYS_setxattr,
     libc::SYS_lsetxattr, libc::SYS_fsetxattr, libc::SYS_getxattr, libc::SYS_lgetxattr,
     libc::SYS_fgetxattr, libc::SYS_listxattr, libc::SYS_llistxattr, libc::SYS_flistxattr,
@@ -71,7 +71,7 @@ const ALLOWED: &[libc::c_long] = &[
     libc::SYS_timerfd_gettime, libc::SYS_accept4, libc::SYS_signalfd4, libc::SYS_eventfd2,
     libc::SYS_epoll_create1, libc::SYS_dup3, libc::SYS_pipe2, libc::SYS_inotify_init1,
     libc::SYS_preadv, libc::SYS_pwritev, libc::SYS_rt_tgsigqueueinfo, libc::SYS_recvmmsg,
-    libc::SYS_prlimit64, libc::SYS_syncfs, libc::SYS_sendmmsg, libc::SYS_getcpu,
+    libc::SYS_syncfs, libc::SYS_sendmmsg, libc::SYS_getcpu,
     libc::SYS_sched_setattr, libc::SYS_sched_getattr, libc::SYS_renameat2, libc::SYS_getrandom,
     libc::SYS_memfd_create, libc::SYS_execveat, libc::SYS_membarrier, libc::SYS_mlock2,
     libc::SYS_copy_file_range, libc::SYS_preadv2, libc::SYS_pwritev2, libc::SYS_pkey_mprotect,
@@ -114,12 +114,18 @@ const NETLINK: u32 = 16;
 /// `ioctl` requests that inject input into terminals (low 32 bits decide).
 const INJECTING: &[u32] = &[0x5412, 0x541C];
 
+/// The limit of core files is 1 and stays: with any other one, 0 included, the host's core handler
+/// would run for a dyno's crash. Setting it is a success without effect, as programs that turn
+/// cores off expect. Source: core(5), "Piping core dumps to a program".
+const CORE: u32 = 4;
+
 /// `personality` values that are allowed; `0xffffffff` asks.
 const PERSONALITIES: &[u32] = &[0, 0x0008, 0x0002_0000, 0x0002_0008, 0xFFFF_FFFF];
 
 const RET_ALLOW: u32 = 0x7FFF_0000;
 const RET_KILL: u32 = 0x8000_0000;
 // SECCOMP_RET_ERRNO with ENOSYS (38), EPERM (1), EAFNOSUPPORT (97) in its low half.
+const WITHOUT_EFFECT: u32 = 0x0005_0000;
 const ENOSYS: u32 = 0x0005_0026;
 const EPERM: u32 = 0x0005_0001;
 const EAFNOSUPPORT: u32 = 0x0005_0061;
@@ -218,6 +224,25 @@ fn verdicts() -> Vec<(u32, Verdict)> {
     socket.push((RETURN, EAFNOSUPPORT, 0, 0));
     socket.push((RETURN, RET_ALLOW, 0, 0));
     all.push((number(libc::SYS_socket), Verdict::Check(socket)));
+    let setrlimit = vec![
+        (LOAD, argument(0), 0, 0),
+        (JUMP_EQUAL, CORE, 0, 1),
+        (RETURN, WITHOUT_EFFECT, 0, 0),
+        (RETURN, RET_ALLOW, 0, 0),
+    ];
+    all.push((number(libc::SYS_setrlimit), Verdict::Check(setrlimit)));
+    // Asking (no new limit: both halves of the pointer are zero) is always allowed.
+    let prlimit = vec![
+        (LOAD, argument(1), 0, 0),
+        (JUMP_EQUAL, CORE, 0, 5),
+        (LOAD, argument(2), 0, 0),
+        (JUMP_EQUAL, 0, 0, 2),
+        (LOAD, argument(2) + 4, 0, 0),
+        (JUMP_EQUAL, 0, 1, 0),
+        (RETURN, WITHOUT_EFFECT, 0, 0),
+        (RETURN, RET_ALLOW, 0, 0),
+    ];
+    all.push((number(libc::SYS_prlimit64), Verdict::Check(prlimit)));
     all.sort_by_key(|(n, _)| *n);
     all
 }
@@ -321,6 +346,8 @@ mod tests {
                 libc::SYS_ioctl,
                 libc::SYS_personality,
                 libc::SYS_socket,
+                libc::SYS_setrlimit,
+                libc::SYS_prlimit64,
             ];
             if checked.contains(&libc::c_long::from(number)) {
                 continue;
@@ -362,6 +389,49 @@ mod tests {
             );
         }
         assert_eq!(verdict(libc::SYS_clone3, [0; 6]), ENOSYS);
+    }
+
+    #[test]
+    fn the_limit_of_core_files_cannot_be_changed() {
+        for pointer in [0x10_u64, 1 << 32] {
+            let set = [0, u64::from(CORE), pointer, 0, 0, 0];
+            assert_eq!(verdict(libc::SYS_prlimit64, set), WITHOUT_EFFECT);
+        }
+        let ask = [0, u64::from(CORE), 0, 0x10, 0, 0];
+        assert_eq!(verdict(libc::SYS_prlimit64, ask), RET_ALLOW);
+        assert_eq!(
+            verdict(libc::SYS_prlimit64, [0, 7, 0x10, 0, 0, 0]),
+            RET_ALLOW
+        );
+        assert_eq!(
+            verdict(libc::SYS_setrlimit, [u64::from(CORE), 0x10, 0, 0, 0, 0]),
+            WITHOUT_EFFECT
+        );
+        assert_eq!(
+            verdict(libc::SYS_setrlimit, [7, 0x10, 0, 0, 0, 0]),
+            RET_ALLOW
+        );
+    }
+
+    /// The table that a dyno is asked about, number by number, by the attack tests.
+    #[test]
+    fn every_number_answers_as_the_checked_in_table_says() {
+        let code = compile();
+        for line in include_str!("../../tests/kernel/attack/syscalls.txt").lines() {
+            let words: Vec<_> = line.split(' ').collect();
+            let [number, name, answer] = words.as_slice() else {
+                continue;
+            };
+            let expected = match *answer {
+                "allow" => RET_ALLOW,
+                "EPERM" => EPERM,
+                "ENOSYS" => ENOSYS,
+                _ => continue,
+            };
+            let Ok(number) = number.parse() else { continue };
+            let seen = run(&code, ARCH_X86_64, number, [0; 6]);
+            assert_eq!(seen, expected, "call {number}, {name}");
+        }
     }
 
     #[test]

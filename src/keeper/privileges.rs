@@ -44,6 +44,7 @@ pub(super) fn apply(step: &AppStep, context: &AppContext<'_>) -> io::Result<()> 
         }
         AppStep::Ids { uid, gid } => sys::set_ids(*uid, *gid),
         AppStep::NoCapabilities => sys::set_capabilities_none(),
+        AppStep::SessionKeyring => sys::new_session_keyring(),
         AppStep::DefaultSignals => {
             sys::reset_signals();
             sys::swap_signal_mask(false)
@@ -86,12 +87,29 @@ fn limit(resource: Resource, soft: u64, hard: u64) -> io::Result<()> {
         Resource::Nofile => Rlimit::RLIMIT_NOFILE,
         Resource::Nproc => Rlimit::RLIMIT_NPROC,
         Resource::Core => Rlimit::RLIMIT_CORE,
+        Resource::Cpu => Rlimit::RLIMIT_CPU,
+        Resource::Fsize => Rlimit::RLIMIT_FSIZE,
+        Resource::Data => Rlimit::RLIMIT_DATA,
+        Resource::Stack => Rlimit::RLIMIT_STACK,
+        Resource::Rss => Rlimit::RLIMIT_RSS,
+        Resource::Memlock => Rlimit::RLIMIT_MEMLOCK,
+        Resource::As => Rlimit::RLIMIT_AS,
+        Resource::Locks => Rlimit::RLIMIT_LOCKS,
+        Resource::Sigpending => Rlimit::RLIMIT_SIGPENDING,
+        Resource::Msgqueue => Rlimit::RLIMIT_MSGQUEUE,
+        Resource::Nice => Rlimit::RLIMIT_NICE,
+        Resource::Rtprio => Rlimit::RLIMIT_RTPRIO,
+        Resource::Rttime => Rlimit::RLIMIT_RTTIME,
     };
-    // Raising a hard limit needs CAP_SYS_RESOURCE, which not every host grants.
-    let (_, inherited) = getrlimit(resource)?;
-    let hard = hard.min(inherited);
-    setrlimit(resource, soft.min(hard), hard)?;
-    Ok(())
+    match setrlimit(resource, soft, hard) {
+        // Raising a hard limit needs CAP_SYS_RESOURCE, which not every host grants.
+        Err(nix::errno::Errno::EPERM) => {
+            let (_, inherited) = getrlimit(resource)?;
+            let hard = hard.min(inherited);
+            Ok(setrlimit(resource, soft.min(hard), hard)?)
+        }
+        other => Ok(other?),
+    }
 }
 
 /// Replaces the process; returns only on failure.

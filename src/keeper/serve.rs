@@ -125,6 +125,7 @@ struct Keeper {
 impl Keeper {
     fn run(scratch_dir: &Path, args: &[std::ffi::OsString]) -> Result<u8, KeeperError> {
         raise_open_files();
+        sys::find_arguments();
         let scratch = steps::private_dir(scratch_dir)
             .and_then(|()| Scratch::make(scratch_dir))
             .map_err(|source| KeeperError::Scratch {
@@ -565,6 +566,9 @@ impl DynoChild<'_> {
             _ => None,
         };
         drop(set_up);
+        // Before the fork: the app may look at its PID 1 as soon as it runs.
+        or_fail("erase the arguments", sys::erase_arguments());
+        or_fail("be undumpable", sys::not_dumpable());
         match sys::fork() {
             Err(error) => self.fail("fork the app", &error),
             Ok(Fork::Child) => self.app(terminal.as_ref().map(|(_, slave)| slave)),

@@ -147,6 +147,7 @@ impl<'a> SetUp<'a> {
     /// Applies one step.
     pub(super) fn apply(&mut self, step: &SetUpStep) -> io::Result<()> {
         match step {
+            SetUpStep::Neutral => neutral(),
             SetUpStep::JoinCgroup => self.join_cgroup(),
             SetUpStep::EnterNetwork => Ok(setns(self.network, CloneFlags::CLONE_NEWNET)?),
             SetUpStep::NewCgroupNamespace => Ok(unshare(CloneFlags::CLONE_NEWCGROUP)?),
@@ -208,7 +209,11 @@ impl<'a> SetUp<'a> {
             SetUpStep::ReadOnly(paths) => paths.iter().try_for_each(|p| self.read_only(p)),
             SetUpStep::Mask(paths) => paths.iter().try_for_each(|p| self.mask(p)),
             SetUpStep::Pivot => self.pivot(),
-            SetUpStep::Hostname(name) => Ok(nix::unistd::sethostname(name)?),
+            SetUpStep::Hostname(name) => {
+                nix::unistd::sethostname(name)?;
+                // A new UTS namespace starts with the host's. "(none)" is the kernel's own default.
+                sys::set_domain_name("(none)")
+            }
         }
     }
 
@@ -296,8 +301,9 @@ impl<'a> SetUp<'a> {
         self.root.as_ref().map(AsFd::as_fd).ok_or_else(missing)
     }
 
+    /// No link is followed: a slug's `dev` that points elsewhere ends the launch.
     fn attach(&self, tree: &OwnedFd, target: impl AsRef<Path>) -> io::Result<()> {
-        let target = sys::open_in_root(self.root()?, target.as_ref(), libc::O_PATH)?;
+        let target = sys::open_in_root_without_links(self.root()?, target.as_ref())?;
         sys::attach(tree.as_fd(), target.as_fd())
     }
 
@@ -389,6 +395,22 @@ impl<'a> SetUp<'a> {
     }
 }
 
+/// /proc is the host's here, opened before anything of the tenant's is mounted.
+fn neutral() -> io::Result<()> {
+    let score = std::fs::read("/proc/self/oom_score_adj")?;
+    // Going below what was inherited needs a privilege that not every host grants.
+    if score != b"0\n" {
+        match std::fs::write("/proc/self/oom_score_adj", "0") {
+            Err(error) if error.kind() == io::ErrorKind::PermissionDenied => {}
+            other => other?,
+        }
+    }
+    sys::normal_priority()?;
+    sys::default_timer_slack()?;
+    nix::sys::personality::set(nix::sys::personality::Persona::empty())?;
+    Ok(())
+}
+
 /// A pty of the dyno's own devpts: master and slave, the slave owned by the `dyno` user.
 pub(super) fn open_terminal(
     terminals: &OwnedFd,
@@ -410,6 +432,7 @@ pub(super) fn open_terminal(
 /// The name of a step, for people.
 pub(super) fn name(step: &SetUpStep) -> String {
     match step {
+        SetUpStep::Neutral => "forget how the supervisor was started".to_owned(),
         SetUpStep::JoinCgroup => "join the cgroup".to_owned(),
         SetUpStep::EnterNetwork => "enter the network namespace".to_owned(),
         SetUpStep::NewCgroupNamespace => "make a cgroup namespace".to_owned(),

@@ -44,8 +44,7 @@ fn make(range: UserRange) -> io::Result<OwnedFd> {
             let mut byte = [0];
             let told = File::from(ready).read(&mut byte).is_ok_and(|n| n == 1);
             if told {
-                // Without this the filter still refuses nested namespaces: a second line only.
-                let _ = std::fs::write("/proc/sys/user/max_user_namespaces", "0");
+                forbid_namespaces();
             }
             std::process::exit(0)
         }
@@ -62,6 +61,14 @@ fn make(range: UserRange) -> io::Result<OwnedFd> {
             nix::sys::wait::waitpid(pid, None)?;
             result
         }
+    }
+}
+
+/// No namespace of any kind may be made from inside. The filter refuses them too: this is the line
+/// behind it, and a kernel without one of the kinds lacks its file.
+fn forbid_namespaces() {
+    for kind in ["user", "mnt", "pid", "net", "uts", "ipc", "cgroup", "time"] {
+        let _ = std::fs::write(format!("/proc/sys/user/max_{kind}_namespaces"), "0");
     }
 }
 

@@ -1,8 +1,11 @@
 //! What lies over every stack: per-dyno files, and what of the kernel is hidden.
 
+use std::path::PathBuf;
+use std::sync::OnceLock;
+
 /// Covered with nothing: kernel memory, keys, timers and schedulers of the whole host, firmware.
 /// Source: what container engines mask, and the isolation contract's K rows.
-pub const MASKED: &[&str] = &[
+const MASKED: &[&str] = &[
     "/proc/kcore",
     "/proc/keys",
     "/proc/key-users",
@@ -22,6 +25,22 @@ pub const MASKED: &[&str] = &[
     "/sys/devices/virtual/powercap",
     "/sys/fs/cgroup",
 ];
+
+/// [`MASKED`] and what is there once per processor: their heat tells of other dynos' work. Looked up
+/// once, this host's processors do not change.
+pub fn masked() -> &'static [PathBuf] {
+    static PATHS: OnceLock<Vec<PathBuf>> = OnceLock::new();
+    PATHS.get_or_init(|| {
+        let mut paths: Vec<PathBuf> = MASKED.iter().map(PathBuf::from).collect();
+        let processors = std::fs::read_dir("/sys/devices/system/cpu").into_iter();
+        let heat = processors
+            .flatten()
+            .flatten()
+            .map(|entry| entry.path().join("thermal_throttle"));
+        paths.extend(heat.filter(|path| path.is_dir()));
+        paths
+    })
+}
 
 /// Readable, never writable. Source: the same.
 pub const READ_ONLY: &[&str] = &[

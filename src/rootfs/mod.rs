@@ -8,5 +8,5 @@ mod skeleton;
 mod stack;
 
 pub use error::RootfsError;
-pub use layers::{MASKED, READ_ONLY, dyno_files};
+pub use layers::{READ_ONLY, dyno_files, masked};
 pub use stack::{StackRoot, Stacks};

@@ -215,7 +215,7 @@ impl Inner {
                 .into_iter()
                 .map(|bind| (bind.source, bind.target, bind.read_only))
                 .collect(),
-            masked: paths(rootfs::MASKED),
+            masked: rootfs::masked().to_vec(),
             read_only: paths(rootfs::READ_ONLY),
             tasks_max: order.size.tasks_max,
             exec: Exec {

@@ -8,6 +8,7 @@
 mod fd;
 mod loop_device;
 mod mount;
+mod neutral;
 mod owner;
 mod process;
 mod terminal;
@@ -16,8 +17,12 @@ mod watch;
 pub use fd::{adopt, inheritable, move_to};
 pub use loop_device::{LoopDevice, trim};
 pub use mount::{
-    FsContext, MountAttributes, TreeFlags, attach, mount_setattr, open_in_root, open_tree,
-    open_tree_at,
+    FsContext, MountAttributes, TreeFlags, attach, mount_setattr, open_in_root,
+    open_in_root_without_links, open_tree, open_tree_at,
+};
+pub use neutral::{
+    default_timer_slack, erase_arguments, find_arguments, new_session_keyring, normal_priority,
+    set_domain_name,
 };
 pub use owner::{APP_ID, give_to_app, own_program};
 pub use process::{

@@ -151,11 +151,21 @@ pub fn mount_setattr(
 /// # Errors
 /// The errno of openat2(2).
 pub fn open_in_root(root: BorrowedFd<'_>, path: &Path, flags: i32) -> io::Result<OwnedFd> {
+    let resolve = libc::RESOLVE_IN_ROOT | libc::RESOLVE_NO_MAGICLINKS;
+    open_resolved(root, path, flags, resolve)
+}
+
+fn open_resolved(
+    root: BorrowedFd<'_>,
+    path: &Path,
+    flags: i32,
+    resolve: u64,
+) -> io::Result<OwnedFd> {
     let text = path_text(path)?;
     // SAFETY: all-zero is a valid `open_how`.
     let mut how: libc::open_how = unsafe { std::mem::zeroed() };
     how.flags = u64::try_from(flags | libc::O_CLOEXEC).unwrap_or_default();
-    how.resolve = libc::RESOLVE_IN_ROOT | libc::RESOLVE_NO_MAGICLINKS;
+    how.resolve = resolve;
     // SAFETY: `text` and `how` are valid for the call and `how` has the size given.
     owned(unsafe {
         libc::syscall(
@@ -166,6 +176,15 @@ pub fn open_in_root(root: BorrowedFd<'_>, path: &Path, flags: i32) -> io::Result
             size_of::<libc::open_how>(),
         )
     })
+}
+
+/// Opens `path` below `root` as a place (`O_PATH`), following no link of any kind.
+///
+/// # Errors
+/// `ELOOP` for a link, else the errno of openat2(2).
+pub fn open_in_root_without_links(root: BorrowedFd<'_>, path: &Path) -> io::Result<OwnedFd> {
+    let resolve = libc::RESOLVE_IN_ROOT | libc::RESOLVE_NO_SYMLINKS;
+    open_resolved(root, path, libc::O_PATH, resolve)
 }
 
 /// A file system being configured. Source: fsopen(2), fsconfig(2), fsmount(2).

@@ -1,9 +1,7 @@
 //! What needs neither root nor a special kernel.
 
-mod acme;
 mod cli;
 mod host;
 mod machine;
 mod router;
 mod tidy;
-mod tls;

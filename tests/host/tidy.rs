@@ -14,7 +14,6 @@ const ORDER: &[&[&str]] = &[
     &["supervisor"],
     &["keeper"],
     &["dyno"],
-    &["certs"],
     &[
         "rootfs", "slug", "cgroup", "disk", "network", "logs", "store", "traffic",
     ],

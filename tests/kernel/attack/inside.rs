@@ -2,13 +2,17 @@
 //! run as an ordinary app, as root of its user namespace, and as that root without the filter.
 
 use std::collections::BTreeMap;
-use std::path::Path;
+use std::hash::{DefaultHasher, Hash as _, Hasher as _};
+use std::os::unix::fs::MetadataExt as _;
+use std::os::unix::net::UnixListener;
+use std::path::{Path, PathBuf};
+use std::process::Command;
 
 use libtest_mimic::Failed;
 
 use super::{As, Report, rows};
 use crate::host::{Host, check};
-use crate::support::Leftovers;
+use crate::support::{self, Leftovers};
 
 /// The name of the test, as the rows have it.
 pub(super) const TEST: &str = "attack::inside_a_dyno";
@@ -18,6 +22,8 @@ const SWITCH: &str = "MANIFOLD_TEST_ONLY_WEAKEN_DYNOS";
 
 const PROBE: &[(&str, &str)] = &[
     ("base.py", include_str!("probe/base.py")),
+    ("dynos.py", include_str!("probe/dynos.py")),
+    ("syscalls.txt", include_str!("syscalls.txt")),
     ("descriptors.py", include_str!("probe/descriptors.py")),
     ("filters.py", include_str!("probe/filters.py")),
     ("kernel.py", include_str!("probe/kernel.py")),
@@ -26,17 +32,20 @@ const PROBE: &[(&str, &str)] = &[
     ("start.py", include_str!("probe/start.py")),
     ("users.py", include_str!("probe/users.py")),
     ("requirements.txt", ""),
-    ("Procfile", "probe: sleep 100000\n"),
+    ("Procfile", "neighbour: python3 /app/main.py neighbour\n"),
 ];
 
 /// What the command does first: it looks at itself before any program of ours opened a file.
 /// `cat` has the signals that bash found: itself it ignores SIGQUIT.
-const AT_EXEC: &str = "ls /proc/$$/fd >/tmp/descriptors; cat /proc/self/status >/tmp/status; ";
+const AT_EXEC: &str = "ls /proc/$$/fd >/tmp/descriptors; pwd -P >/tmp/cwd; \
+    cat /proc/self/status >/tmp/status; ";
 
 pub(super) fn run() -> Result<(), Failed> {
     let before = Leftovers::count();
-    let mut host = Host::start()?;
+    // PID 1 is an ordinary user and cannot signal a neighbour that the switch made root.
+    let mut host = Host::with("[timings]\nstop_grace = 1\n")?;
     deploy(&host)?;
+    let canary = listener()?;
     let mut report = Report::new(TEST);
     for attacker in [As::User, As::Root, As::Bare] {
         if attacker != As::User {
@@ -44,11 +53,23 @@ pub(super) fn run() -> Result<(), Failed> {
             host.env = vec![(SWITCH.to_owned(), attacker.word().to_owned())];
             host.launch()?;
         }
+        host.eventually("the neighbour is there", || {
+            let ready = format!("neighbour is ready as {}", attacker.word());
+            host.logs("probe").contains(&ready)
+        })?;
         attack(&host, &mut report, attacker)?;
     }
+    drop(canary);
     host.stop()?;
     Leftovers::none_since(&before)?;
     report.finish(&[As::User, As::Root, As::Bare])
+}
+
+/// An abstract socket of the host: in another network namespace it must not be there.
+fn listener() -> Result<UnixListener, Failed> {
+    use std::os::linux::net::SocketAddrExt as _;
+    let address = std::os::unix::net::SocketAddr::from_abstract_name("canary-of-the-host")?;
+    Ok(UnixListener::bind_addr(&address)?)
 }
 
 fn deploy(host: &Host) -> Result<(), Failed> {
@@ -58,17 +79,92 @@ fn deploy(host: &Host) -> Result<(), Failed> {
     }
     host.ok(&["create", "probe"])?;
     host.ok(&["deploy", &dir.path().display().to_string(), "-a", "probe"])?;
-    host.ok(&["config:set", "CANARY=config", "-a", "probe"])?;
+    let state = format!("STATE={}", host.dir.path().join("state").display());
+    let socket = format!("CONTROL_SOCKET={}", host.socket().display());
+    host.ok(&[
+        "config:set",
+        "CANARY=config",
+        &state,
+        &socket,
+        "-a",
+        "probe",
+    ])?;
+    // Unpacks the slug, into whose tree go what no archive could carry.
+    host.ok(&["run", "-a", "probe", "--", "true"])?;
+    plant(&slug_tree(host)?.join("app"))?;
+    host.ok(&["ps:scale", "neighbour=1", "-a", "probe"])?;
     Ok(())
+}
+
+/// The one unpacked slug.
+fn slug_tree(host: &Host) -> Result<PathBuf, Failed> {
+    let trees = std::fs::read_dir(host.dir.path().join("state/trees"))?;
+    let trees: Vec<_> = trees.flatten().map(|entry| entry.path()).collect();
+    match trees.as_slice() {
+        [tree] => Ok(tree.clone()),
+        other => Err(format!("one tree was expected: {other:?}").into()),
+    }
+}
+
+/// A device, set-user-id and capability programs of root, and a file to watch.
+fn plant(app: &Path) -> Result<(), Failed> {
+    let script = "set -e
+        cd \"$1\"
+        mknod planted-node c 1 5; chmod 666 planted-node
+        cp /usr/bin/id planted-setuid; cp /usr/bin/id planted-capabilities; cp /bin/cat planted-cat
+        chown 0:0 planted-*; chmod 4755 planted-setuid
+        python3 -c 'import os, struct
+for name in (\"planted-capabilities\", \"planted-cat\"):
+    os.setxattr(name, \"security.capability\", struct.pack(\"<5I\", 0x02000001, 0xFFFFFFFF, 0, 0x1FF, 0))'
+        echo untouched >planted-canary";
+    let done = Command::new("sh")
+        .args(["-c", script, "sh"])
+        .arg(app)
+        .output()?;
+    check(done.status.success(), format!("planting: {done:?}"))
+}
+
+/// Name, mode, size, time and contents of everything that dynos share.
+fn fingerprint(host: &Host) -> Result<u64, Failed> {
+    let mut hasher = DefaultHasher::new();
+    let mut open = vec![
+        slug_tree(host)?,
+        host.dir.path().join("state/stacks/host/root"),
+    ];
+    let programs = ["/usr/bin/env", "/usr/bin/true", "/usr/bin/id"];
+    let mut files: Vec<PathBuf> = programs.iter().map(PathBuf::from).collect();
+    files.push(support::manifold());
+    while let Some(dir) = open.pop() {
+        for entry in std::fs::read_dir(&dir)?.flatten() {
+            if entry.file_type()?.is_dir() {
+                open.push(entry.path());
+            }
+            files.push(entry.path());
+        }
+    }
+    files.sort();
+    for file in files {
+        let data = std::fs::symlink_metadata(&file)?;
+        (
+            &file,
+            data.mode(),
+            data.uid(),
+            data.len(),
+            data.mtime(),
+            data.mtime_nsec(),
+        )
+            .hash(&mut hasher);
+        if data.is_file() {
+            std::fs::read(&file)?.hash(&mut hasher);
+        }
+    }
+    Ok(hasher.finish())
 }
 
 /// All rows of one kind of attacker, in one dyno.
 fn attack(host: &Host, report: &mut Report, attacker: As) -> Result<(), Failed> {
     let ids = rows::of_test(TEST, attacker);
-    if ids.is_empty() {
-        return Ok(());
-    }
-    let before = supervisor_fds(host)?;
+    let (descriptors, shared) = (supervisor_fds(host)?, fingerprint(host)?);
     let command = format!(
         "{AT_EXEC}python3 /app/main.py {} {}",
         attacker.word(),
@@ -77,15 +173,19 @@ fn attack(host: &Host, report: &mut Report, attacker: As) -> Result<(), Failed> 
     let output = host.cli(&["run", "-a", "probe", "--", "bash", "-c", &command]);
     let text = String::from_utf8_lossy(&output.stdout).into_owned();
     let steps = steps(&text);
+    let is_unchanged = fingerprint(host)? == shared;
     for id in ids {
         report.holds(id, attacker, || {
             let steps = steps.get(id).map(Vec::as_slice).unwrap_or_default();
+            if ["F-01", "F-14", "Y-06", "E-01"].contains(&id) {
+                check(is_unchanged, "what dynos share has changed on disk")?;
+            }
             judge(steps).map_err(|why| format!("{why}{}", complaints(&output.stderr)).into())
         });
     }
     // Alive, and nothing of the dyno is held.
     host.eventually("the descriptors of the supervisor are as before", || {
-        supervisor_fds(host).is_ok_and(|now| now <= before)
+        supervisor_fds(host).is_ok_and(|now| now <= descriptors)
     })
 }
 

@@ -49,7 +49,7 @@ def environment(steps):
     with open(f"/proc/{os.getppid()}/environ", "rb") as file:
         names = {entry.split(b"=")[0].decode() for entry in file.read().split(b"\0") if entry}
     ours = names - SHELLS - BUILDPACKS
-    steps.equal("names", sorted(ours), ["CANARY", "DYNO", "HOME", "PATH", "PS"])
+    steps.equal("names", sorted(ours), ["CANARY", "CONTROL_SOCKET", "DYNO", "HOME", "PATH", "PS", "STATE"])
     steps.equal("DYNO", os.environ["DYNO"].split(".")[0], "run")
     steps.equal("CANARY", os.environ["CANARY"], "config")
 
