@@ -193,6 +193,10 @@ async fn attempt(
         Ok(release) => release,
         Err(error) => return Err(give_up("The app cannot be built", &error)),
     };
+    let buildpacks = match api.store.buildpacks(app.id).await {
+        Ok(buildpacks) => buildpacks,
+        Err(error) => return Err(give_up("The app cannot be built", &error)),
+    };
     api.hub.api(app.id, format!("Build started by user {user}"));
     let order = BuildOrder {
         id,
@@ -202,6 +206,7 @@ async fn attempt(
         checksum: request.checksum,
         config: release.config,
         version: request.version.clone(),
+        buildpacks,
         submodules: request.submodules.clone(),
         size: DynoSize::find("Standard-2X").unwrap_or_default(),
     };

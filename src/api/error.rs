@@ -6,8 +6,8 @@ use axum::response::{IntoResponse, Response};
 
 use super::types;
 use crate::model::{
-    ConfigError, FeatureError, HostnameError, NameError, ProcessTypeError, SizeError,
-    StackNameError,
+    BuildpackError, ConfigError, FeatureError, HostnameError, NameError, ProcessTypeError,
+    SizeError, StackNameError,
 };
 use crate::release::ReleaseError;
 use crate::store::StoreError;
@@ -216,6 +216,7 @@ macro_rules! invalid {
 }
 
 invalid!(
+    BuildpackError,
     ConfigError,
     FeatureError,
     HostnameError,

@@ -8,7 +8,7 @@ use std::sync::{Mutex, PoisonError};
 
 use sha2::{Digest as _, Sha256};
 
-use crate::model::Digest;
+use crate::model::{BUILT_IN, Digest};
 
 /// Every file: its path below the version's directory and its text. Scripts below `bin/` and the
 /// driver are executable.
@@ -16,6 +16,35 @@ const FILES: &[(&str, &str)] = &[
     ("driver.sh", include_str!("driver.sh")),
     ("submodules.sh", include_str!("submodules.sh")),
     ("lib/common.sh", include_str!("buildpacks/lib/common.sh")),
+    ("lib/jvm.sh", include_str!("buildpacks/lib/jvm.sh")),
+    (
+        "clojure/bin/compile",
+        include_str!("buildpacks/clojure/bin/compile"),
+    ),
+    (
+        "clojure/bin/detect",
+        include_str!("buildpacks/clojure/bin/detect"),
+    ),
+    (
+        "clojure/bin/release",
+        include_str!("buildpacks/clojure/bin/release"),
+    ),
+    (
+        "clojure/profile.sh",
+        include_str!("buildpacks/clojure/profile.sh"),
+    ),
+    (
+        "java/bin/compile",
+        include_str!("buildpacks/java/bin/compile"),
+    ),
+    (
+        "java/bin/detect",
+        include_str!("buildpacks/java/bin/detect"),
+    ),
+    (
+        "java/bin/release",
+        include_str!("buildpacks/java/bin/release"),
+    ),
     (
         "nodejs/bin/compile",
         include_str!("buildpacks/nodejs/bin/compile"),
@@ -47,6 +76,46 @@ const FILES: &[(&str, &str)] = &[
     (
         "python/profile.sh",
         include_str!("buildpacks/python/profile.sh"),
+    ),
+    (
+        "ruby/bin/compile",
+        include_str!("buildpacks/ruby/bin/compile"),
+    ),
+    (
+        "ruby/bin/detect",
+        include_str!("buildpacks/ruby/bin/detect"),
+    ),
+    (
+        "ruby/bin/release",
+        include_str!("buildpacks/ruby/bin/release"),
+    ),
+    (
+        "ruby/profile.sh",
+        include_str!("buildpacks/ruby/profile.sh"),
+    ),
+    (
+        "scala/bin/compile",
+        include_str!("buildpacks/scala/bin/compile"),
+    ),
+    (
+        "scala/bin/detect",
+        include_str!("buildpacks/scala/bin/detect"),
+    ),
+    (
+        "scala/bin/release",
+        include_str!("buildpacks/scala/bin/release"),
+    ),
+    (
+        "static/bin/compile",
+        include_str!("buildpacks/static/bin/compile"),
+    ),
+    (
+        "static/bin/detect",
+        include_str!("buildpacks/static/bin/detect"),
+    ),
+    (
+        "static/bin/release",
+        include_str!("buildpacks/static/bin/release"),
     ),
 ];
 
@@ -80,7 +149,7 @@ pub(super) fn install(parent: &Path) -> io::Result<PathBuf> {
         fs::write(&path, text)?;
         fs::set_permissions(&path, Permissions::from_mode(mode(name)))?;
     }
-    for name in ["lib", "nodejs", "python"] {
+    for name in BUILT_IN.iter().chain(&["lib"]) {
         fs::set_permissions(part.join(name), Permissions::from_mode(0o755))?;
     }
     fs::set_permissions(&part, Permissions::from_mode(0o755))?;
@@ -158,7 +227,7 @@ mod tests {
         fn drive(&self) -> (i32, String) {
             let home = install(&self.at("packs")).expect("installed");
             let output = std::process::Command::new(home.join("driver.sh"))
-                .args(["build", "cache", "env", "result"].map(|name| self.at(name)))
+                .args(["build", "cache", "env", "result", "uploads"].map(|name| self.at(name)))
                 .env_clear()
                 .env("HOME", self.at("home"))
                 .env("STACK", "host")

@@ -1,16 +1,19 @@
 #!/bin/bash
-# Runs in the build dyno: chooses a built-in buildpack, compiles, asks for the release data.
+# Runs in the build dyno: chooses the buildpacks, compiles, asks for the release data.
 #
-#   driver.sh BUILD_DIR CACHE_DIR ENV_DIR RESULT_DIR
+#   driver.sh BUILD_DIR CACHE_DIR ENV_DIR RESULT_DIR PACKS_DIR
 #
+# RESULT_DIR/buildpacks lists what was set, one a line: `builtin NAME`, `remote URL`,
+# `uploaded N NAME` (unpacked at PACKS_DIR/N); empty means detection among the built-in ones.
 # What the supervisor wants to know is left in RESULT_DIR: `stage` (how far it came), `name`
-# (what detect printed) and `release` (what bin/release printed). Statuses: 0 built; 3 nothing
-# applies; else of the step that failed.
+# (what detect printed, of the last buildpack), `pack` (the buildpack at work) and `release.N`
+# (what each bin/release printed). Statuses: 0 built; 3 nothing applies; 4 one that was set does
+# not apply; else of the step that failed. Source: Dev Center, "Buildpack API".
 set -uo pipefail
 
-build_dir=$1 cache_dir=$2 env_dir=$3 result_dir=$4
+build_dir=$1 cache_dir=$2 env_dir=$3 result_dir=$4 uploads=$5
 packs=$(cd "$(dirname "$0")" && pwd)
-order=(nodejs python)
+order=(ruby nodejs clojure python java scala static)
 
 stage() { printf '%s\n' "$1" >"$result_dir/stage"; }
 
@@ -39,39 +42,126 @@ if [ -s "$result_dir/submodules" ]; then
   env -i "${clean[@]}" "$packs/submodules.sh" "$build_dir" "$result_dir" || exit $?
 fi
 
-stage detect
-echo "-----> Determining which buildpack to use for this app"
-pack='' name='' all=''
-for candidate in "${order[@]}"; do
-  if found=$(env -i "${clean[@]}" "$packs/$candidate/bin/detect" "$build_dir" 2>/dev/null); then
-    found=${found:-$candidate}
-    all=${all:+$all,}$found
-    [ -z "$pack" ] && pack=$packs/$candidate name=$found
+# Where a buildpack lies, fetched if it has to be. Chosen by hand, so it says what goes wrong.
+place=''
+fetch() {
+  local kind=$1 what=$2 at=$3 url ref='' dir=/tmp/buildpack_$3
+  case $kind in
+    builtin)
+      place=$packs/$what
+      return
+      ;;
+    uploaded)
+      # A copy: buildpacks write `export` into their own folder.
+      cp -a "$uploads/$what" "$dir" && place=$dir
+      return
+      ;;
+  esac
+  url=${what%%#*}
+  [ "$url" != "$what" ] && ref=${what#*#}
+  printf -- '-----> Fetching custom buildpack... '
+  mkdir -p "$dir"
+  case $url in
+    *.tgz | *.tar.gz)
+      env -i "${clean[@]}" curl -fsSL --max-time 300 "$url" >"$dir.tgz" 2>"$dir.log" &&
+        tar -xzf "$dir.tgz" -C "$dir" --no-same-owner 2>>"$dir.log"
+      ;;
+    *)
+      env -i "${clean[@]}" GIT_TERMINAL_PROMPT=0 GIT_ALLOW_PROTOCOL=https:http:ssh:git:file GIT_CONFIG_NOSYSTEM=1 \
+        bash -c 'set -e; cd "$1"; git init -q .; git fetch -q --depth 1 -- "$2" "${3:-HEAD}" 2>/dev/null || git fetch -q --tags -- "$2"
+          git -c advice.detachedHead=false checkout -q "${4:-FETCH_HEAD}" 2>/dev/null || git checkout -q FETCH_HEAD' \
+        - "$dir" "$url" "$ref" "$ref" 2>"$dir.log"
+      ;;
+  esac || {
+    echo failed
+    sed 's/^/       /' "$dir.log" | head -n 20
+    return 1
+  }
+  echo done
+  # A tarball may have all in one folder.
+  if [ ! -e "$dir/bin/compile" ]; then
+    set -- "$dir"/*/
+    [ $# -eq 1 ] && [ -e "$1/bin/compile" ] && dir=${1%/}
   fi
-done
-[ -z "$pack" ] && exit 3
-printf '%s\n' "$name" >"$result_dir/name"
-if [ "$all" != "$name" ]; then
-  echo " !     Warning: Multiple default buildpacks reported the ability to handle this app. The first buildpack in the list below will be used."
-  printf '\t\t\tDetected buildpacks: %s\n' "$all"
-fi
-echo "-----> $name app detected"
+  [ -e "$dir/bin/compile" ] || {
+    echo " !     There is no bin/compile in it: it is no buildpack."
+    return 1
+  }
+  place=$dir
+}
 
-stage compile
-# What is put below $HOME/.heroku lands in the slug, under the path that it has at run time.
-if ! mkdir -p "$build_dir/.heroku" || ! ln -sfn "$build_dir/.heroku" "$HOME/.heroku"; then
-  echo " !     The app has a file .heroku: this name is used by the platform for a directory."
-  exit 1
+chosen=() titles=()
+if [ -s "$result_dir/buildpacks" ]; then
+  stage fetch
+  at=0
+  while read -r kind what title; do
+    printf '%s\n' "${title:-$what}" >"$result_dir/pack"
+    fetch "$kind" "$what" "$at" </dev/null || exit 1
+    chosen+=("$place")
+    case $kind in builtin) titles+=("heroku/$what") ;; *) titles+=("${title:-$what}") ;; esac
+    at=$((at + 1))
+  done <"$result_dir/buildpacks"
 fi
+
+detect() { env -i "${clean[@]}" "$1/bin/detect" "$build_dir" </dev/null; }
+
+names=()
+stage detect
+if [ "${#chosen[@]}" -eq 0 ]; then
+  echo "-----> Determining which buildpack to use for this app"
+  all=''
+  for candidate in "${order[@]}"; do
+    # The last one takes what no other does.
+    [ "$candidate" = static ] && [ -n "$all" ] && break
+    if found=$(detect "$packs/$candidate" 2>/dev/null); then
+      found=${found:-$candidate}
+      all=${all:+$all,}$found
+      if [ "${#chosen[@]}" -eq 0 ]; then
+        chosen=("$packs/$candidate") names=("$found") titles=("heroku/$candidate")
+      fi
+    fi
+  done
+  [ "${#chosen[@]}" -eq 0 ] && exit 3
+  if [ "$all" != "${names[0]}" ]; then
+    echo " !     Warning: Multiple default buildpacks reported the ability to handle this app. The first buildpack in the list below will be used."
+    printf '\t\t\tDetected buildpacks: %s\n' "$all"
+  fi
+else
+  for at in "${!chosen[@]}"; do
+    printf '%s\n' "${titles[at]}" >"$result_dir/pack"
+    if ! found=$(detect "${chosen[at]}" 2>"$result_dir/why"); then
+      echo "-----> App not compatible with buildpack: ${titles[at]}"
+      # Why, if it says so.
+      printf '%s\n' "$found" | cat - "$result_dir/why" | grep -vxE 'no|' | head -n 20 | sed 's/^/       /'
+      exit 4
+    fi
+    names+=("${found:-${titles[at]##*/}}")
+  done
+fi
+
 mkdir -p "$cache_dir"
-cd "$build_dir" || exit 1
-env -i "${clean[@]}" "$pack/bin/compile" "$build_dir" "$cache_dir" "$env_dir" </dev/null 2>&1
-status=$?
-[ "$status" -ne 0 ] && exit "$status"
+exports=()
+for at in "${!chosen[@]}"; do
+  pack=${chosen[at]} name=${names[at]}
+  printf '%s\n' "$name" >"$result_dir/name"
+  printf '%s\n' "${titles[at]}" >"$result_dir/pack"
+  echo "-----> $name app detected"
+  stage compile
+  cd "$build_dir" || exit 1
+  # What a pack exports is for those that come after it.
+  env -i "${clean[@]}" bash -c 'n=$1; shift; for ((; n > 0; n--)); do . "$1"; shift; done; exec "$@"' - \
+    "${#exports[@]}" "${exports[@]}" "$pack/bin/compile" "$build_dir" "$cache_dir" "$env_dir" </dev/null 2>&1
+  status=$?
+  [ "$status" -ne 0 ] && exit "$status"
+  [ -f "$pack/export" ] && exports+=("$pack/export")
+done
 
 stage release
-if [ -x "$pack/bin/release" ]; then
-  env -i "${clean[@]}" "$pack/bin/release" "$build_dir" </dev/null >"$result_dir/release" || exit $?
-fi
+for at in "${!chosen[@]}"; do
+  pack=${chosen[at]}
+  if [ -x "$pack/bin/release" ]; then
+    env -i "${clean[@]}" "$pack/bin/release" "$build_dir" </dev/null >"$result_dir/release.$at" || exit $?
+  fi
+done
 rmdir "$build_dir/.heroku" 2>/dev/null
 stage done

@@ -13,7 +13,7 @@ use super::source::Workdir;
 use super::tree::{self, Found};
 use super::{BuildError, Output, buildpack};
 use crate::disk::Keep;
-use crate::model::{AppId, DynoName, ExitStatus, ProcessType, StackImage};
+use crate::model::{AppId, BUILDPACKS_MAX, DynoName, ExitStatus, ProcessType, StackImage};
 use crate::settings::Paths;
 use crate::supervisor::{
     Bind, Failure, LaunchedStdio, RunKind, RunOrder, RunStarted, Selector, Supervisor,
@@ -28,6 +28,9 @@ const STOP_TIME: Duration = Duration::from_mins(2);
 
 /// Status of `driver.sh` when no buildpack applies.
 const NOTHING_APPLIES: ExitStatus = ExitStatus(3);
+
+/// Status of `driver.sh` when a buildpack that was set does not apply.
+const DOES_NOT_APPLY: ExitStatus = ExitStatus(4);
 
 /// Settings of the supervisor's own environment that builds get too: how this machine reaches
 /// package registries. A password in one of these URLs is visible to every build.
@@ -162,17 +165,19 @@ fn run_order(paths: &Paths, order: &BuildOrder, workdir: &Workdir) -> Result<Run
         read_only,
     };
     let (source, result) = (inside("build"), inside("result"));
-    let env = inside("env");
+    let (env, uploads) = (inside("env"), inside("packs"));
     let command = format!(
-        "exec /buildpacks/driver.sh {} /tmp/cache {} {}",
+        "exec /buildpacks/driver.sh {} /tmp/cache {} {} {}",
         source.display(),
         env.display(),
-        result.display()
+        result.display(),
+        uploads.display()
     );
     let binds = vec![
         bind(packs, "/buildpacks".into(), true),
         bind(cache, "/tmp/cache".into(), false),
         bind(workdir.env(), env, true),
+        bind(workdir.packs(), uploads, true),
         bind(workdir.result(), result, false),
         bind(workdir.source(), source, false),
     ];
@@ -255,11 +260,20 @@ fn verdict(workdir: &Workdir, status: ExitStatus) -> Result<Finding, BuildError>
     let chosen = String::from_utf8_lossy(&read("name", 4096)?).into_owned();
     let name = printable(chosen.lines().next().unwrap_or_default(), 100);
     if status == ExitStatus(0) {
-        let release = Release::parse(&read("release", release_yaml::BYTES_MAX)?);
+        let mut release = Release::default();
+        for at in 0..BUILDPACKS_MAX {
+            let bytes = read(&format!("release.{at}"), release_yaml::BYTES_MAX)?;
+            // The last buildpack that says something has the last word.
+            release.extend(Release::parse(&bytes));
+        }
         return Ok(Finding { name, release });
     }
+    let pack = String::from_utf8_lossy(&read("pack", 4096)?).into_owned();
+    let pack = printable(&pack, 200);
     match stage.trim_ascii() {
         b"detect" if status == NOTHING_APPLIES => Err(BuildError::NotDetected),
+        b"fetch" => Err(BuildError::Fetch(pack)),
+        b"detect" if status == DOES_NOT_APPLY => Err(BuildError::NotCompatible(pack)),
         b"submodules" => {
             let path = String::from_utf8_lossy(&read("submodule", 4096)?).into_owned();
             Err(BuildError::Submodule(printable(&path, 200)))
@@ -297,6 +311,7 @@ mod tests {
             archive: "/nowhere".into(),
             checksum: None,
             config: ConfigVars::default(),
+            buildpacks: Vec::new(),
             submodules: Vec::new(),
             version: Some("v\0e\nrsion".to_owned()),
             size: DynoSize::default(),
@@ -322,6 +337,7 @@ mod tests {
                 ("/buildpacks", true),
                 ("/tmp/cache", false),
                 ("/tmp/env_1111111122224333", true),
+                ("/tmp/packs_1111111122224333", true),
                 ("/tmp/result_1111111122224333", false),
                 ("/tmp/build_1111111122224333", false),
             ]
@@ -381,11 +397,11 @@ mod tests {
             failed(1).to_string(),
             "failed to compile Py[31mthon app: status 1"
         );
-        put("release", b"default_process_types:\n  web: x\n");
+        put("release.0", b"default_process_types:\n  web: x\n");
         let good = verdict(&workdir, ExitStatus(0)).expect("built");
         assert_eq!(good.release.default_process_types.len(), 1);
-        fs::remove_file(workdir.result().join("release")).expect("removed");
-        std::os::unix::fs::symlink("/etc/passwd", workdir.result().join("release"))
+        fs::remove_file(workdir.result().join("release.0")).expect("removed");
+        std::os::unix::fs::symlink("/etc/passwd", workdir.result().join("release.0"))
             .expect("linked");
         put("name", &[b'x'; 5000]);
         let good = verdict(&workdir, ExitStatus(0)).expect("built");

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::Output;
-use crate::model::{Digest, ExitStatus};
+use crate::model::{BuildpackError, Digest, ExitStatus};
 use crate::slug::SlugError;
 use crate::supervisor::{CommandError, Failure};
 
@@ -16,6 +16,18 @@ pub enum BuildError {
     /// No buildpack applies.
     #[error("no default language could be detected for this app")]
     NotDetected,
+    /// A buildpack that was set does not apply.
+    #[error("the app is not compatible with buildpack {0}")]
+    NotCompatible(String),
+    /// A buildpack cannot be fetched.
+    #[error("buildpack {0} cannot be fetched")]
+    Fetch(String),
+    /// What is set is no buildpack.
+    #[error(transparent)]
+    Buildpack(BuildpackError),
+    /// An uploaded buildpack cannot be unpacked.
+    #[error("cannot unpack the uploaded buildpack")]
+    Uploaded(#[source] SlugError),
     /// A submodule cannot be had.
     #[error("submodule {0} cannot be fetched")]
     Submodule(String),
@@ -100,6 +112,10 @@ impl BuildError {
                     "Push rejected, failed to compile {buildpack} app."
                 ));
             }
+            // The driver said it where it happened.
+            Self::NotCompatible(_) => output.detail(
+                "It was set with `manifold buildpacks:set`; `manifold buildpacks:clear` lets the source decide.",
+            ),
             Self::Submodule(path) => {
                 output.plain("");
                 output.error(&format!(

@@ -4,9 +4,11 @@
 //! that comes from the app or its build is hostile: it is read bounded and through no link.
 //!
 //! Stages: `source` unpacks and cleans, `dyno` runs `driver.sh` with the built-in buildpacks,
-//! `run` takes the process types and packs. Deliberately absent: buildpacks from elsewhere.
+//! `run` takes the process types and packs. Buildpacks from elsewhere (`choice`) run as those built in
+//! do: in the build dyno, as its user.
 
 mod buildpack;
+mod choice;
 mod dyno;
 mod failure;
 mod ignore;

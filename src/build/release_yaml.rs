@@ -45,6 +45,13 @@ impl Release {
         release
     }
 
+    /// Lays what a later buildpack says over it.
+    pub(super) fn extend(&mut self, later: Self) {
+        self.default_process_types
+            .extend(later.default_process_types);
+        self.config_vars.extend(later.config_vars);
+    }
+
     fn entry(&mut self, section: &str, line: &str) {
         let Some((key, value)) = split(line) else {
             return;

@@ -10,8 +10,10 @@ use super::failure::human;
 use super::procfile::{self, Procfile};
 use super::source::{self, Workdir};
 use super::tree::{self, Found};
-use super::{BuildError, Output};
-use crate::model::{AppId, AppName, BuildId, ConfigVars, Digest, DynoSize, ProcessType, StackName};
+use super::{BuildError, Output, choice};
+use crate::model::{
+    AppId, AppName, BuildId, Buildpack, ConfigVars, Digest, DynoSize, ProcessType, StackName,
+};
 use crate::settings::Paths;
 use crate::slug::{self, Packed};
 use crate::supervisor::Supervisor;
@@ -42,6 +44,8 @@ pub struct BuildOrder {
     pub config: ConfigVars,
     /// Commit or version text (`SOURCE_VERSION`).
     pub version: Option<String>,
+    /// Buildpacks that were set, in order.
+    pub buildpacks: Vec<Buildpack>,
     /// Commit and path of each submodule, fetched before the buildpacks run.
     pub submodules: Vec<(String, String)>,
     /// Limits of the build dyno.
@@ -122,6 +126,8 @@ async fn build(
     if !left_out.is_empty() {
         output.error("Warning: config vars with names over 255 characters are not seen by builds.");
     }
+    let buildpacks = choice::choose(order, &source)?;
+    choice::prepare(&buildpacks, paths, workdir, output).await?;
     let finding = dyno::build(supervisor, paths, order, workdir, output).await?;
     let process_types = process_types(&source, &finding, output)?;
     let packed = pack(source, paths, output).await?;

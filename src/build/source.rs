@@ -82,7 +82,7 @@ impl Workdir {
     }
 
     fn fill(&self) -> io::Result<()> {
-        for part in [self.source(), self.env(), self.result()] {
+        for part in [self.source(), self.env(), self.packs(), self.result()] {
             make(&part, 0o755)?;
             sys::give_to_app(&part)?;
         }
@@ -101,6 +101,11 @@ impl Workdir {
     /// Config vars as files.
     pub(super) fn env(&self) -> PathBuf {
         self.path().join("env")
+    }
+
+    /// Buildpacks that were uploaded, unpacked.
+    pub(super) fn packs(&self) -> PathBuf {
+        self.path().join("packs")
     }
 
     /// Where the driver script leaves what it found out.

@@ -333,6 +333,71 @@ pub(super) enum Command {
         app: App,
     },
 
+    // Builds.
+    /// List the buildpacks that build an app
+    #[command(name = "buildpacks")]
+    Buildpacks {
+        #[command(flatten)]
+        app: App,
+        #[command(flatten)]
+        json: Json,
+    },
+    /// Choose the buildpack: heroku/NAME, a git or .tgz URL, or a folder here
+    #[command(name = "buildpacks:set")]
+    BuildpacksSet(BuildpackPlace),
+    /// Add a buildpack to those that are set
+    #[command(name = "buildpacks:add")]
+    BuildpacksAdd(BuildpackPlace),
+    /// Take a buildpack out of the list
+    #[command(name = "buildpacks:remove")]
+    BuildpacksRemove {
+        /// Which
+        buildpack: Option<String>,
+        /// Its place, from 1
+        #[arg(short, long, value_name = "N", value_parser = place)]
+        index: Option<usize>,
+        #[command(flatten)]
+        app: App,
+    },
+    /// Let the source decide again
+    #[command(name = "buildpacks:clear")]
+    BuildpacksClear {
+        #[command(flatten)]
+        app: App,
+    },
+    /// List the builds of an app, newest first
+    #[command(name = "builds")]
+    Builds {
+        #[command(flatten)]
+        app: App,
+        #[command(flatten)]
+        json: Json,
+    },
+    /// Show a build
+    #[command(name = "builds:info")]
+    BuildsInfo {
+        /// Its id; the newest if left out
+        id: Option<String>,
+        #[command(flatten)]
+        app: App,
+        #[command(flatten)]
+        json: Json,
+    },
+    /// Print the whole output of a build, following it while it runs
+    #[command(name = "builds:output")]
+    BuildsOutput {
+        /// Its id; the newest if left out
+        id: Option<String>,
+        #[command(flatten)]
+        app: App,
+    },
+    /// Begin the next build without what earlier ones kept
+    #[command(name = "builds:cache:purge", visible_alias = "builds:cache:clear")]
+    BuildsCachePurge {
+        #[command(flatten)]
+        app: App,
+    },
+
     // Git and tokens.
     /// Add the git remote that deploys to an app
     #[command(name = "git:remote")]
@@ -421,6 +486,27 @@ pub(super) struct Create {
         hide = true
     )]
     pub(super) app: Option<String>,
+}
+
+/// `buildpacks:set` and `buildpacks:add`.
+#[derive(Debug, Args)]
+pub(super) struct BuildpackPlace {
+    /// heroku/NAME, the URL of a git repository or .tgz (with #REF), or a folder here
+    #[arg(value_parser = NonEmptyStringValueParser::new())]
+    pub(super) buildpack: String,
+    /// Its place, from 1
+    #[arg(short, long, value_name = "N", value_parser = place)]
+    pub(super) index: Option<usize>,
+    #[command(flatten)]
+    pub(super) app: App,
+}
+
+/// A place in a list, from 1.
+fn place(text: &str) -> Result<usize, String> {
+    match text.parse() {
+        Ok(place @ 1..=100) => Ok(place),
+        _ => Err("give a number from 1 to 100".to_owned()),
+    }
 }
 
 /// `deploy`.

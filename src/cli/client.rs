@@ -69,6 +69,16 @@ impl Client {
             .await
     }
 
+    /// Replaces something and reads the answer.
+    pub(super) async fn put_json<T: DeserializeOwned>(
+        &self,
+        path: &str,
+        body: &impl Serialize,
+    ) -> Done<T> {
+        self.call(Method::PUT, path, Some(body), ANSWER_DEADLINE)
+            .await
+    }
+
     /// Sends changes and reads the answer.
     pub(super) async fn patch<T: DeserializeOwned>(
         &self,

@@ -74,7 +74,7 @@ async fn upload(
 }
 
 /// Of the two ends of an upload, the one that failed first tells why.
-fn joined(put: Done, packed: Result<Packed, PackError>) -> Done<Packed> {
+pub(super) fn joined(put: Done, packed: Result<Packed, PackError>) -> Done<Packed> {
     match (put, packed) {
         (Ok(()), Ok(packed)) => Ok(packed),
         // Nobody took the bytes: the server's answer says more.

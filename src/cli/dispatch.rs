@@ -12,7 +12,8 @@ use super::exit::{Done, Exit, Fault};
 use super::output::Screen;
 use super::time::Clock;
 use super::{
-    apps, authorizations, config, deploy, domains, features, git, logs, ps, releases, run, stack,
+    apps, authorizations, buildpacks, builds, config, deploy, domains, features, git, logs, ps,
+    releases, run, stack,
 };
 use crate::settings::{Flags, Settings};
 
@@ -166,6 +167,52 @@ pub(super) async fn carry_out(cli: Cli, screen: &mut Screen) -> Done<u8> {
         Command::StackSet { stack, app } => {
             stack::set(client, screen, app.required()?, stack).await
         }
+        Command::Buildpacks { app, json } => {
+            buildpacks::list(client, screen, app.required()?, json).await
+        }
+        Command::BuildpacksSet(order) => {
+            let change = buildpacks::Change::Set(order.index);
+            buildpacks::change(
+                client,
+                screen,
+                order.app.required()?,
+                &order.buildpack,
+                change,
+            )
+            .await
+        }
+        Command::BuildpacksAdd(order) => {
+            let change = buildpacks::Change::Add(order.index);
+            buildpacks::change(
+                client,
+                screen,
+                order.app.required()?,
+                &order.buildpack,
+                change,
+            )
+            .await
+        }
+        Command::BuildpacksRemove {
+            buildpack,
+            index,
+            app,
+        } => {
+            let word = buildpack.as_deref();
+            buildpacks::remove(client, screen, app.required()?, word, index).await
+        }
+        Command::BuildpacksClear { app } => {
+            buildpacks::clear(client, screen, app.required()?).await
+        }
+        Command::Builds { app, json } => {
+            builds::list(client, screen, app.required()?, json, clock).await
+        }
+        Command::BuildsInfo { id, app, json } => {
+            builds::info(client, screen, app.required()?, id.as_deref(), json).await
+        }
+        Command::BuildsOutput { id, app } => {
+            builds::output(client, screen, app.required()?, id.as_deref()).await
+        }
+        Command::BuildsCachePurge { app } => builds::purge(client, screen, app.required()?).await,
         Command::GitRemote { app, remote } => {
             git::remote(client, screen, app.required()?, &remote).await
         }

@@ -11,6 +11,8 @@
 mod apps;
 mod arguments;
 mod authorizations;
+mod buildpacks;
+mod builds;
 mod client;
 mod config;
 mod deploy;

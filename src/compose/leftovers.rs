@@ -3,10 +3,12 @@
 use std::collections::HashSet;
 use std::path::Path;
 
+use crate::model::Buildpack;
 use crate::settings::Paths;
 use crate::store::{Store, StoreError};
 
-/// Removes slug archives and unpacked trees no slug names, caches and repositories of apps that are gone, and
+/// Removes slug archives and unpacked trees no slug names, buildpacks no app names, caches and
+/// repositories of apps that are gone, and
 /// working directories of builds (none runs at start). What cannot be removed is logged.
 ///
 /// # Errors
@@ -24,7 +26,17 @@ pub(super) async fn remove(store: &Store, paths: &Paths) -> Result<(), StoreErro
         .iter()
         .map(|app| app.id.to_string())
         .collect();
+    let packs: HashSet<String> = store
+        .all_buildpacks()
+        .await?
+        .iter()
+        .filter_map(|buildpack| match buildpack {
+            Buildpack::Uploaded { digest, .. } => Some(digest.to_string()),
+            Buildpack::BuiltIn(_) | Buildpack::Remote(_) => None,
+        })
+        .collect();
     let wanted = [
+        (paths.packs(), packs),
         (paths.slugs(), digests.clone()),
         (paths.trees(), digests),
         (paths.caches(), apps.clone()),

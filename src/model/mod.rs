@@ -5,6 +5,7 @@
 //! Deliberately absent: anything about how a thing is stored, launched or served.
 
 mod app;
+mod buildpack;
 mod config;
 mod domain;
 mod dyno;
@@ -17,6 +18,7 @@ mod size;
 mod stack;
 
 pub use app::{AppName, NameError};
+pub use buildpack::{BUILDPACKS_MAX, BUILT_IN, Buildpack, BuildpackError};
 pub use config::{ConfigError, ConfigVars, TOTAL_BYTES_MAX};
 pub use domain::{Hostname, HostnameError};
 pub use dyno::{DynoName, DynoNameError, DynoState, ExitStatus};

@@ -118,6 +118,16 @@ impl Paths {
         self.state.join("sources")
     }
 
+    /// Buildpacks that were uploaded, named by their sha256.
+    pub fn packs(&self) -> PathBuf {
+        self.state.join("packs")
+    }
+
+    /// One uploaded buildpack.
+    pub fn pack(&self, digest: &Digest) -> PathBuf {
+        self.packs().join(format!("{digest}.tgz"))
+    }
+
     /// Git repositories, one per app.
     pub fn repositories(&self) -> PathBuf {
         self.state.join("repos")

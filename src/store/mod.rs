@@ -8,6 +8,7 @@
 
 mod apps;
 mod authorizations;
+mod buildpacks;
 mod builds;
 mod column;
 mod domains;

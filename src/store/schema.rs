@@ -5,7 +5,7 @@ use rusqlite::{Connection, TransactionBehavior};
 use super::StoreError;
 
 /// Migration N brings `user_version` from N to N + 1.
-const MIGRATIONS: &[&str] = &[FIRST, FEATURES, ROUTING, AUTHORIZATIONS];
+const MIGRATIONS: &[&str] = &[FIRST, FEATURES, ROUTING, AUTHORIZATIONS, BUILDPACKS];
 
 const FIRST: &str = "
 CREATE TABLE apps (
@@ -107,6 +107,15 @@ CREATE TABLE authorizations (
     description TEXT NOT NULL,
     created INTEGER NOT NULL,
     expires INTEGER
+) STRICT;
+";
+
+const BUILDPACKS: &str = "
+CREATE TABLE buildpacks (
+    app TEXT NOT NULL REFERENCES apps (id) ON DELETE CASCADE,
+    ordinal INTEGER NOT NULL,
+    buildpack TEXT NOT NULL,
+    PRIMARY KEY (app, ordinal)
 ) STRICT;
 ";
 

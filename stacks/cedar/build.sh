@@ -34,7 +34,9 @@ mmdebstrap --quiet --mode=root --variant=minbase --architectures="$architecture"
   --customize-hook='rm -f "$1/etc/machine-id" "$1/var/lib/dbus/machine-id" "$1/etc/hostname"' \
   --customize-hook='rm -f "$1"/etc/ssh/ssh_host_* "$1"/etc/passwd- "$1"/etc/group- "$1"/etc/shadow-' \
   --customize-hook='ln -sf /usr/share/zoneinfo/Etc/UTC "$1/etc/localtime"' \
+  --essential-hook='mkdir -p "$1/usr/share/man/man1"' \
   --customize-hook='mkdir -p "$1/app" && chmod 755 "$1/app"' \
+  --customize-hook="$here/complete.sh \"\$1\"" \
   "$@" "$suite" "$dir" "${sources[@]}"
 
 # Device nodes: a dyno has a /dev of its own. Only now, since mmdebstrap mounts there while it runs;
@@ -44,13 +46,6 @@ if awk -v dir="$(realpath "$dir")/" 'index($5, dir) == 1 { found = 1 } END { exi
   exit 1
 fi
 find "$dir/dev" -xdev -mindepth 1 -delete
-
-# Only now: while packages are installed, the host's devices are mounted there.
-if grep -q " $(realpath "$dir")/dev" /proc/self/mountinfo; then
-  echo "something is still mounted below $dir/dev" >&2
-  exit 1
-fi
-rm -rf --one-file-system "${dir:?}"/dev/*
 
 # merged-usr: the launch plan relies on it.
 for link in bin sbin lib; do

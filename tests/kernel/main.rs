@@ -9,6 +9,7 @@ mod errors;
 mod git;
 mod host;
 mod journey;
+mod languages;
 mod limits;
 mod support;
 
@@ -24,6 +25,7 @@ fn main() {
         attack::cases(),
         limits::cases(),
         git::cases(),
+        languages::cases(),
     ]
     .into_iter()
     .flatten()

@@ -4,6 +4,7 @@ mod account;
 mod apps;
 mod attach;
 mod authorizations;
+mod buildpacks;
 mod builds;
 mod catalog;
 mod config_vars;
@@ -126,7 +127,7 @@ fn app_routes() -> Router<Api> {
         .route("/apps/{app}/addon-attachments", get(extras::none_of_app))
         .route(
             "/apps/{app}/buildpack-installations",
-            get(extras::none_of_app),
+            get(buildpacks::list).put(buildpacks::update),
         )
         .route("/apps/{app}/log-drains", get(extras::none_of_app))
         .route("/apps/{app}/sni-endpoints", get(extras::none_of_app))

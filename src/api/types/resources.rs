@@ -249,6 +249,38 @@ pub struct BuildCreate {
     pub source_blob: SourceBlob,
 }
 
+/// Body of `PUT /apps/A/buildpack-installations`: the whole list.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct BuildpackUpdates {
+    /// In order.
+    #[serde(default)]
+    pub updates: Vec<BuildpackUpdate>,
+}
+
+/// One of [`BuildpackUpdates`].
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct BuildpackUpdate {
+    /// `heroku/NAME`, a URL, or the `get_url` of an upload and `#NAME`.
+    pub buildpack: String,
+}
+
+/// A buildpack of an app.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct BuildpackInstallation {
+    /// Its place, from 0.
+    pub ordinal: usize,
+    /// Which.
+    pub buildpack: BuildpackReference,
+}
+
+/// Which buildpack.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[expect(missing_docs, reason = "field names are the public schema's own")]
+pub struct BuildpackReference {
+    pub name: String,
+    pub url: String,
+}
+
 /// Body of `POST /oauth/authorizations`.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct AuthorizationCreate {

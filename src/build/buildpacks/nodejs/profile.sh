@@ -1,5 +1,5 @@
 # Made by the Node.js buildpack; sourced before the app's command.
-export PATH="$HOME/bin:$HOME/node_modules/.bin:$PATH"
+export PATH="$HOME/.heroku/node/bin:$HOME/bin:$HOME/node_modules/.bin:$PATH"
 export NODE_ENV=${NODE_ENV:-production}
 _node=$(command -v node)
 export NODE_HOME=${NODE_HOME:-${_node%/bin/node}}
