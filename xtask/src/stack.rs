@@ -72,6 +72,25 @@ pub(crate) fn run(options: &Options) -> Result<ExitCode> {
     Ok(ExitCode::SUCCESS)
 }
 
+/// The folder of stacks that tests use, in `target/stacks`: built where it is missing or its recipe
+/// changed.
+pub(crate) fn for_tests() -> Result<PathBuf> {
+    let recipe = Recipe::read("cedar")?;
+    let stacks = crate::target().join("stacks");
+    let output = stacks.join("cedar");
+    let (stamp, text) = (output.join("recipe"), recipe.text()?);
+    if fs::read(&stamp).is_ok_and(|old| old == text) {
+        println!("{} is there", output.display());
+        return Ok(stacks);
+    }
+    fs::create_dir_all(&output).with_context(|| format!("cannot make {}", output.display()))?;
+    for image in ["run", "build"] {
+        build(&recipe, image, &output, &output.join(image))?;
+    }
+    fs::write(&stamp, text).with_context(|| format!("cannot write {}", stamp.display()))?;
+    Ok(stacks)
+}
+
 /// `stacks/NAME`.
 struct Recipe {
     dir: PathBuf,
@@ -103,6 +122,23 @@ impl Recipe {
             architecture: value("architecture")?,
             dir,
         })
+    }
+
+    /// All that makes the images what they are, but for the packages' versions.
+    fn text(&self) -> Result<Vec<u8>> {
+        let mut names: Vec<_> = fs::read_dir(&self.dir)
+            .with_context(|| format!("cannot read {}", self.dir.display()))?
+            .flatten()
+            .map(|entry| entry.path())
+            .collect();
+        names.sort();
+        let mut text = Vec::new();
+        for path in names {
+            let bytes =
+                fs::read(&path).with_context(|| format!("cannot read {}", path.display()))?;
+            text.extend(bytes);
+        }
+        Ok(text)
     }
 }
 

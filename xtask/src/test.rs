@@ -14,6 +14,7 @@ use crate::leftovers::{self, Leftovers};
 use crate::packages;
 use crate::process::{self, Ended, Next};
 use crate::security::{Place, Shown};
+use crate::stack;
 use crate::tally::Tally;
 use crate::vm::{self, Binaries};
 
@@ -64,6 +65,13 @@ pub(crate) fn run(options: &Options) -> ExitCode {
         test.args(filter);
         tested(&mut test, tally, &mut shown)
     });
+    let mut stacks = None;
+    if filter.is_none() {
+        report.step("stack for the kernel tests", |_| {
+            stacks = Some(stack::for_tests()?);
+            Ok(())
+        });
+    }
     report.step("kernel tests in place", |tally| {
         let binaries = Binaries::build(false)?;
         // One at a time: they count what is left behind on the whole machine.
@@ -71,6 +79,9 @@ pub(crate) fn run(options: &Options) -> ExitCode {
         test.current_dir(crate::root()).arg("--test-threads=1");
         // Here the package indexes are within reach.
         test.env("MANIFOLD_TEST_NETWORK", "1");
+        if let Some(stacks) = &stacks {
+            test.env("MANIFOLD_TEST_STACKS", stacks);
+        }
         test.args(filter);
         if filter.is_none() {
             shown.complete(Place::Here);
