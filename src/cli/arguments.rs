@@ -333,6 +333,16 @@ pub(super) enum Command {
         app: App,
     },
 
+    /// Release an app's slug to another app, which keeps its own config
+    #[command(name = "promote", visible_alias = "pipelines:promote")]
+    Promote {
+        #[command(flatten)]
+        app: App,
+        /// The app that gets it
+        #[arg(short, long, value_name = "APP")]
+        to: String,
+    },
+
     // Builds.
     /// List the buildpacks that build an app
     #[command(name = "buildpacks")]

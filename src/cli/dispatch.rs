@@ -12,8 +12,8 @@ use super::exit::{Done, Exit, Fault};
 use super::output::Screen;
 use super::time::Clock;
 use super::{
-    apps, authorizations, buildpacks, builds, config, deploy, domains, features, git, logs, ps,
-    releases, run, stack,
+    apps, authorizations, buildpacks, builds, config, deploy, domains, features, git, logs,
+    promote, ps, releases, run, stack,
 };
 use crate::settings::{Flags, Settings};
 
@@ -166,6 +166,9 @@ pub(super) async fn carry_out(cli: Cli, screen: &mut Screen) -> Done<u8> {
         Command::Stack { app, json } => stack::list(client, screen, app.given(), json).await,
         Command::StackSet { stack, app } => {
             stack::set(client, screen, app.required()?, stack).await
+        }
+        Command::Promote { app, to } => {
+            promote::promote(client, screen, app.required()?, &to).await
         }
         Command::Buildpacks { app, json } => {
             buildpacks::list(client, screen, app.required()?, json).await

@@ -25,6 +25,7 @@ mod logs;
 mod output;
 mod pack;
 mod path;
+mod promote;
 mod ps;
 mod quote;
 mod releases;

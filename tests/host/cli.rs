@@ -53,6 +53,20 @@ fn an_app_lives_its_life_through_the_cli() {
             .contains("worker.1: up")
     );
 
+    // Another app takes the slug as it is, and keeps its own config.
+    host.ok(&["create", "odd-live"]);
+    host.ok(&["config:set", "WHO=live", "-a", "odd-live"]);
+    let output = host.cli(&["promote", "-a", "odd", "--to", "odd-live"]);
+    let said = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert_eq!(said, "Promoting ⬢ odd to ⬢ odd-live... done, v4\n");
+    host.until_up("odd-live", &["web.1"]);
+    assert_eq!(host.ok(&["config:get", "WHO", "-a", "odd-live"]), "live\n");
+    let releases = host.ok(&["releases", "-a", "odd-live"]);
+    assert!(releases.contains("Promote odd, v3"), "{releases}");
+    let (status, said) = host.fails(&["promote", "-a", "odd", "--to", "odd"]);
+    assert!(status == 2 && said.contains("to itself"), "{said}");
+    host.ok(&["destroy", "-a", "odd-live", "--confirm", "odd-live"]);
+
     host.ok(&["config:set", "COLOUR=teal", "EMPTY=", "-a", "odd"]);
     assert_eq!(host.ok(&["config:get", "COLOUR", "-a", "odd"]), "teal\n");
     assert_eq!(
