@@ -20,6 +20,8 @@ pub mod keeper;
 
 pub mod dyno;
 
+pub mod certs;
+
 pub mod cgroup;
 pub mod disk;
 pub mod logs;

@@ -5,10 +5,12 @@ use sha2::{Digest as _, Sha256};
 use uuid::Uuid;
 
 use super::types;
+use crate::certs::Certificate;
 use crate::model::{DynoSize, ReleaseStatus, StackName};
 use crate::settings::Settings;
 use crate::store::{
-    AppRecord, AppState, BuildRecord, DomainRecord, FormationRecord, ReleaseRecord, SlugRecord,
+    AppRecord, AppState, AutoRecord, BuildRecord, DomainRecord, FormationRecord, ReleaseRecord,
+    SlugRecord,
 };
 use crate::supervisor::DynoView;
 
@@ -65,7 +67,7 @@ pub(super) fn app(settings: &Settings, state: &AppState) -> types::App {
         team: None,
         organization: None,
         space: None,
-        acm: false,
+        acm: state.has_auto_certificates,
         internal_routing: false,
         archived_at: None,
         buildpack_provided_description: slug.and_then(|slug| slug.buildpack.clone()),
@@ -220,6 +222,54 @@ fn domain_of(app: &AppRecord, hostname: String, created: Timestamp) -> types::Do
         app: app_name(app),
         created_at: second(created),
         updated_at: second(created),
+    }
+}
+
+/// How the automatic certificate of a domain fares, in the schema's words.
+pub(super) fn set_acm(domain: &mut types::Domain, auto: Option<&AutoRecord>) {
+    let Some(auto) = auto else {
+        return;
+    };
+    let status = match (&auto.reason, auto.next) {
+        (Some(_), _) => "failing",
+        (None, Some(_)) => "ok",
+        (None, None) => "pending",
+    };
+    domain.acm_status = Some(status.to_owned());
+    domain.acm_status_reason.clone_from(&auto.reason);
+}
+
+pub(super) fn sni_endpoint(
+    app: &AppRecord,
+    one: &Certificate,
+    domains: &[DomainRecord],
+) -> types::SniEndpoint {
+    let covered = domains.iter().filter(|domain| {
+        let name = domain.hostname.as_str();
+        one.facts.covers(name) || one.facts.names.iter().any(|other| other == name)
+    });
+    types::SniEndpoint {
+        id: one.record.id,
+        name: one.record.name.clone(),
+        display_name: one.record.name.clone(),
+        certificate_chain: one.chain.clone(),
+        cname: None,
+        ssl_cert: types::SslCert {
+            id: derived_id("ssl-cert", &one.facts.fingerprint),
+            acm: one.record.hostname.is_some(),
+            ca_signed: !one.facts.is_self_signed,
+            self_signed: one.facts.is_self_signed,
+            cert_domains: one.facts.names.clone(),
+            starts_at: second(one.facts.starts),
+            expires_at: second(one.facts.expires),
+            issuer: one.facts.issuer.clone(),
+            subject: one.facts.subject.clone(),
+            fingerprint: one.facts.fingerprint.clone(),
+        },
+        domains: covered.map(|domain| domain.id).collect(),
+        app: app_name(app),
+        created_at: second(one.record.created),
+        updated_at: second(one.record.updated),
     }
 }
 

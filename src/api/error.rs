@@ -5,6 +5,7 @@ use axum::http::{HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 
 use super::types;
+use crate::certs::CertsError;
 use crate::model::{
     BuildpackError, ConfigError, FeatureError, HostnameError, NameError, ProcessTypeError,
     SizeError, StackNameError,
@@ -156,6 +157,7 @@ impl From<StoreError> for ApiError {
             | StoreError::UnknownSlug
             | StoreError::UnknownDomain
             | StoreError::UnknownAuthorization
+            | StoreError::UnknownCertificate
             | StoreError::UnknownProcess(_) => {
                 Self::new(StatusCode::NOT_FOUND, "not_found", message)
             }
@@ -165,12 +167,25 @@ impl From<StoreError> for ApiError {
             | StoreError::Config(_)
             | StoreError::DomainTaken(_)
             | StoreError::DomainHere(_)
-            | StoreError::DomainsFull(_) => Self::invalid(message),
+            | StoreError::DomainsFull(_)
+            | StoreError::CertificatesFull(_) => Self::invalid(message),
             StoreError::Pending(_) => Self::conflict(message),
             StoreError::Closed => Self::stopping(),
             StoreError::DiskFull { act } => Self::disk_full(act),
             StoreError::Open { .. } | StoreError::Newer { .. } | StoreError::Sql { .. } => {
                 Self::internal(&message.replace("cannot ", ""), &error)
+            }
+        }
+    }
+}
+
+impl From<CertsError> for ApiError {
+    fn from(error: CertsError) -> Self {
+        match error {
+            CertsError::Store(error) => error.into(),
+            CertsError::File { source, .. } => Self::io("write the certificate", &source),
+            CertsError::Chain(_) | CertsError::WrongNames { .. } => {
+                Self::invalid(format!("The certificate was not taken: {error}."))
             }
         }
     }

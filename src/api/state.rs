@@ -10,6 +10,7 @@ use super::builds::Builds;
 use super::files::Uploads;
 use super::git::Gits;
 use super::sessions::Sessions;
+use crate::certs::Certs;
 use crate::logs::Hub;
 use crate::release::Releases;
 use crate::settings::{Paths, Settings};
@@ -27,6 +28,8 @@ pub struct Parts {
     pub hub: Hub,
     /// Makes releases.
     pub releases: Releases,
+    /// Certificates.
+    pub certs: Certs,
     /// The host's settings.
     pub settings: Arc<Settings>,
 }
@@ -44,6 +47,7 @@ pub struct Inner {
     pub(super) supervisor: Supervisor,
     pub(super) hub: Hub,
     pub(super) releases: Releases,
+    pub(super) certs: Certs,
     pub(super) settings: Arc<Settings>,
     pub(super) paths: Paths,
     pub(super) sessions: Sessions,
@@ -79,6 +83,7 @@ impl Api {
             supervisor: parts.supervisor,
             hub: parts.hub,
             releases: parts.releases,
+            certs: parts.certs,
             settings: parts.settings,
             paths,
             tasks: TaskTracker::new(),

@@ -274,6 +274,90 @@ pub(super) enum Command {
         #[command(flatten)]
         app: App,
     },
+    /// List the certificates of an app
+    #[command(name = "certs")]
+    Certs {
+        #[command(flatten)]
+        app: App,
+        #[command(flatten)]
+        json: Json,
+    },
+    /// Show a certificate
+    #[command(name = "certs:info")]
+    CertsInfo {
+        /// The certificate, where there are several
+        #[arg(short, long, value_name = "NAME")]
+        name: Option<String>,
+        #[command(flatten)]
+        app: App,
+        #[command(flatten)]
+        json: Json,
+    },
+    /// Give an app a certificate
+    #[command(name = "certs:add")]
+    CertsAdd {
+        /// PEM file: the server's certificate, then its issuers
+        #[arg(value_name = "CRT")]
+        chain: PathBuf,
+        /// PEM file: the private key
+        #[arg(value_name = "KEY")]
+        key: PathBuf,
+        #[command(flatten)]
+        app: App,
+    },
+    /// Put another certificate in the place of one
+    #[command(name = "certs:update")]
+    CertsUpdate {
+        /// PEM file: the server's certificate, then its issuers
+        #[arg(value_name = "CRT")]
+        chain: PathBuf,
+        /// PEM file: the private key
+        #[arg(value_name = "KEY")]
+        key: PathBuf,
+        /// The certificate, where there are several
+        #[arg(short, long, value_name = "NAME")]
+        name: Option<String>,
+        #[command(flatten)]
+        app: App,
+    },
+    /// Take a certificate from an app
+    #[command(name = "certs:remove")]
+    CertsRemove {
+        /// The certificate, where there are several
+        #[arg(short, long, value_name = "NAME")]
+        name: Option<String>,
+        #[command(flatten)]
+        app: App,
+    },
+    /// Print the certificate of the local authority, which signs for names below the platform's domain
+    #[command(name = "certs:ca")]
+    CertsAuthority,
+    /// Show how automatic certificates fare
+    #[command(name = "certs:auto")]
+    CertsAuto {
+        #[command(flatten)]
+        app: App,
+        #[command(flatten)]
+        json: Json,
+    },
+    /// Get certificates for the custom domains of an app by ACME
+    #[command(name = "certs:auto:enable")]
+    CertsAutoEnable {
+        #[command(flatten)]
+        app: App,
+    },
+    /// Give automatic certificates up
+    #[command(name = "certs:auto:disable")]
+    CertsAutoDisable {
+        #[command(flatten)]
+        app: App,
+    },
+    /// Get automatic certificates anew, or try again at once
+    #[command(name = "certs:auto:refresh")]
+    CertsAutoRefresh {
+        #[command(flatten)]
+        app: App,
+    },
     /// List what can be switched on for an app
     #[command(name = "features", visible_alias = "labs")]
     Features {

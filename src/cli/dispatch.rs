@@ -12,7 +12,7 @@ use super::exit::{Done, Exit, Fault};
 use super::output::Screen;
 use super::time::Clock;
 use super::{
-    apps, authorizations, buildpacks, builds, config, deploy, domains, features, git, logs,
+    apps, authorizations, buildpacks, builds, certs, config, deploy, domains, features, git, logs,
     promote, ps, releases, run, stack,
 };
 use crate::settings::{Flags, Settings};
@@ -145,6 +145,32 @@ pub(super) async fn carry_out(cli: Cli, screen: &mut Screen) -> Done<u8> {
         Command::DomainsRemove { hostname, app } => {
             domains::remove(client, screen, app.required()?, &hostname).await
         }
+        Command::Certs { app, json } => certs::list(client, screen, app.required()?, json).await,
+        Command::CertsInfo { name, app, json } => {
+            certs::info(client, screen, app.required()?, name.as_deref(), json).await
+        }
+        Command::CertsAdd { chain, key, app } => {
+            certs::add(client, screen, app.required()?, &chain, &key).await
+        }
+        Command::CertsUpdate {
+            chain,
+            key,
+            name,
+            app,
+        } => {
+            let files = (chain.as_path(), key.as_path());
+            certs::update(client, screen, app.required()?, files, name.as_deref()).await
+        }
+        Command::CertsRemove { name, app } => {
+            certs::remove(client, screen, app.required()?, name.as_deref()).await
+        }
+        Command::CertsAuthority => certs::authority(client, screen).await,
+        Command::CertsAuto { app, json } => {
+            certs::auto(client, screen, app.required()?, json).await
+        }
+        Command::CertsAutoEnable { app } => certs::enable(client, screen, app.required()?).await,
+        Command::CertsAutoDisable { app } => certs::disable(client, screen, app.required()?).await,
+        Command::CertsAutoRefresh { app } => certs::refresh(client, screen, app.required()?).await,
         Command::Features { app, json } => {
             features::list(client, screen, app.required()?, json).await
         }
@@ -340,6 +366,16 @@ mod tests {
             "domains",
             "domains:add *.example.com",
             "domains:remove x.example.com",
+            "certs",
+            "certs:add server.crt server.key -a x",
+            "certs:update server.crt server.key --name n",
+            "certs:remove --name n",
+            "certs:info",
+            "certs:ca",
+            "certs:auto",
+            "certs:auto:enable",
+            "certs:auto:disable",
+            "certs:auto:refresh",
             "features",
             "features:enable http-force-ssl",
             "labs:disable http-hsts",

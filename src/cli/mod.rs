@@ -13,6 +13,7 @@ mod arguments;
 mod authorizations;
 mod buildpacks;
 mod builds;
+mod certs;
 mod client;
 mod config;
 mod deploy;

@@ -8,6 +8,7 @@ use tokio::net::{TcpListener, UnixListener};
 
 use super::leftovers;
 use crate::api::{self, Api, Parts, ServeError, Server};
+use crate::certs::{Acme, Certs, CertsError};
 use crate::logs::Hub;
 use crate::release::{ReleaseError, Releases};
 use crate::router::{Listeners, Router, RouterError};
@@ -33,6 +34,9 @@ pub enum PlatformError {
     /// The router's addresses cannot be taken.
     #[error(transparent)]
     Listen(#[from] RouterError),
+    /// The certificates cannot be read.
+    #[error(transparent)]
+    Certs(#[from] CertsError),
     /// The router's threads cannot be started.
     #[error("cannot start the router")]
     Router(#[source] std::io::Error),
@@ -50,6 +54,7 @@ pub struct Platform {
     api: Api,
     server: Server,
     router: Router,
+    acme: Acme,
 }
 
 /// Addresses that are taken before anything is launched: a taken one must not cost a dyno.
@@ -67,7 +72,7 @@ impl Doors {
     /// See [`PlatformError`].
     pub async fn open(settings: &Settings) -> Result<Self, PlatformError> {
         // The router's first: a socket file that answers nobody would be left behind.
-        let http = Listeners::bind(&settings.http)?;
+        let http = Listeners::bind(&settings.http, &settings.https)?;
         let remote = api::bind_remote(&settings.api).await?;
         let api = api::bind(&settings.socket).await?;
         Ok(Self { api, remote, http })
@@ -82,6 +87,11 @@ impl Doors {
     /// Where the router will listen: a port 0 of the settings is a real one here.
     pub fn http(&self) -> Vec<std::net::SocketAddr> {
         self.http.addresses()
+    }
+
+    /// Where it will listen with TLS.
+    pub fn https(&self) -> Vec<std::net::SocketAddr> {
+        self.http.tls_addresses()
     }
 }
 
@@ -105,13 +115,22 @@ impl Platform {
         );
         leftovers::remove(&store, &settings.paths()).await?;
         releases.start().await.map_err(PlatformError::Apply)?;
-        let router = Router::start(&doors.http, &supervisor, hub.clone(), settings.timings);
+        let certs = Certs::open(store.clone(), &settings).await?;
+        let router = Router::start(
+            &doors.http,
+            &supervisor,
+            hub.clone(),
+            settings.timings,
+            certs.clone(),
+        );
         let router = router.map_err(PlatformError::Router)?;
+        let acme = Acme::start(certs.clone(), settings.acme.clone(), hub.clone());
         let api = Api::new(Parts {
             store: store.clone(),
             supervisor: supervisor.clone(),
             hub,
             releases: releases.clone(),
+            certs,
             settings: Arc::clone(&settings),
         });
         let server = Server::start(&api, doors.api, &settings.socket, doors.remote);
@@ -122,6 +141,7 @@ impl Platform {
             api,
             server,
             router,
+            acme,
         })
     }
 
@@ -142,6 +162,7 @@ impl Platform {
         self.server.close();
         self.router.close();
         self.api.stop();
+        self.acme.stop().await;
         self.supervisor.shutdown().await;
         let rest = async {
             self.api.finish().await;

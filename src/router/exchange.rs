@@ -15,6 +15,7 @@ use super::chunks::{Decoder, Step};
 use super::failure::Failure;
 use super::head::{self, Expect, Framing, Request, Response};
 use super::headers;
+use super::https;
 use super::proxy::Fresh;
 use super::wire::Wire;
 use crate::settings::Timings;
@@ -37,6 +38,8 @@ pub(super) struct Exchange<'a, C, D> {
     /// The client would keep its connection.
     pub(super) wants_more: bool,
     pub(super) is_reused: bool,
+    /// The answer says that TLS is a must.
+    pub(super) is_strict: bool,
     pub(super) fresh: Option<Fresh>,
     pub(super) timings: Timings,
 }
@@ -113,6 +116,7 @@ pub(super) async fn run<C: Wire, D: Wire>(exchange: Exchange<'_, C, D>) -> End {
         head,
         wants_more,
         is_reused,
+        is_strict,
         fresh,
         timings,
     } = exchange;
@@ -140,6 +144,7 @@ pub(super) async fn run<C: Wire, D: Wire>(exchange: Exchange<'_, C, D>) -> End {
         let answer = Answer {
             request,
             wants_more,
+            is_strict,
             progress: &progress,
             fresh,
             rest: &mut rest,
@@ -339,6 +344,7 @@ enum Answered {
 struct Answer<'a> {
     request: &'a Request,
     wants_more: bool,
+    is_strict: bool,
     progress: &'a Progress,
     fresh: Option<Fresh>,
     /// Bytes of the dyno that were read and belong to nothing yet.
@@ -424,6 +430,9 @@ impl Answer<'_> {
             || framing == Framing::UntilClose
             || self.progress.phase.get() == Phase::Uploading;
         let mut out = headers::to_client(&response, framing, !is_closed);
+        if self.is_strict {
+            headers::add_missing(&mut out, &response, https::HSTS);
+        }
         self.progress.is_started.set(true);
         self.progress.phase.set(Phase::Answering);
         match response.framing {

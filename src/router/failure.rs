@@ -64,6 +64,11 @@ impl Failure {
         sock: Some("client"),
         ..error("H28", "Client Connection Idle")
     };
+    /// The host is not the one of the handshake.
+    pub(super) const MISDIRECTED: Self = Self {
+        status: 421,
+        ..error("H31", "Misdirected Request")
+    };
     pub(super) const MAINTENANCE: Self = Self {
         at: At::Info,
         ..error("H80", "Maintenance mode")
@@ -103,11 +108,15 @@ impl Failure {
 /// Words of the statuses we send ourselves.
 pub(super) fn reason(status: u16) -> &'static str {
     match status {
+        200 => "OK",
+        301 => "Moved Permanently",
+        308 => "Permanent Redirect",
         400 => "Bad Request",
         404 => "Not Found",
         408 => "Request Timeout",
         414 => "URI Too Long",
         417 => "Expectation Failed",
+        421 => "Misdirected Request",
         431 => "Request Header Fields Too Large",
         502 => "Bad Gateway",
         503 => "Service Unavailable",
@@ -130,6 +139,11 @@ fn words(status: u16, code: Option<&str>) -> (&'static str, &'static str) {
         (_, Some("H81")) => (
             "Nothing here yet",
             "This app was created, but nothing was deployed to it yet: `manifold deploy`.",
+        ),
+        (301 | 308, _) => ("Moved", "This application is served over HTTPS only."),
+        (421, _) => (
+            "Misdirected request",
+            "This connection was made for another host. Open a new one for this host.",
         ),
         (400..=499, _) => (
             "Bad request",

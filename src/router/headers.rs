@@ -222,6 +222,23 @@ pub(super) fn to_client(response: &Response, framing: Framing, is_keep_alive: bo
     out
 }
 
+/// Puts a header line at the end of a finished head, unless the answer has such a header already.
+pub(super) fn add_missing(out: &mut Vec<u8>, response: &Response, wanted: &[u8]) {
+    let name = wanted
+        .split(|byte| *byte == b':')
+        .next()
+        .unwrap_or_default();
+    if !response
+        .head
+        .fields()
+        .any(|(n, _)| n.eq_ignore_ascii_case(name))
+    {
+        out.truncate(out.len() - 2);
+        out.extend_from_slice(wanted);
+        out.extend_from_slice(b"\r\n");
+    }
+}
+
 /// An interim answer (1xx), or the switch of an upgrade.
 pub(super) fn interim(response: &Response, is_upgrade: bool) -> Vec<u8> {
     let mut out = status_line(response);

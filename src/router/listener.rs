@@ -15,8 +15,10 @@ use tokio_util::task::TaskTracker;
 use super::access_log;
 use super::proxy;
 use super::table::Table;
+use super::tls::{self, Tls};
 use super::upstream;
 use super::wire::Origin;
+use crate::certs::Certs;
 use crate::logs::Hub;
 use crate::settings::Timings;
 use crate::supervisor::Supervisor;
@@ -55,15 +57,16 @@ fn taken(error: &io::Error) -> &'static str {
 /// Sockets that were taken, before anything is launched.
 #[derive(Debug)]
 pub struct Listeners {
-    sockets: Vec<std::net::TcpListener>,
+    plain: Vec<std::net::TcpListener>,
+    tls: Vec<std::net::TcpListener>,
 }
 
 impl Listeners {
-    /// Listens on every address.
+    /// Listens on every address, on those of `https` with TLS.
     ///
     /// # Errors
     /// See [`RouterError`].
-    pub fn bind(addresses: &[SocketAddr]) -> Result<Self, RouterError> {
+    pub fn bind(http: &[SocketAddr], https: &[SocketAddr]) -> Result<Self, RouterError> {
         let bind = |address: SocketAddr| -> io::Result<std::net::TcpListener> {
             let domain = socket2::Domain::for_address(address);
             let socket = socket2::Socket::new(domain, socket2::Type::STREAM, None)?;
@@ -76,29 +79,51 @@ impl Listeners {
             socket.listen(BACKLOG)?;
             Ok(socket.into())
         };
-        let sockets = addresses
-            .iter()
-            .map(|&address| bind(address).map_err(|source| RouterError { address, source }));
+        let all = |addresses: &[SocketAddr]| {
+            let bind = |&address| bind(address).map_err(|source| RouterError { address, source });
+            addresses.iter().map(bind).collect::<Result<_, _>>()
+        };
         Ok(Self {
-            sockets: sockets.collect::<Result<_, _>>()?,
+            plain: all(http)?,
+            tls: all(https)?,
         })
     }
 
     /// The addresses that were taken (a port 0 is a real one here).
     pub fn addresses(&self) -> Vec<SocketAddr> {
-        let sockets = self.sockets.iter();
-        sockets.filter_map(|s| s.local_addr().ok()).collect()
+        addresses(&self.plain)
     }
+
+    /// The same of those with TLS.
+    pub fn tls_addresses(&self) -> Vec<SocketAddr> {
+        addresses(&self.tls)
+    }
+}
+
+fn addresses(sockets: &[std::net::TcpListener]) -> Vec<SocketAddr> {
+    let addresses = sockets.iter().filter_map(|s| s.local_addr().ok());
+    addresses.collect()
+}
+
+/// What a socket speaks.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Kind {
+    Plain,
+    Tls,
 }
 
 /// What every connection shares.
 #[derive(Debug)]
 pub(super) struct Shared {
-    pub(super) table: ArcSwap<Table>,
+    pub(super) table: Arc<ArcSwap<Table>>,
     /// Told after every new table.
     pub(super) news: Notify,
     pub(super) hub: Hub,
     pub(super) timings: Timings,
+    pub(super) certs: Certs,
+    pub(super) tls: Tls,
+    /// Where plain requests are redirected to; `None`: TLS is not served.
+    pub(super) https_port: Option<u16>,
     /// No more requests on any connection.
     pub(super) stop: CancellationToken,
     /// Cut what still runs.
@@ -124,10 +149,15 @@ impl Router {
         supervisor: &Supervisor,
         hub: Hub,
         timings: Timings,
+        certs: Certs,
     ) -> io::Result<Self> {
         let table = Table::default().build(&supervisor.snapshot());
+        let table = Arc::new(ArcSwap::from_pointee(table));
         let shared = Arc::new(Shared {
-            table: ArcSwap::from_pointee(table),
+            tls: Tls::new(&certs, &table).map_err(io::Error::other)?,
+            certs,
+            https_port: listeners.tls_addresses().first().map(SocketAddr::port),
+            table,
             news: Notify::new(),
             hub,
             timings,
@@ -144,10 +174,9 @@ impl Router {
             let runtime = tokio::runtime::Builder::new_current_thread()
                 .enable_all()
                 .build()?;
-            let sockets = listeners
-                .sockets
-                .iter()
-                .map(std::net::TcpListener::try_clone);
+            let plain = listeners.plain.iter().map(|s| (s, Kind::Plain));
+            let tls = listeners.tls.iter().map(|s| (s, Kind::Tls));
+            let sockets = plain.chain(tls).map(|(s, kind)| Ok((s.try_clone()?, kind)));
             let sockets = sockets.collect::<io::Result<Vec<_>>>()?;
             let shared = Arc::clone(&shared);
             let thread = std::thread::Builder::new().name(format!("router-{number}"));
@@ -228,12 +257,12 @@ async fn sweep(shared: Arc<Shared>) {
 }
 
 /// One thread's life.
-async fn serve(shared: Arc<Shared>, sockets: Vec<std::net::TcpListener>) {
+async fn serve(shared: Arc<Shared>, sockets: Vec<(std::net::TcpListener, Kind)>) {
     let own = TaskTracker::new();
-    for socket in sockets {
+    for (socket, kind) in sockets {
         match TcpListener::from_std(socket) {
             Ok(listener) => {
-                own.spawn_local(accept(Arc::clone(&shared), listener));
+                own.spawn_local(accept(Arc::clone(&shared), listener, kind));
             }
             Err(error) => tracing::error!(%error, "a router thread cannot use its socket"),
         }
@@ -246,7 +275,7 @@ async fn serve(shared: Arc<Shared>, sockets: Vec<std::net::TcpListener>) {
     shared.tasks.wait().await;
 }
 
-async fn accept(shared: Arc<Shared>, listener: TcpListener) {
+async fn accept(shared: Arc<Shared>, listener: TcpListener, kind: Kind) {
     let port = listener.local_addr().map_or(0, |address| address.port());
     loop {
         let place = tokio::select! {
@@ -259,7 +288,8 @@ async fn accept(shared: Arc<Shared>, listener: TcpListener) {
         };
         match accepted {
             Ok((stream, peer)) => {
-                let task = connection(Arc::clone(&shared), stream, peer, port);
+                let origin = Origin::plain(peer.ip(), port);
+                let task = connection(Arc::clone(&shared), stream, origin, kind);
                 shared.tasks.spawn_local(async move {
                     task.await;
                     drop(place);
@@ -273,14 +303,21 @@ async fn accept(shared: Arc<Shared>, listener: TcpListener) {
     }
 }
 
-async fn connection(shared: Arc<Shared>, stream: TcpStream, peer: SocketAddr, port: u16) {
+async fn connection(shared: Arc<Shared>, stream: TcpStream, origin: Origin, kind: Kind) {
     if let Err(error) = stream.set_nodelay(true) {
         tracing::debug!(%error, "client gone before its first byte");
         return;
     }
     let cut = shared.cut.clone();
-    tokio::select! {
-        () = proxy::serve(shared, stream, Origin::plain(peer.ip(), port)) => {}
-        () = cut.cancelled() => {}
+    match kind {
+        Kind::Plain => tokio::select! {
+            () = proxy::serve(shared, stream, origin) => {}
+            () = cut.cancelled() => {}
+        },
+        // Boxed: a plain connection must not carry the room that TLS and HTTP/2 need.
+        Kind::Tls => tokio::select! {
+            () = Box::pin(tls::serve(shared, stream, origin)) => {}
+            () = cut.cancelled() => {}
+        },
     }
 }

@@ -13,12 +13,14 @@ mod exchange;
 mod failure;
 mod head;
 mod headers;
+mod https;
 mod listener;
 mod policy;
 mod proxy;
 mod queue;
 mod route;
 mod table;
+mod tls;
 mod upstream;
 mod wire;
 

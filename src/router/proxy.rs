@@ -12,6 +12,7 @@ use super::exchange::{self, End, Exchange};
 use super::failure::{self, Failure};
 use super::head::{self, Expect, Framing, Refused, Request};
 use super::headers::{self, Context};
+use super::https;
 use super::listener::Shared;
 use super::route::{self, Client, Connected, NotConnected};
 use super::table::{AppRoute, DynoRoute};
@@ -143,14 +144,39 @@ async fn send_page(
     is_head: bool,
     is_keep_alive: bool,
 ) {
+    let head = "Content-Type: text/html; charset=utf-8\r\n";
+    send(client, status, head, page, is_head, is_keep_alive).await;
+}
+
+async fn send_redirect(
+    client: &mut impl Wire,
+    status: u16,
+    location: &str,
+    is_head: bool,
+    is_keep_alive: bool,
+) {
+    let head = format!("Content-Type: text/html; charset=utf-8\r\nLocation: {location}\r\n");
+    let page = failure::page(status, None, None);
+    send(client, status, &head, &page, is_head, is_keep_alive).await;
+}
+
+/// An answer of our own. `head`: whole lines.
+async fn send(
+    client: &mut impl Wire,
+    status: u16,
+    head: &str,
+    body: &str,
+    is_head: bool,
+    is_keep_alive: bool,
+) {
     let connection = if is_keep_alive { "keep-alive" } else { "close" };
     let reason = failure::reason(status);
     let mut answer = format!(
-        "HTTP/1.1 {status} {reason}\r\nContent-Type: text/html; charset=utf-8\r\nContent-Length: {}\r\nCache-Control: no-cache, no-store\r\nServer: Cowboy\r\nConnection: {connection}\r\n\r\n",
-        page.len()
+        "HTTP/1.1 {status} {reason}\r\n{head}Content-Length: {}\r\nCache-Control: no-cache, no-store\r\nServer: Cowboy\r\nConnection: {connection}\r\n\r\n",
+        body.len()
     );
     if !is_head {
-        answer.push_str(page);
+        answer.push_str(body);
     }
     let sent = tokio::time::timeout(LAST_WORDS, client.write_all(answer.as_bytes())).await;
     if !matches!(sent, Ok(Ok(()))) {
@@ -183,6 +209,19 @@ async fn handle(
     let wants_more = request.connection.lasts(request.is_old);
     // An unread body would be taken for the next request.
     let may_go_on = wants_more && request.framing == Framing::None && !shared.stop.is_cancelled();
+    if let Some(proof) = https::proof(shared, request) {
+        let head = "Content-Type: application/octet-stream\r\n";
+        send(
+            client,
+            200,
+            head,
+            &proof,
+            request.method == "HEAD",
+            may_go_on,
+        )
+        .await;
+        return Next::request_if(may_go_on);
+    }
     let app = shared.table.load().find(&request.host).cloned();
     let Some(app) = app else {
         let page = failure::page(404, None, None);
@@ -204,6 +243,21 @@ async fn handle(
         record,
         traffic: None,
     };
+    if https::is_misdirected(request, origin) {
+        return turn.fail(client, Failure::MISDIRECTED, may_go_on).await;
+    }
+    if let Some((status, location)) = https::redirect(shared, &app, request, origin) {
+        turn.end(status);
+        send_redirect(
+            client,
+            status,
+            &location,
+            request.method == "HEAD",
+            may_go_on,
+        )
+        .await;
+        return Next::request_if(may_go_on);
+    }
     if request.expect == Expect::Other {
         let failure = Failure::request(417, "unsupported expect header value");
         return turn.fail(client, failure, may_go_on).await;
@@ -260,6 +314,7 @@ async fn handle(
             head,
             wants_more: wants_more && !shared.stop.is_cancelled(),
             is_reused: upstream.is_reused,
+            is_strict: https::is_strict(&app, origin),
             fresh,
             timings: shared.timings,
         })

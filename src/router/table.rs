@@ -1,6 +1,6 @@
 //! Which host belongs to which app, and which dynos serve it: rebuilt from every snapshot.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::net::TcpStream;
 use std::sync::atomic::{AtomicU32, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, LazyLock, Mutex, PoisonError};
@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 use super::failure::Failure;
 use super::policy::{Health, Load, Rule};
 use super::queue::{Queue, State};
-use crate::model::{AppId, DynoId, DynoState, ProcessType};
+use crate::model::{AppId, DynoId, DynoState, Feature, ProcessType};
 use crate::supervisor::{AppView, Backend, Part, Snapshot};
 use crate::traffic::{AppTraffic, DynoTraffic};
 
@@ -56,6 +56,8 @@ pub(super) struct AppRoute {
     /// Its dynos and who waits for them; shared by all generations of the table.
     pub(super) queue: Arc<Queue>,
     pub(super) traffic: Arc<AppTraffic>,
+    /// Switches that are on.
+    pub(super) features: BTreeSet<Feature>,
     pub(super) error_page: Option<String>,
     pub(super) maintenance_page: Option<String>,
 }
@@ -287,6 +289,7 @@ impl Table {
             id,
             queue,
             traffic: Arc::clone(&view.traffic),
+            features: view.spec.features.clone(),
             error_page: url("ERROR_PAGE_URL"),
             maintenance_page: url("MAINTENANCE_PAGE_URL"),
         }

@@ -3,6 +3,7 @@
 
 use std::io;
 use std::net::IpAddr;
+use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::io::{AsyncRead, AsyncWrite};
@@ -61,6 +62,8 @@ pub(super) struct Origin {
     pub(super) scheme: &'static str,
     /// Field of the log line: `http`, `https`, `http2.0`.
     pub(super) protocol: &'static str,
+    /// The name asked for in the handshake, in lower case.
+    pub(super) tls_name: Option<Arc<str>>,
 }
 
 impl Origin {
@@ -71,6 +74,7 @@ impl Origin {
             port,
             scheme: "http",
             protocol: "http",
+            tls_name: None,
         }
     }
 }

@@ -8,6 +8,14 @@
 //! domain = "localhost"                    # apps answer at APP.localhost
 //! stack  = "host"                         # stack of new apps
 //!
+//! https  = []                             # router with TLS; write "0.0.0.0:443" to serve the world
+//!
+//! [acme]                                  # automatic certificates; defaults are Let's Encrypt's
+//! directory = "https://acme-v02.api.letsencrypt.org/directory"
+//! contact = ["mailto:you@example.com"]
+//! challenges = ["http-01", "tls-alpn-01"]
+//! root = "/etc/ssl/my-acme-root.pem"      # trusted beside the machine's own roots
+//!
 //! [timings]                               # seconds; defaults are the platform's
 //! boot_timeout = 60
 //! stop_grace = 30
@@ -29,6 +37,7 @@ use std::time::Duration;
 
 use serde::Deserialize;
 
+use super::acme::{self, AcmeSettings, FileAcme};
 use super::{DiskSettings, Paths, ReserveSettings, limits};
 use crate::model::{AppName, DynoSize, Hostname, HostnameError, StackName, StackNameError};
 
@@ -46,10 +55,14 @@ pub struct Settings {
     pub http: Vec<SocketAddr>,
     /// TCP addresses of the API, where callers need a token. Default none.
     pub api: Vec<SocketAddr>,
+    /// The router's listening addresses with TLS. Default none.
+    pub https: Vec<SocketAddr>,
     /// Apps answer at `APP.DOMAIN`. Default `localhost`.
     pub domain: String,
     /// Stack of new apps. Default `host`.
     pub stack: StackName,
+    /// Automatic certificates.
+    pub acme: AcmeSettings,
     /// How long things may take.
     pub timings: Timings,
     /// Bounds of the disk.
@@ -106,8 +119,10 @@ impl Default for Settings {
             socket: "/run/manifold/manifold.sock".into(),
             http: vec![SocketAddr::from(([127, 0, 0, 1], 8080))],
             api: Vec::new(),
+            https: Vec::new(),
             domain: "localhost".to_owned(),
             stack: StackName::host(),
+            acme: AcmeSettings::default(),
             timings: Timings::default(),
             disk: DiskSettings::default(),
             reserve: ReserveSettings::default(),
@@ -134,6 +149,9 @@ pub struct Flags {
     /// TCP address of the API, where callers need a token; repeatable [default: none]
     #[arg(long, value_name = "ADDR")]
     pub api: Vec<SocketAddr>,
+    /// Address the router listens on with TLS; repeatable [default: none]
+    #[arg(long, value_name = "ADDR")]
+    pub https: Vec<SocketAddr>,
     /// Apps answer at APP.DOMAIN [default: localhost]
     #[arg(long, value_name = "NAME")]
     pub domain: Option<String>,
@@ -181,8 +199,11 @@ struct File {
     socket: Option<PathBuf>,
     http: Option<Vec<SocketAddr>>,
     api: Option<Vec<SocketAddr>>,
+    https: Option<Vec<SocketAddr>>,
     domain: Option<String>,
     stack: Option<String>,
+    #[serde(default)]
+    acme: FileAcme,
     #[serde(default)]
     timings: FileTimings,
     #[serde(default)]
@@ -281,6 +302,10 @@ fn merge(file: File, flags: &Flags) -> Result<Settings, SettingsError> {
             reason: "the router needs at least one address, such as \"127.0.0.1:8080\"".to_owned(),
         });
     }
+    let https = match (flags.https.is_empty(), file.https) {
+        (false, _) => flags.https.clone(),
+        (true, https) => https.unwrap_or_default(),
+    };
     let domain = flags.domain.clone().or(file.domain);
     let stack = flags.stack.clone().or(file.stack);
     Ok(Settings {
@@ -299,8 +324,10 @@ fn merge(file: File, flags: &Flags) -> Result<Settings, SettingsError> {
         } else {
             flags.api.clone()
         },
+        https,
         domain: domain.map_or(Ok(default.domain), |name| check_domain(&name))?,
         stack: stack.map_or(Ok(default.stack), |name| check_stack(&name))?,
+        acme: acme::merge(file.acme)?,
         timings: timings(&file.timings)?,
         disk: limits::disk(&file.disk)?,
         reserve: limits::reserve(&file.reserve)?,

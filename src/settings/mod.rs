@@ -1,10 +1,12 @@
 //! The host's own settings: `/etc/manifold/manifold.toml` and `supervise` flags.
 //! (Here "config" always means config vars.) Pure, but for reading the one file.
 
+mod acme;
 mod file;
 mod limits;
 mod paths;
 
+pub use acme::{AcmeChallenge, AcmeSettings};
 pub use file::{DEFAULT_FILE, Flags, Settings, SettingsError, Timings};
 pub use limits::{DiskSettings, ReserveSettings};
 pub use paths::Paths;

@@ -138,6 +138,11 @@ impl Paths {
         self.repositories().join(app.to_string())
     }
 
+    /// Certificates with their keys, the local authority, the ACME account (0700).
+    pub fn certs(&self) -> PathBuf {
+        self.state.join("certs")
+    }
+
     /// Log segments, one directory per app.
     pub fn logs(&self) -> PathBuf {
         self.state.join("logs")

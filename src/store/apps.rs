@@ -7,8 +7,8 @@ use rusqlite::{OptionalExtension, Row, Transaction, params};
 
 use super::column::{micros, time};
 use super::{
-    AppChange, AppRecord, AppState, Interrupted, NewApp, Removed, Store, StoreError, domains,
-    features, formation, releases, slugs,
+    AppChange, AppRecord, AppState, Interrupted, NewApp, Removed, Store, StoreError, certificates,
+    domains, features, formation, releases, slugs,
 };
 use crate::model::{AppId, Feature, ReleaseStatus, ReleaseVersion, Routing};
 
@@ -241,6 +241,7 @@ fn state(tx: &Transaction<'_>, app: AppRecord) -> Result<AppState, StoreError> {
         formation: formation::list(tx, app.id)?,
         domains: domains::list(tx, app.id)?,
         features: features::list(tx, app.id)?,
+        has_auto_certificates: certificates::is_auto(tx, app.id)?,
         release,
         slug,
         app,

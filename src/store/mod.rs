@@ -10,6 +10,7 @@ mod apps;
 mod authorizations;
 mod buildpacks;
 mod builds;
+mod certificates;
 mod column;
 mod domains;
 mod features;
@@ -24,6 +25,7 @@ mod worker;
 
 use crate::model::{AppName, ConfigError, Hostname, ProcessType, ReleaseVersion};
 
+pub use certificates::{AutoRecord, CertificateRecord};
 pub use formation::Scale;
 pub use records::{
     AppChange, AppRecord, AppState, AuthorizationRecord, BuildRecord, BuildStatus, Change,
@@ -88,6 +90,12 @@ pub enum StoreError {
     /// No such token.
     #[error("Couldn't find that authorization.")]
     UnknownAuthorization,
+    /// No such certificate of that app.
+    #[error("Couldn't find that certificate.")]
+    UnknownCertificate,
+    /// More certificates than an app may have.
+    #[error("An app can have at most {0} certificates.")]
+    CertificatesFull(u32),
     /// The current release has no such process type.
     #[error("Couldn't find that process type ({0}).")]
     UnknownProcess(ProcessType),

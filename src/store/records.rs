@@ -241,6 +241,8 @@ pub struct AppState {
     pub domains: Vec<DomainRecord>,
     /// Switches that are on.
     pub features: BTreeSet<Feature>,
+    /// Its domains get certificates by ACME.
+    pub has_auto_certificates: bool,
 }
 
 /// What the last supervisor left unfinished, now marked failed.

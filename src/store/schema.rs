@@ -5,7 +5,14 @@ use rusqlite::{Connection, TransactionBehavior};
 use super::StoreError;
 
 /// Migration N brings `user_version` from N to N + 1.
-const MIGRATIONS: &[&str] = &[FIRST, FEATURES, ROUTING, AUTHORIZATIONS, BUILDPACKS];
+const MIGRATIONS: &[&str] = &[
+    FIRST,
+    FEATURES,
+    ROUTING,
+    AUTHORIZATIONS,
+    BUILDPACKS,
+    CERTIFICATES,
+];
 
 const FIRST: &str = "
 CREATE TABLE apps (
@@ -116,6 +123,31 @@ CREATE TABLE buildpacks (
     ordinal INTEGER NOT NULL,
     buildpack TEXT NOT NULL,
     PRIMARY KEY (app, ordinal)
+) STRICT;
+";
+
+const CERTIFICATES: &str = "
+CREATE TABLE certificates (
+    id TEXT PRIMARY KEY,
+    app TEXT NOT NULL REFERENCES apps (id) ON DELETE CASCADE,
+    name TEXT NOT NULL UNIQUE,
+    hostname TEXT,
+    created INTEGER NOT NULL,
+    updated INTEGER NOT NULL
+) STRICT;
+CREATE INDEX certificates_by_app ON certificates (app);
+
+-- Apps whose custom domains get certificates by ACME.
+CREATE TABLE auto_apps (
+    app TEXT PRIMARY KEY REFERENCES apps (id) ON DELETE CASCADE
+) STRICT;
+
+CREATE TABLE auto_domains (
+    hostname TEXT PRIMARY KEY REFERENCES domains (hostname) ON DELETE CASCADE,
+    app TEXT NOT NULL REFERENCES apps (id) ON DELETE CASCADE,
+    attempts INTEGER NOT NULL,
+    next INTEGER,
+    reason TEXT
 ) STRICT;
 ";
 

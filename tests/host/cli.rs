@@ -206,7 +206,7 @@ fn features_are_switched_per_app_and_survive() {
     let host = Host::start(Timings::default());
     host.ok(&["create", "shop"]);
     host.ok(&["create", "other"]);
-    host.ok(&["features:enable", "http-force-ssl", "-a", "shop"]);
+    host.ok(&["features:enable", "http-hsts", "-a", "shop"]);
     let on = |app: &str| {
         let list = host.json("GET", &format!("/apps/{app}/features"), "");
         let list = list.as_array().cloned().unwrap_or_default();
@@ -216,12 +216,12 @@ fn features_are_switched_per_app_and_survive() {
         on.map(|feature| feature["name"].as_str().unwrap_or_default().to_owned())
             .collect::<Vec<_>>()
     };
-    assert_eq!(on("shop"), ["http-force-ssl", "preboot"]);
+    assert_eq!(on("shop"), ["http-hsts", "preboot"]);
     // What apps have from the start.
     assert_eq!(on("other"), ["preboot"]);
-    let (status, said) = host.fails(&["features:enable", "http-force-ssl", "-a", "shop"]);
+    let (status, said) = host.fails(&["features:enable", "http-hsts", "-a", "shop"]);
     assert_eq!(status, 5, "{said}");
-    host.ok(&["features:disable", "http-force-ssl", "-a", "shop"]);
+    host.ok(&["features:disable", "http-hsts", "-a", "shop"]);
     assert_eq!(on("shop"), ["preboot"]);
     assert_eq!(
         host.fails(&["features:enable", "nosuch", "-a", "shop"]).0,

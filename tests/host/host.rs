@@ -24,6 +24,7 @@ pub(crate) struct Host {
     runtime: tokio::runtime::Runtime,
     platform: Option<Platform>,
     pub(crate) http: SocketAddr,
+    pub(crate) https: Option<SocketAddr>,
     pub(crate) dir: tempfile::TempDir,
     _state: StateDir,
 }
@@ -41,14 +42,20 @@ pub(crate) fn short() -> Timings {
 
 impl Host {
     pub(crate) fn start(timings: Timings) -> Self {
+        Self::start_with(timings, |_| {})
+    }
+
+    /// With settings of one's own.
+    pub(crate) fn start_with(timings: Timings, change: impl FnOnce(&mut Settings)) -> Self {
         let dir = tempfile::tempdir().expect("a directory");
-        let settings = Settings {
+        let mut settings = Settings {
             state: dir.path().join("state"),
             socket: dir.path().join("manifold.sock"),
             http: vec![SocketAddr::from(([127, 0, 0, 1], 0))],
             timings,
             ..Settings::default()
         };
+        change(&mut settings);
         let state = StateDir::open(&settings.paths()).expect("a state directory");
         let runtime = tokio::runtime::Builder::new_multi_thread()
             .worker_threads(2)
@@ -56,20 +63,21 @@ impl Host {
             .build()
             .expect("a runtime");
         let settings = Arc::new(settings);
-        let (platform, http) = runtime.block_on(async {
+        let (platform, http, https) = runtime.block_on(async {
             let doors = Doors::open(&settings).await.expect("doors");
-            let http = doors.http()[0];
+            let (http, https) = (doors.http()[0], doors.https().first().copied());
             let hub = Hub::open(&settings.paths().logs()).expect("a hub");
             let (sender, exits) = mpsc::unbounded_channel();
             let machine = Arc::new(Processes::new(settings.paths(), sender));
             let supervisor = Supervisor::start(machine, exits, hub.clone(), settings.timings);
             let started = Platform::start(Arc::clone(&settings), doors, hub, supervisor).await;
-            (started.expect("a platform"), http)
+            (started.expect("a platform"), http, https)
         });
         Self {
             runtime,
             platform: Some(platform),
             http,
+            https,
             dir,
             _state: state,
         }

@@ -5,3 +5,4 @@ mod host;
 mod machine;
 mod router;
 mod tidy;
+mod tls;

@@ -14,6 +14,7 @@ const ORDER: &[&[&str]] = &[
     &["supervisor"],
     &["keeper"],
     &["dyno"],
+    &["certs"],
     &[
         "rootfs", "slug", "cgroup", "disk", "network", "logs", "store", "traffic",
     ],

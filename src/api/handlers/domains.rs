@@ -10,13 +10,17 @@ use crate::api::reply::{self, Answer};
 use crate::api::state::Api;
 use crate::api::{convert, range, types};
 use crate::model::Hostname;
-use crate::store::AppRecord;
+use crate::store::{AppRecord, AutoRecord};
 
 async fn all(api: &Api, app: &AppRecord) -> Result<Vec<types::Domain>, ApiError> {
     let custom = api.store.domains(app.id).await?;
-    let custom = custom
-        .iter()
-        .map(|record| convert::domain(&api.settings, app, record));
+    let auto = api.store.auto_domains().await?;
+    let custom = custom.iter().map(|record| {
+        let mine = |one: &&AutoRecord| one.app == app.id && one.hostname == record.hostname;
+        let mut domain = convert::domain(&api.settings, app, record);
+        convert::set_acm(&mut domain, auto.iter().find(mine));
+        domain
+    });
     let default = convert::default_domain(&api.settings, app);
     Ok(std::iter::once(default).chain(custom).collect())
 }
@@ -52,6 +56,7 @@ pub(super) async fn create(
     let line = format!("Add {} domain by user {}", record.hostname, caller.email);
     api.hub.api(app.id, line);
     api.releases.publish(app.id).await?;
+    api.certs.wake();
     reply::created(&convert::domain(&api.settings, &app, &record))
 }
 
@@ -77,5 +82,6 @@ pub(super) async fn destroy(
     let line = format!("Remove {} domain by user {}", record.hostname, caller.email);
     api.hub.api(app.id, line);
     api.releases.publish(app.id).await?;
+    api.certs.wake();
     reply::ok(&convert::domain(&api.settings, &app, &record))
 }

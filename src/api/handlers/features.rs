@@ -56,6 +56,9 @@ pub(super) async fn update(
 ) -> Answer {
     let name = named(all(&api, &app).await?, &key)?.name;
     let feature: Feature = name.parse()?;
+    if feature == Feature::HttpForceSsl && body.enabled && api.settings.https.is_empty() {
+        return Err(ApiError::invalid(super::certs::NO_TLS));
+    }
     if api.store.set_feature(app.id, feature, body.enabled).await? {
         let verb = if body.enabled { "Enable" } else { "Disable" };
         let line = format!("{verb} {feature} feature by user {}", caller.email);

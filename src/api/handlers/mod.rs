@@ -7,6 +7,7 @@ mod authorizations;
 mod buildpacks;
 mod builds;
 mod catalog;
+mod certs;
 mod config_vars;
 mod domains;
 mod dynos;
@@ -130,7 +131,20 @@ fn app_routes() -> Router<Api> {
             get(buildpacks::list).put(buildpacks::update),
         )
         .route("/apps/{app}/log-drains", get(extras::none_of_app))
-        .route("/apps/{app}/sni-endpoints", get(extras::none_of_app))
+        .route(
+            "/apps/{app}/sni-endpoints",
+            get(certs::list).post(certs::create),
+        )
+        .route(
+            "/apps/{app}/sni-endpoints/{key}",
+            get(certs::show).patch(certs::update).delete(certs::destroy),
+        )
+        .route(
+            "/apps/{app}/acm",
+            post(certs::enable)
+                .patch(certs::refresh)
+                .delete(certs::disable),
+        )
         .route("/apps/{app}/webhooks", get(extras::none_of_app))
 }
 
@@ -146,6 +160,7 @@ fn catalog_routes() -> Router<Api> {
             "/oauth/authorizations/{key}",
             get(authorizations::show).delete(authorizations::destroy),
         )
+        .route("/local-authority", get(certs::authority))
         .route("/account/rate-limits", get(account::rate_limits))
         .route("/account/features", get(extras::none))
         .route("/account/keys", get(extras::none))

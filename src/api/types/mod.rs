@@ -3,7 +3,9 @@
 //! Shared with the CLI, which knows nothing else. Unknown keys are ignored on reading.
 
 pub mod attach;
+mod certs;
 pub mod git;
 mod resources;
 
+pub use certs::*;
 pub use resources::*;
