@@ -170,6 +170,15 @@ pub(super) fn read(chain: &str, key: &str) -> Result<Checked, ChainError> {
     })
 }
 
+/// A certificate of our own making, as it is: the proof of RFC 8737 has a critical extension that
+/// no check but the ACME server's understands.
+pub(super) fn proof(chain: &str, key: &str) -> Result<Arc<CertifiedKey>, ChainError> {
+    let provider = rustls::crypto::ring::default_provider();
+    let key = provider.key_provider.load_private_key(private_key(key)?);
+    let key = key.map_err(|_| ChainError::KeyKind)?;
+    Ok(Arc::new(CertifiedKey::new(certificates(chain)?, key)))
+}
+
 fn bad_pem(what: &'static str) -> impl Fn(pem::Error) -> ChainError {
     move |error| ChainError::Pem {
         what,

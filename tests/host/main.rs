@@ -1,5 +1,6 @@
 //! What needs neither root nor a special kernel.
 
+mod acme;
 mod cli;
 mod host;
 mod machine;

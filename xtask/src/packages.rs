@@ -25,6 +25,7 @@ pub(crate) const ALL: &[&str] = &[
     "nftables",
     "openssh-client",
     "openssh-server",
+    "pebble",
     "python3",
     "python3-pip",
     "python3-venv",

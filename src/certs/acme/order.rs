@@ -163,10 +163,9 @@ fn alpn(name: &str, digest: &[u8]) -> Result<Challenge, OrderError> {
     let mut params = CertificateParams::new(vec![name.to_owned()])?;
     params.custom_extensions = vec![CustomExtension::new_acme_identifier(digest)];
     let cert = params.self_signed(&key)?;
-    let checked = chain::read(&cert.pem(), &key.serialize_pem())?;
     Ok(Challenge::TlsAlpn {
         name: name.to_owned(),
-        key: checked.key,
+        key: chain::proof(&cert.pem(), &key.serialize_pem())?,
     })
 }
 
