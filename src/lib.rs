@@ -8,6 +8,7 @@ pub mod compose;
 pub mod cli;
 
 pub mod api;
+pub mod metrics;
 pub mod router;
 
 pub mod build;

@@ -7,13 +7,17 @@ use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
-use super::{CgroupError, Limits, Memory, Version, events};
+use super::limits::CPU_PERIOD_US;
+use super::{CgroupError, Limits, Sampler, Version, events};
 
 /// How long the kernel may take to let go of a group whose tasks are dead.
 const REMOVE_DEADLINE: Duration = Duration::from_secs(5);
 
 /// Between two looks at a group that empties: nothing announces it on v1.
 const REMOVE_PAUSE: Duration = Duration::from_millis(2);
+
+/// The weight that a group has from the start.
+const IO_WEIGHT: u32 = 100;
 
 /// What a launch needs to start inside a group.
 #[derive(Debug)]
@@ -40,6 +44,7 @@ impl Group {
         memory: PathBuf,
         dirs: Vec<PathBuf>,
         limits: &Limits,
+        has_swap: bool,
     ) -> Result<Self, CgroupError> {
         let group = Self {
             version,
@@ -56,7 +61,7 @@ impl Group {
                 return Err(error);
             }
         }
-        match group.limit(limits) {
+        match group.limit(limits, has_swap) {
             Ok(()) => Ok(group),
             Err(error) => {
                 let _ = group.remove();
@@ -74,22 +79,38 @@ impl Group {
         }
     }
 
-    fn limit(&self, limits: &Limits) -> Result<(), CgroupError> {
-        let max = limits.memory_max_bytes().to_string();
+    fn limit(&self, limits: &Limits, has_swap: bool) -> Result<(), CgroupError> {
+        let memory = limits.memory_max_bytes(has_swap).to_string();
+        let tasks = limits.tasks_max.to_string();
         for dir in &self.dirs {
             match self.version {
                 Version::V2 => {
-                    write(dir, "memory.max", &max)?;
+                    write(dir, "memory.max", &memory)?;
+                    if has_swap {
+                        let swap = limits.total_max_bytes() - limits.memory_bytes;
+                        write(dir, "memory.swap.max", &swap.to_string())?;
+                    }
                     // One dyno dies whole, not by a random process.
                     write(dir, "memory.oom.group", "1")?;
                     write(dir, "cpu.weight", &limits.cpu_weight().to_string())?;
-                    write(dir, "pids.max", &limits.tasks_max.to_string())?;
+                    if let Some(quota) = limits.cpu_quota_us() {
+                        write(dir, "cpu.max", &format!("{quota} {CPU_PERIOD_US}"))?;
+                    }
+                    if limits.io_weight != IO_WEIGHT {
+                        write(dir, "io.weight", &limits.io_weight.to_string())?;
+                    }
+                    write(dir, "pids.max", &tasks)?;
                 }
                 Version::V1 => {
-                    write(dir, "memory.limit_in_bytes", &max)?;
-                    write(dir, "memory.memsw.limit_in_bytes", &max)?;
+                    write(dir, "memory.limit_in_bytes", &memory)?;
+                    let total = limits.total_max_bytes().to_string();
+                    write(dir, "memory.memsw.limit_in_bytes", &total)?;
                     write(dir, "cpu.shares", &limits.cpu_shares.to_string())?;
-                    write(dir, "pids.max", &limits.tasks_max.to_string())?;
+                    if let Some(quota) = limits.cpu_quota_us() {
+                        write(dir, "cpu.cfs_period_us", &CPU_PERIOD_US.to_string())?;
+                        write(dir, "cpu.cfs_quota_us", &quota.to_string())?;
+                    }
+                    write(dir, "pids.max", &tasks)?;
                 }
             }
         }
@@ -122,15 +143,23 @@ impl Group {
         &self.dirs
     }
 
-    /// Memory in use.
+    /// A reader of its figures.
     ///
     /// # Errors
-    /// The group is gone.
-    pub fn memory(&self) -> Result<Memory, CgroupError> {
-        match self.version {
-            Version::V1 => Memory::read_v1(&self.memory),
-            Version::V2 => Memory::read_v2(&self.memory),
-        }
+    /// A file cannot be opened.
+    pub fn sampler(&self) -> Result<Sampler, CgroupError> {
+        let tasks = self.dirs.first().cloned();
+        Sampler::open(self.version, &self.memory, tasks)
+    }
+
+    /// The most memory it ever had charged; v2 tells since Linux 5.19.
+    pub fn peak(&self) -> Option<u64> {
+        let file = match self.version {
+            Version::V1 => "memory.max_usage_in_bytes",
+            Version::V2 => "memory.peak",
+        };
+        let text = std::fs::read_to_string(self.memory.join(file)).ok()?;
+        text.trim().parse().ok()
     }
 
     /// OOM kills so far.

@@ -28,6 +28,7 @@ pub struct Manager {
     version: Version,
     /// Distinct parent directories; the memory controller's first.
     parents: Vec<PathBuf>,
+    has_swap: bool,
 }
 
 impl Manager {
@@ -41,11 +42,13 @@ impl Manager {
             Self {
                 version: Version::V2,
                 parents: vec![base.join(name)],
+                has_swap: has_swap(),
             }
         } else {
             Self {
                 version: Version::V1,
                 parents: v1_parents(name)?,
+                has_swap: has_swap(),
             }
         };
         for parent in &manager.parents {
@@ -78,7 +81,7 @@ impl Manager {
     pub fn create(&self, id: DynoId, limits: &Limits) -> Result<Group, CgroupError> {
         let name = id.to_string();
         let dirs: Vec<PathBuf> = self.parents.iter().map(|p| p.join(&name)).collect();
-        Group::make(self.version, dirs[0].clone(), dirs, limits)
+        Group::make(self.version, dirs[0].clone(), dirs, limits, self.has_swap)
     }
 
     /// Kills and removes every group below ours. Call before the first launch.
@@ -114,6 +117,12 @@ impl Manager {
     pub fn close(&self) -> Result<(), CgroupError> {
         Group::existing(self.version, self.parents.clone()).remove()
     }
+}
+
+/// True if there is anything below the head of /proc/swaps.
+fn has_swap() -> bool {
+    let swaps = std::fs::read_to_string("/proc/swaps").unwrap_or_default();
+    swaps.lines().nth(1).is_some()
 }
 
 /// v1: where memory, cpu and pids are mounted; controllers mounted together share a directory.

@@ -13,10 +13,12 @@ mod events;
 mod group;
 mod limits;
 mod manager;
+mod sampler;
 mod stat;
 
 pub use error::CgroupError;
 pub use group::{Entry, Group};
 pub use limits::Limits;
 pub use manager::{Manager, Version};
+pub use sampler::{Glance, Sampler};
 pub use stat::Memory;

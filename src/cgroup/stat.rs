@@ -1,9 +1,5 @@
 //! What a group uses: `memory.stat` of both versions.
 
-use std::path::Path;
-
-use super::CgroupError;
-
 /// Memory of a group in bytes. Source: Dev Center, "Log Runtime Metrics".
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Memory {
@@ -13,6 +9,8 @@ pub struct Memory {
     pub cache: u64,
     /// Swapped out.
     pub swap: u64,
+    /// Pages charged and uncharged so far; v2 counts nothing of that meaning.
+    pub paged: Option<(u64, u64)>,
 }
 
 impl Memory {
@@ -21,34 +19,30 @@ impl Memory {
         self.rss + self.cache + self.swap
     }
 
-    /// Reads a v1 memory group's directory.
-    pub(super) fn read_v1(dir: &Path) -> Result<Self, CgroupError> {
-        let text = read(&dir.join("memory.stat"))?;
-        Ok(Self {
-            rss: field(&text, "total_rss"),
-            cache: field(&text, "total_cache"),
-            swap: field(&text, "total_swap"),
-        })
+    /// rss and swap: what R15 looks at.
+    pub fn without_cache(&self) -> u64 {
+        self.rss + self.swap
     }
 
-    /// Reads a v2 group's directory.
-    pub(super) fn read_v2(dir: &Path) -> Result<Self, CgroupError> {
-        let text = read(&dir.join("memory.stat"))?;
-        // Absent on hosts without swap accounting: then nothing can be swapped by the group.
-        let swap = std::fs::read_to_string(dir.join("memory.swap.current")).unwrap_or_default();
-        Ok(Self {
-            rss: field(&text, "anon"),
-            cache: field(&text, "file"),
+    /// A v1 group's `memory.stat`.
+    pub(super) fn parse_v1(text: &str) -> Self {
+        Self {
+            rss: field(text, "total_rss"),
+            cache: field(text, "total_cache"),
+            swap: field(text, "total_swap"),
+            paged: Some((field(text, "total_pgpgin"), field(text, "total_pgpgout"))),
+        }
+    }
+
+    /// A v2 group's `memory.stat` and `memory.swap.current`.
+    pub(super) fn parse_v2(text: &str, swap: &str) -> Self {
+        Self {
+            rss: field(text, "anon"),
+            cache: field(text, "file"),
             swap: swap.trim().parse().unwrap_or(0),
-        })
+            paged: None,
+        }
     }
-}
-
-fn read(path: &Path) -> Result<String, CgroupError> {
-    std::fs::read_to_string(path).map_err(|source| CgroupError::Read {
-        path: path.to_owned(),
-        source,
-    })
 }
 
 /// The number after `key` at the start of a line, 0 if the kernel does not have it.
@@ -65,33 +59,25 @@ mod tests {
     use super::*;
 
     #[test]
-    fn both_versions_are_read_from_fixtures() {
-        let dir = tempfile::tempdir().expect("a directory");
-        let path = dir.path().join("memory.stat");
-        std::fs::write(
-            &path,
-            "cache 1\nrss 2\ntotal_cache 10\ntotal_rss 20\ntotal_swap 30\n",
-        )
-        .expect("written");
-        let v1 = Memory::read_v1(dir.path()).expect("read");
-        assert_eq!(
-            v1,
-            Memory {
-                rss: 20,
-                cache: 10,
-                swap: 30
-            }
-        );
-        assert_eq!(v1.total(), 60);
-        std::fs::write(&path, "anon 5\nfile 6\nanon_thp 7\n").expect("written");
-        std::fs::write(dir.path().join("memory.swap.current"), "8\n").expect("written");
-        assert_eq!(
-            Memory::read_v2(dir.path()).expect("read"),
-            Memory {
-                rss: 5,
-                cache: 6,
-                swap: 8
-            }
-        );
+    fn both_versions_are_parsed() {
+        let text = "cache 1\nrss 2\ntotal_cache 10\ntotal_rss 20\ntotal_swap 30\ntotal_pgpgin 4\ntotal_pgpgout 5\n";
+        let v1 = Memory::parse_v1(text);
+        let expected = Memory {
+            rss: 20,
+            cache: 10,
+            swap: 30,
+            paged: Some((4, 5)),
+        };
+        assert_eq!(v1, expected);
+        assert_eq!((v1.total(), v1.without_cache()), (60, 50));
+        let v2 = Memory::parse_v2("anon 5\nfile 6\nanon_thp 7\n", "8\n");
+        let expected = Memory {
+            rss: 5,
+            cache: 6,
+            swap: 8,
+            paged: None,
+        };
+        assert_eq!(v2, expected);
+        assert_eq!(Memory::parse_v2("anon 5\n", "").swap, 0);
     }
 }

@@ -10,6 +10,7 @@ use super::leftovers;
 use crate::api::{self, Api, Parts, ServeError, Server};
 use crate::certs::{Acme, Certs, CertsError};
 use crate::logs::Hub;
+use crate::metrics::Metrics;
 use crate::release::{ReleaseError, Releases};
 use crate::router::{Listeners, Router, RouterError};
 use crate::settings::Settings;
@@ -55,6 +56,7 @@ pub struct Platform {
     server: Server,
     router: Router,
     acme: Acme,
+    metrics: Metrics,
 }
 
 /// Addresses that are taken before anything is launched: a taken one must not cost a dyno.
@@ -125,6 +127,7 @@ impl Platform {
         );
         let router = router.map_err(PlatformError::Router)?;
         let acme = Acme::start(certs.clone(), settings.acme.clone(), hub.clone());
+        let metrics = Metrics::start(supervisor.clone(), hub.clone(), &settings.timings);
         let api = Api::new(Parts {
             store: store.clone(),
             supervisor: supervisor.clone(),
@@ -142,6 +145,7 @@ impl Platform {
             server,
             router,
             acme,
+            metrics,
         })
     }
 
@@ -164,6 +168,7 @@ impl Platform {
         self.api.stop();
         self.acme.stop().await;
         self.supervisor.shutdown().await;
+        self.metrics.stop().await;
         let rest = async {
             self.api.finish().await;
             self.releases.finish().await;

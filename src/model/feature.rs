@@ -14,6 +14,8 @@ pub enum Feature {
     Http2ToDyno,
     /// New web dynos are up before the old ones leave. Source: Dev Center, "Preboot".
     Preboot,
+    /// Two lines of figures per dyno every 20 seconds. Source: Dev Center, "Log Runtime Metrics".
+    LogRuntimeMetrics,
 }
 
 /// No feature has that name.
@@ -23,11 +25,12 @@ pub struct FeatureError(String);
 
 impl Feature {
     /// Every one, by name.
-    pub const ALL: [Self; 4] = [
+    pub const ALL: [Self; 5] = [
         Self::HttpForceSsl,
         Self::HttpHsts,
         Self::Http2ToDyno,
         Self::Preboot,
+        Self::LogRuntimeMetrics,
     ];
 
     /// Those that a new app has.
@@ -40,6 +43,7 @@ impl Feature {
             Self::HttpHsts => "http-hsts",
             Self::Http2ToDyno => "http2-to-dyno",
             Self::Preboot => "preboot",
+            Self::LogRuntimeMetrics => "log-runtime-metrics",
         }
     }
 
@@ -49,6 +53,7 @@ impl Feature {
             Self::HttpForceSsl => "Redirect HTTP to HTTPS",
             Self::HttpHsts => "Tell browsers to use HTTPS only, for a year (HSTS)",
             Self::Http2ToDyno => "Speak HTTP/2 in clear text to web dynos (for gRPC)",
+            Self::LogRuntimeMetrics => "Log load and memory of every dyno every 20 seconds",
             Self::Preboot => "Start new web dynos before old ones stop, if memory allows",
         }
     }

@@ -26,6 +26,7 @@
 //! idle_timeout = 55
 //! hold_timeout = 75
 //! connect_timeout = 5
+//! metrics_period = 20
 //! ```
 //!
 //! `[disk]`, `[reserve]` and `[sizes.NAME]` are in `limits`.
@@ -94,6 +95,8 @@ pub struct Timings {
     pub hold_timeout: Duration,
     /// One connect to a dyno (H19). Default 5 s.
     pub connect_timeout: Duration,
+    /// Between two full looks at a dyno (R14, log-runtime-metrics). Default 20 s.
+    pub metrics_period: Duration,
 }
 
 impl Default for Timings {
@@ -108,6 +111,7 @@ impl Default for Timings {
             idle_timeout: Duration::from_secs(55),
             hold_timeout: Duration::from_secs(75),
             connect_timeout: Duration::from_secs(5),
+            metrics_period: Duration::from_secs(20),
         }
     }
 }
@@ -227,6 +231,7 @@ struct FileTimings {
     idle_timeout: Option<f64>,
     hold_timeout: Option<f64>,
     connect_timeout: Option<f64>,
+    metrics_period: Option<f64>,
 }
 
 impl Settings {
@@ -389,6 +394,11 @@ fn timings(file: &FileTimings) -> Result<Timings, SettingsError> {
             "connect_timeout",
             file.connect_timeout,
             default.connect_timeout,
+        )?,
+        metrics_period: seconds(
+            "metrics_period",
+            file.metrics_period,
+            default.metrics_period,
         )?,
         stop_grace: seconds("stop_grace", file.stop_grace, default.stop_grace)?,
         release_timeout: seconds(

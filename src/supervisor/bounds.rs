@@ -8,11 +8,11 @@ use crate::disk::Keep;
 
 /// The machine, as a handle may have it.
 #[derive(Clone)]
-pub(super) struct Bounds(pub(super) Arc<dyn Machine>);
+pub(super) struct Handle(pub(super) Arc<dyn Machine>);
 
-impl std::fmt::Debug for Bounds {
+impl std::fmt::Debug for Handle {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str("Bounds")
+        f.write_str("Machine")
     }
 }
 
@@ -22,11 +22,11 @@ impl Supervisor {
     /// # Errors
     /// The host keeps its reserve, or a volume cannot be made.
     pub async fn bound(&self, path: PathBuf, keep: Keep) -> Result<(), Failure> {
-        self.bounds.0.bound(path, keep).await
+        self.machine.0.bound(path, keep).await
     }
 
     /// Takes that bound away, with what is in it unless it is kept. Blocks.
     pub fn unbound(&self, path: &Path) {
-        self.bounds.0.unbound(path);
+        self.machine.0.unbound(path);
     }
 }

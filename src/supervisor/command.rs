@@ -3,10 +3,12 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
+use arc_swap::ArcSwap;
 use jiff::Timestamp;
 use tokio::sync::{mpsc, oneshot, watch};
 
-use super::bounds::Bounds;
+use super::bounds::Handle;
+use super::usage::Usages;
 use super::{Bind, DynoView, Failure, LaunchedStdio, Snapshot, StdioOrder, WindowSize};
 use crate::model::{
     AppId, AppName, ConfigVars, Digest, DynoId, DynoName, DynoSize, ExitStatus, Feature,
@@ -173,6 +175,8 @@ pub(super) enum Command {
     Attach(DynoId, Reply<Attachment>),
     Resize(DynoId, WindowSize),
     Forget(AppId, Reply<()>),
+    /// Past a bound: say why, kill it.
+    Exceed(DynoId, Vec<String>),
     Shutdown(oneshot::Sender<()>),
 }
 
@@ -184,7 +188,9 @@ pub(super) type Reply<T> = oneshot::Sender<Result<T, CommandError>>;
 pub struct Supervisor {
     pub(super) commands: mpsc::Sender<Command>,
     pub(super) snapshots: watch::Receiver<Arc<Snapshot>>,
-    pub(super) bounds: Bounds,
+    /// For looks and bounds that decide nothing about which dynos live.
+    pub(super) machine: Handle,
+    pub(super) usages: Arc<ArcSwap<Usages>>,
 }
 
 impl Supervisor {
@@ -247,6 +253,12 @@ impl Supervisor {
     /// See [`CommandError`]; nothing was changed then.
     pub async fn attach(&self, dyno: DynoId) -> Result<Attachment, CommandError> {
         self.ask(|reply| Command::Attach(dyno, reply)).await
+    }
+
+    /// Kills a dyno that is past a bound of its size, after these lines.
+    pub async fn exceed(&self, dyno: DynoId, lines: Vec<String>) {
+        // A driver that is gone has no dynos.
+        let _ = self.commands.send(Command::Exceed(dyno, lines)).await;
     }
 
     /// Sets the window size of an attached one-off.

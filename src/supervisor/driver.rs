@@ -12,7 +12,7 @@ use tokio::sync::{Semaphore, mpsc, oneshot, watch};
 use tokio::time::{Instant, sleep_until};
 
 use super::backoff::Backoff;
-use super::bounds::Bounds;
+use super::bounds::Handle;
 use super::command::Command;
 use super::dyno::Dyno;
 use super::lifecycle::{Effect, Input, Outcome, Phase, Stop, Timer};
@@ -35,6 +35,9 @@ const LAUNCHES: usize = 8;
 /// Commands and events handled before a snapshot is published.
 const BATCH: usize = 256;
 
+/// The status of a dyno that was killed.
+const KILLED: ExitStatus = ExitStatus(137);
+
 /// After an exit, what the pipe still holds is read for so long before the exit is logged.
 const LAST_LINES: Duration = Duration::from_secs(1);
 
@@ -50,6 +53,8 @@ pub(super) enum Event {
     Bound(DynoId),
     /// The machine's news.
     Exited(Exited),
+    /// It was killed for its memory, and what there is to say about it.
+    Exceeded(DynoId, Vec<String>),
     /// The same, after its last lines were read.
     Ended(DynoId, ExitStatus),
     ClientGone(DynoId),
@@ -113,7 +118,7 @@ impl Supervisor {
         let (commands, orders) = mpsc::channel(COMMANDS);
         let (events, news) = mpsc::unbounded_channel();
         let (snapshots, receiver) = watch::channel(Arc::default());
-        let bounds = Bounds(Arc::clone(&machine));
+        let handle = Handle(Arc::clone(&machine));
         let driver = Driver {
             machine,
             hub,
@@ -148,7 +153,8 @@ impl Supervisor {
         Self {
             commands,
             snapshots: receiver,
-            bounds,
+            machine: handle,
+            usages: Arc::default(),
         }
     }
 }
@@ -223,6 +229,7 @@ impl Driver {
                 }
             }
             Command::Forget(app, reply) => self.forget(app, reply),
+            Command::Exceed(dyno, lines) => self.step(dyno, &Input::Exceeded(lines)),
             Command::Shutdown(done) => {
                 self.stopping.get_or_insert_default().push(done);
                 let ids: Vec<DynoId> = self.dynos.keys().copied().collect();
@@ -251,6 +258,7 @@ impl Driver {
             Event::Launched(id, result) => self.launched(id, *result),
             Event::Bound(id) => self.step(id, &Input::Bound),
             Event::Exited(exited) => self.exited(exited),
+            Event::Exceeded(id, lines) => self.step(id, &Input::Exceeded(lines)),
             Event::Ended(id, status) => {
                 if let Some(dyno) = self.dynos.get_mut(&id) {
                     dyno.status = Some(status);
@@ -342,24 +350,31 @@ impl Driver {
         }
     }
 
-    /// Waits for the last lines, so that they stand before the exit.
+    /// Waits for the last lines, so that they stand before the exit; a kill by the kernel for
+    /// memory stands between.
     fn read_out(&mut self, id: DynoId, status: ExitStatus) {
         let pump = self.dynos.get_mut(&id).and_then(|dyno| dyno.pump.take());
         let events = self.events.clone();
-        match pump {
-            None => {
-                let _ = events.send(Event::Ended(id, status));
-            }
-            Some(mut pump) => {
-                tokio::spawn(async move {
-                    // Every process is dead: only what the pipe holds is still to come.
-                    if tokio::time::timeout(LAST_LINES, &mut pump).await.is_err() {
-                        pump.abort();
-                    }
-                    let _ = events.send(Event::Ended(id, status));
-                });
-            }
+        let is_killed =
+            status == KILLED && self.machine.glance(id).is_some_and(|g| g.oom_kills > 0);
+        if pump.is_none() && !is_killed {
+            let _ = events.send(Event::Ended(id, status));
+            return;
         }
+        let machine = Arc::clone(&self.machine);
+        tokio::spawn(async move {
+            if let Some(mut pump) = pump {
+                // Every process is dead: only what the pipe holds is still to come.
+                if tokio::time::timeout(LAST_LINES, &mut pump).await.is_err() {
+                    pump.abort();
+                }
+            }
+            if is_killed {
+                let lines = machine.autopsy(id).await;
+                let _ = events.send(Event::Exceeded(id, lines));
+            }
+            let _ = events.send(Event::Ended(id, status));
+        });
     }
 
     /// One input of one dyno.

@@ -16,11 +16,13 @@ use nix::fcntl::{FcntlArg, OFlag, fcntl};
 use nix::sys::signal::Signal;
 use tokio::sync::{mpsc, oneshot};
 
+use super::memory;
+use super::usage::{Curve, Sample};
 use super::{
     Backend, Exited, Failure, LaunchOrder, Launched, LaunchedStdio, Machine, StdioOrder,
     StopSignal, Task, WindowSize,
 };
-use crate::cgroup::{CgroupError, Entry, Group, Limits, Manager};
+use crate::cgroup::{CgroupError, Entry, Glance, Group, Limits, Manager, Sampler};
 use crate::disk::{Disks, Keep, Volume};
 use crate::dyno::{Exec, LaunchPlan, Layer, PlanRequest, UserRange, argv};
 use crate::keeper::{Client, ClientError, LaunchFds};
@@ -76,9 +78,36 @@ struct Inner {
 #[derive(Debug)]
 struct Live {
     group: Group,
+    /// Made when it runs.
+    eyes: Option<Eyes>,
+    quota_bytes: u64,
     volume: Arc<Volume>,
     terminal: Option<OwnedFd>,
     network: DynoNetwork,
+}
+
+/// How a living dyno is looked at.
+#[derive(Debug)]
+struct Eyes {
+    sampler: Arc<Sampler>,
+    curve: Curve,
+}
+
+impl Eyes {
+    /// Without them a dyno runs all the same.
+    fn open(group: &Group) -> Option<Self> {
+        match group.sampler() {
+            Ok(sampler) => Some(Self {
+                sampler: Arc::new(sampler),
+                curve: Curve::default(),
+            }),
+            // It may have ended already.
+            Err(error) => {
+                tracing::debug!(%error, "a dyno is not looked at");
+                None
+            }
+        }
+    }
 }
 
 /// What [`LinuxMachine::open`] hands out beside the machine.
@@ -190,6 +219,8 @@ impl Inner {
         let hostname = order.name.to_string().replace('.', "-");
         let live = Live {
             group,
+            eyes: None,
+            quota_bytes: order.size.memory_bytes,
             volume,
             terminal: None,
             network,
@@ -234,7 +265,15 @@ impl Inner {
                 let backend = Backend {
                     netns: Some(Arc::clone(&live.network.netns)),
                 };
-                self.live().insert(order.id, Live { terminal, ..live });
+                let eyes = Eyes::open(&live.group);
+                self.live().insert(
+                    order.id,
+                    Live {
+                        eyes,
+                        terminal,
+                        ..live
+                    },
+                );
                 Ok(Launched {
                     pid,
                     backend,
@@ -270,6 +309,7 @@ impl Inner {
             volume,
             network,
             terminal,
+            ..
         } = live;
         drop(terminal);
         let disks = self.disks.clone();
@@ -465,6 +505,63 @@ impl Machine for LinuxMachine {
             if let Some(live) = live {
                 self.inner.remove(id, live).await;
             }
+        })
+    }
+
+    fn glance(&self, id: DynoId) -> Option<Glance> {
+        let mut live = self.inner.live();
+        let eyes = live.get_mut(&id)?.eyes.as_mut()?;
+        let glance = eyes.sampler.glance().ok()?;
+        // A dead group's memory is gone: that is no part of the story.
+        if glance.charged_bytes > 0 {
+            eyes.curve.push(glance.charged_bytes);
+        }
+        Some(glance)
+    }
+
+    fn sample(&self, id: DynoId) -> Option<Sample> {
+        let (sampler, volume) = {
+            let live = self.inner.live();
+            let live = live.get(&id)?;
+            (
+                Arc::clone(&live.eyes.as_ref()?.sampler),
+                Arc::clone(&live.volume),
+            )
+        };
+        let (tasks, running) = sampler.tasks().ok()?;
+        Some(Sample {
+            memory: sampler.memory().ok()?,
+            tasks,
+            running,
+            disk: volume.usage().ok().map(|usage| (usage, volume.limit())),
+        })
+    }
+
+    fn autopsy(&self, id: DynoId) -> Task<'_, Vec<String>> {
+        let story = {
+            let live = self.inner.live();
+            live.get(&id).map(|live| {
+                let curve = live.eyes.as_ref().map(|eyes| eyes.curve.clone());
+                (
+                    curve.unwrap_or_default(),
+                    live.quota_bytes,
+                    live.group.peak(),
+                )
+            })
+        };
+        Box::pin(async move {
+            let Some((curve, quota, peak)) = story else {
+                return Vec::new();
+            };
+            let read = tokio::task::spawn_blocking(sys::kernel_messages).await;
+            let messages = match read {
+                Ok(Ok(messages)) => messages,
+                // The kernel's words are the better half of the story, not all of it.
+                _ => Vec::new(),
+            };
+            let victim = memory::victim(&messages, &id.to_string());
+            let peak = peak.or(curve.last()).unwrap_or_default();
+            memory::out_of_memory_lines(victim.as_ref(), &curve.shown(), peak, quota)
         })
     }
 

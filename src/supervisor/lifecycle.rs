@@ -45,7 +45,7 @@ pub(super) enum Phase {
         /// SIGKILL was sent.
         is_killed: bool,
     },
-    /// SIGKILL after R10: its end is a crash.
+    /// SIGKILL after R10 or R15: its end is a crash.
     TimedOut,
     /// Nothing runs any more.
     Ended,
@@ -78,6 +78,8 @@ pub(super) enum Input {
     Bound,
     /// It ended.
     Exited(ExitStatus),
+    /// It is past a bound of its size, and these lines say so.
+    Exceeded(Vec<String>),
     /// Somebody wants it stopped.
     Stop(Stop),
     /// A timer of [`Effect::Arm`] fired.
@@ -197,6 +199,12 @@ impl Life {
                 effects.push(log(format!(
                     "Error R10 (Boot timeout) -> Web process failed to bind to $PORT within {seconds} seconds of launch"
                 )));
+                effects.push(log("Stopping process with SIGKILL"));
+                effects.push(Effect::Signal(StopSignal::Kill));
+            }
+            (Phase::Booting | Phase::Up, Input::Exceeded(lines)) => {
+                self.phase = Phase::TimedOut;
+                effects.extend(lines.iter().map(log));
                 effects.push(log("Stopping process with SIGKILL"));
                 effects.push(Effect::Signal(StopSignal::Kill));
             }
@@ -394,6 +402,29 @@ mod tests {
     }
 
     #[test]
+    fn who_is_past_a_bound_is_killed_once_and_crashes() {
+        let over = Input::Exceeded(vec!["Error R15 (Memory quota vastly exceeded)".to_owned()]);
+        check(
+            Kind::Web,
+            false,
+            &[
+                Input::Launched,
+                Input::Bound,
+                over.clone(),
+                over,
+                exited(137),
+            ],
+            &[
+                "State changed from starting to up",
+                "Error R15 (Memory quota vastly exceeded)",
+                "Stopping process with SIGKILL",
+                "Process exited with status 137",
+                "State changed from up to crashed",
+            ],
+        );
+    }
+
+    #[test]
     fn any_status_is_a_crash_when_nobody_asked() {
         for status in [0, 1, 137] {
             let expected = format!("Process exited with status {status}");
@@ -547,6 +578,7 @@ mod tests {
             Just(Input::NotLaunched { checksum: None }),
             Just(Input::Bound),
             any::<u8>().prop_map(exited),
+            Just(Input::Exceeded(vec!["too much".to_owned()])),
             prop_oneof![Just(Stop::Restart), Just(Stop::Down), Just(Stop::Plain)]
                 .prop_map(Input::Stop),
             prop_oneof![Just(Timer::Boot), Just(Timer::Grace), Just(Timer::Hup)]

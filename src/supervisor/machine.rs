@@ -9,6 +9,8 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use super::Sample;
+use crate::cgroup::Glance;
 use crate::disk::Keep;
 use crate::model::{Digest, DynoId, DynoName, DynoSize, ExitStatus, StackImage, StackName};
 
@@ -161,6 +163,21 @@ pub trait Machine: Send + Sync + 'static {
     /// After its exit: removes cgroup, network, mounts and directory. Never fails the caller;
     /// what could not be removed is logged and swept at the next start.
     fn teardown(&self, id: DynoId) -> Task<'_, ()>;
+
+    /// What is cheap to know of a launched dyno; `None` for one that is gone.
+    fn glance(&self, _id: DynoId) -> Option<Glance> {
+        None
+    }
+
+    /// A full look at a launched dyno; `None` for one that is gone.
+    fn sample(&self, _id: DynoId) -> Option<Sample> {
+        None
+    }
+
+    /// What there is to say about a dyno in which the kernel killed for memory.
+    fn autopsy(&self, _id: DynoId) -> Task<'_, Vec<String>> {
+        Box::pin(async { Vec::new() })
+    }
 
     /// Bounds what is written below an existing, empty directory (a build's), until
     /// [`Self::unbound`].

@@ -17,10 +17,12 @@ mod effects;
 mod formation;
 mod lifecycle;
 mod machine;
+mod memory;
 mod one_off;
 mod recover;
 mod roll;
 mod snapshot;
+mod usage;
 #[cfg(debug_assertions)]
 mod weaken;
 
@@ -36,5 +38,7 @@ pub use machine::{
     Backend, Bind, Exited, Failure, LaunchOrder, Launched, LaunchedStdio, Machine, StdioOrder,
     StopSignal, Task, WindowSize,
 };
+pub use memory::{R14, R15, running_line};
 pub use recover::sweep;
 pub use snapshot::{AppView, DynoView, Part, Snapshot};
+pub use usage::{DynoUsage, Sample, Usages};

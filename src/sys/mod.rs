@@ -6,6 +6,7 @@
 #![expect(unsafe_code, reason = "this room is where unsafe lives")]
 
 mod fd;
+mod kmsg;
 mod loop_device;
 mod mount;
 mod neutral;
@@ -15,6 +16,7 @@ mod terminal;
 mod watch;
 
 pub use fd::{adopt, inheritable, move_to};
+pub use kmsg::kernel_messages;
 pub use loop_device::{LoopDevice, trim};
 pub use mount::{
     FsContext, MountAttributes, TreeFlags, attach, mount_setattr, open_in_root,

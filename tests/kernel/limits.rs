@@ -7,7 +7,10 @@ use crate::support::Leftovers;
 
 /// The cases of this file.
 pub(crate) fn cases() -> Vec<Trial> {
-    vec![Trial::test("limits::disk", disk)]
+    vec![
+        Trial::test("limits::disk", disk),
+        Trial::test("limits::memory", memory),
+    ]
 }
 
 /// Small sizes, so that filling them takes no time.
@@ -20,6 +23,111 @@ memory_mb = 256
 disk_mb = 32
 inodes = 2000
 ";
+
+/// Dynos that use memory in every way; `DYNO` ends when it is killed.
+const HOG: &str = r"
+import os, sys, time
+kind = sys.argv[1]
+def rss(mib):
+    held = []
+    for n in range(mib):
+        held.append(bytearray(1 << 20))
+        for at in range(0, 1 << 20, 4096): held[-1][at] = 1
+    return held
+if kind == 'held':
+    kept = rss(72); print('holds', flush=True); time.sleep(10**6)
+if kind == 'cached':
+    with open('/app/file', 'wb') as file:
+        for n in range(90): file.write(b'x' * (1 << 20))
+    while True:
+        with open('/app/file', 'rb') as file:
+            while file.read(1 << 20): pass
+        time.sleep(0.2)
+if kind == 'family':
+    # The kernel kills the child; the parent would go on.
+    if os.fork() == 0:
+        time.sleep(2.5)
+        kept = rss(10**4)
+    print('parent', os.getpid(), flush=True)
+    while True: time.sleep(10**6)
+";
+
+/// An app of our own: its files, then the app with nothing running but `web`.
+fn app(host: &Host, name: &str, files: &[(&str, &str)]) -> Result<(), Failed> {
+    let dir = tempfile::tempdir()?;
+    for (file, text) in files {
+        std::fs::write(dir.path().join(file), text)?;
+    }
+    std::fs::write(dir.path().join("requirements.txt"), "")?;
+    host.ok(&["create", name])?;
+    host.ok(&["deploy", &dir.path().display().to_string(), "-a", name])?;
+    Ok(())
+}
+
+/// R14 at the quota, page cache or not, at each sample; the whole dyno killed at twice of it, also
+/// when the kernel took only one of its processes; figures in the log when they are asked for.
+fn memory() -> Result<(), Failed> {
+    let before = Leftovers::count();
+    let mut host = Host::with(
+        "[timings]\nmetrics_period = 1\nstop_grace = 2\n[sizes.Small]\nmemory_mb = 64\ndisk_mb = 128\n",
+    )?;
+    let procfile =
+        "held: python3 hog.py held\ncached: python3 hog.py cached\nfamily: python3 hog.py family\n";
+    app(&host, "hog", &[("hog.py", HOG), ("Procfile", procfile)])?;
+    host.ok(&["labs:enable", "log-runtime-metrics", "-a", "hog"])?;
+    host.ok(&["ps:scale", "held=1:small", "-a", "hog"])?;
+    let count = |dyno: &str, text: &str| {
+        let wanted = format!("heroku[{dyno}.1]: ");
+        let logs = host.logs("hog");
+        let lines = logs.lines().filter(|line| line.contains(&wanted));
+        lines.filter(|line| line.contains(text)).count()
+    };
+    let r14 = "Error R14 (Memory quota exceeded)";
+    host.eventually("R14 at each sample", || count("held", r14) >= 2)?;
+    check(count("held", "Process running mem=") >= 2, host.logs("hog"))?;
+    host.eventually("figures", || count("held", "sample#load_avg_1m=") >= 2)?;
+    let memory = "sample#memory_quota=64.00MB";
+    check(count("held", memory) >= 2, host.logs("hog"))?;
+    check(host.all_up("hog", &["held.1"]), "R14 only warns")?;
+
+    host.ok(&["ps:scale", "held=0", "cached=1:small", "-a", "hog"])?;
+    host.eventually("R14 for page cache", || count("cached", r14) >= 2)?;
+    check(count("cached", "R15") == 0, "page cache is no R15")?;
+    check(host.all_up("hog", &["cached.1"]), "and it goes on")?;
+
+    host.ok(&["ps:scale", "cached=0", "family=1:small", "-a", "hog"])?;
+    let crashed = "State changed from up to crashed";
+    host.eventually("the whole dyno goes", || count("family", crashed) >= 1)?;
+    let logs = host.logs("hog");
+    let lines: Vec<&str> = logs
+        .lines()
+        .filter_map(|line| line.split_once("heroku[family.1]: "))
+        .map(|(_, text)| text)
+        .filter(|text| !text.starts_with("source=") && !text.contains("R14"))
+        .collect();
+    let at = lines.iter().position(|line| line.contains("Error R15"));
+    let at = at.ok_or_else(|| format!("no R15 in {lines:#?}"))?;
+    check(
+        lines[at] == "Error R15 (Memory quota vastly exceeded)"
+            && lines[at - 1].starts_with("Process running mem=")
+            && lines[at + 1..].starts_with(&[
+                "Stopping process with SIGKILL",
+                "Process exited with status 137",
+                crashed,
+            ]),
+        format!("{lines:#?}"),
+    )?;
+    let told = lines.iter().find(|line| line.starts_with("Out of memory"));
+    let told = told.ok_or_else(|| format!("the kernel's kill is told: {lines:#?}"))?;
+    check(
+        told.contains("the kernel killed python3 (") && told.contains("memory before: "),
+        (*told).to_owned(),
+    )?;
+    host.ok(&["ps:scale", "family=0", "-a", "hog"])?;
+    host.eventually("nothing runs", || host.states("hog").is_empty())?;
+    host.stop()?;
+    Leftovers::none_since(&before)
+}
 
 fn started(settings: &str) -> Result<Host, Failed> {
     let host = Host::with(settings)?;
