@@ -1,16 +1,19 @@
-//! HTTP/1.1 from the world to the dynos: own loop, strict heads, exact log lines.
+//! HTTP from the world to the dynos: own HTTP/1.1 loop, strict heads, exact log lines.
 //!
 //! Request: `listener` → `head` → `table` (host → app → dynos, built from the supervisor's
 //! snapshot) → `queue` (`policy`) → `upstream` → `proxy` → `access_log`. The router asks no one: tables and
 //! counters are read where they lie; a refused connect is quarantined locally.
 //! Overflow: at most [`listener::CONNECTIONS_MAX`] connections, more wait in the kernel's backlog;
 //! at most 200 requests per web dyno of an app, 50 with the global queue (H11).
-//! Absent on purpose: HTTP/2, TLS, compression, caching.
+//! The loop is generic over what carries its bytes (`wire`): plain TCP, TLS (`tls`, `https`), or a
+//! stream of HTTP/2 (`h2`).
+//! Absent on purpose: compression, caching, server push, HTTP/2 in clear text.
 
 mod access_log;
 mod chunks;
 mod exchange;
 mod failure;
+mod h2;
 mod head;
 mod headers;
 mod https;

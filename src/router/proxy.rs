@@ -4,12 +4,13 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant, SystemTime};
 
-use bytes::BytesMut;
+use bytes::{Bytes, BytesMut};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 
 use super::access_log::Record;
 use super::exchange::{self, End, Exchange};
 use super::failure::{self, Failure};
+use super::h2::ToDyno;
 use super::head::{self, Expect, Framing, Refused, Request};
 use super::headers::{self, Context};
 use super::https;
@@ -18,6 +19,7 @@ use super::route::{self, Client, Connected, NotConnected};
 use super::table::{AppRoute, DynoRoute};
 use super::upstream;
 use super::wire::{Origin, Wire};
+use crate::model::Feature;
 use crate::traffic::{DynoTraffic, Sample};
 
 /// A connection without a request is closed after so long.
@@ -54,6 +56,27 @@ pub(super) async fn serve(shared: Arc<Shared>, mut client: impl Wire, origin: Or
             Next::Request => {}
             Next::Close => return linger(client).await,
             Next::Cut => return client.reset(),
+        }
+    }
+}
+
+/// Serves one request whose head is all here and which shares its connection with others; true: its
+/// answer was cut.
+pub(super) async fn stream(
+    shared: &Shared,
+    client: &mut impl Wire,
+    head: Bytes,
+    origin: &Origin,
+) -> bool {
+    let mut buffer = BytesMut::new();
+    match head::request(&head) {
+        Ok(request) => {
+            let next = handle(shared, client, &mut buffer, &request, origin).await;
+            next == Next::Cut
+        }
+        Err(refused) => {
+            refuse(client, refused).await;
+            false
         }
     }
 }
@@ -262,7 +285,9 @@ async fn handle(
         let failure = Failure::request(417, "unsupported expect header value");
         return turn.fail(client, failure, may_go_on).await;
     }
-    let mut only_fresh = false;
+    // A connection of HTTP/2 to a dyno serves one request.
+    let speaks_http2 = app.features.contains(&Feature::Http2ToDyno);
+    let mut only_fresh = speaks_http2;
     loop {
         let line = Client {
             stream: &mut *client,
@@ -284,7 +309,7 @@ async fn handle(
         // Counted in until the end of the exchange.
         let Connected {
             seat,
-            mut upstream,
+            upstream,
             took,
         } = connected;
         let dyno = &seat.dyno;
@@ -306,19 +331,42 @@ async fn handle(
         let head = headers::to_dyno(request, context);
         let fresh = (!upstream.is_reused).then(|| Fresh::new(dyno));
         let served = Instant::now();
-        let end = exchange::run(Exchange {
-            client: &mut *client,
-            buffer: &mut *buffer,
-            upstream: &mut upstream.stream,
-            request,
-            head,
-            wants_more: wants_more && !shared.stop.is_cancelled(),
-            is_reused: upstream.is_reused,
-            is_strict: https::is_strict(&app, origin),
-            fresh,
-            timings: shared.timings,
-        })
-        .await;
+        // Compiled once for each kind of dyno.
+        macro_rules! exchange_over {
+            ($upstream:expr) => {
+                exchange::run(Exchange {
+                    client: &mut *client,
+                    buffer: &mut *buffer,
+                    upstream: $upstream,
+                    request,
+                    head,
+                    wants_more: wants_more && !shared.stop.is_cancelled(),
+                    is_reused: upstream.is_reused,
+                    is_strict: https::is_strict(&app, origin),
+                    fresh,
+                    timings: shared.timings,
+                })
+            };
+        }
+        let mut stream = upstream.stream;
+        let (end, stream) = if speaks_http2 {
+            let shaken = ToDyno::connect(stream, shared.timings.connect_timeout).await;
+            let end = match shaken {
+                // Boxed: others must not carry the room it needs.
+                Ok(mut stream) => Box::pin(exchange_over!(&mut stream)).await,
+                Err(error) => {
+                    tracing::debug!(dyno = dyno.name, %error, "no HTTP/2");
+                    End::Failed {
+                        failure: Failure::CLOSED,
+                        bytes: 0,
+                        is_started: false,
+                    }
+                }
+            };
+            (end, None)
+        } else {
+            (exchange_over!(&mut stream).await, Some(stream))
+        };
         turn.record.service = Some(served.elapsed());
         match end {
             End::Stale => only_fresh = true,
@@ -332,8 +380,8 @@ async fn handle(
                 if let Some(retry_after) = retry_after {
                     dyno.strain(retry_after);
                 }
-                if keep_upstream {
-                    upstream::give_back(dyno, upstream.stream);
+                if keep_upstream && let Some(stream) = stream {
+                    upstream::give_back(dyno, stream);
                 }
                 turn.record.bytes = Some(bytes);
                 turn.end(status);

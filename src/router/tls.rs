@@ -20,6 +20,7 @@ use tokio::net::TcpStream;
 use tokio_rustls::LazyConfigAcceptor;
 use tokio_rustls::server::TlsStream;
 
+use super::h2;
 use super::listener::Shared;
 use super::proxy;
 use super::table::Table;
@@ -48,7 +49,7 @@ impl Tls {
             table: Arc::clone(table),
         };
         let mut serving = config(Arc::new(by_app))?;
-        serving.alpn_protocols = vec![b"http/1.1".to_vec()];
+        serving.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
         serving.ticketer = rustls::crypto::ring::Ticketer::new()?;
         let mut proving = config(Arc::new(Proof(certs.clone())))?;
         proving.alpn_protocols = vec![ACME.to_vec()];
@@ -111,6 +112,9 @@ pub(super) async fn serve(shared: Arc<Shared>, stream: TcpStream, mut origin: Or
         // The handshake was the proof; an end that is told is polite, not needed.
         stream.shutdown().await.ok();
         return;
+    }
+    if session.alpn_protocol() == Some(b"h2") {
+        return h2::serve(shared, stream, origin).await;
     }
     origin.protocol = "https";
     proxy::serve(shared, TlsWire::new(stream), origin).await;

@@ -160,7 +160,7 @@ fn status(host: &Host, domain: &str) -> String {
     let domain = host.json("GET", &format!("/apps/odd/domains/{domain}"), "");
     let status = domain["acm_status"].as_str().unwrap_or_default().to_owned();
     // In the test's own output, for whoever wonders why it fails.
-    println!("{status}: {}", domain["acm_status_reason"]);
+    eprintln!("{status}: {}", domain["acm_status_reason"]);
     status
 }
 

@@ -2,6 +2,7 @@
 
 mod acme;
 mod cli;
+mod h2;
 mod host;
 mod machine;
 mod router;

@@ -70,6 +70,18 @@ def serve(connection):
             return
         elif path == b"/head":
             reply(connection, head)
+        elif path == b"/trailers":
+            # A chunked body comes back as it was written, with trailers of our own behind it.
+            while not rest.endswith(b"\r\n\r\n"):
+                rest += connection.recv(65536)
+            connection.sendall(b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\nTrailer: X-Sum\r\n\r\n")
+            connection.sendall(b"%x\r\n%s\r\n0\r\nX-Sum: 7\r\n\r\n" % (len(rest), rest))
+            rest = b""
+        elif path == b"/large":
+            reply(connection, b"0123456789abcdef" * 131072)
+        elif path == b"/early":
+            connection.sendall(b"HTTP/1.1 103 Early Hints\r\nLink: </a.css>\r\n\r\n")
+            reply(connection, b"hello")
         elif path == b"/deaf":
             reply(connection, b"deaf from now on")
             listener.close()
