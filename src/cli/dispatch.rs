@@ -13,11 +13,7 @@ use super::output::Screen;
 use super::time::Clock;
 use super::{
     apps, authorizations, buildpacks, builds, certs, config, deploy, domains, features, git, logs,
-<<<<<<< HEAD
     promote, ps, releases, run, stack,
-=======
-    ps, releases, run, stack,
->>>>>>> 7e1d829 (metrics, cgroup, supervisor: sample dynos; R14, R15, figures in the log)
 };
 use crate::settings::{Flags, Settings};
 
