@@ -23,16 +23,6 @@ pub enum NetworkError {
         /// Why.
         source: io::Error,
     },
-    /// Netlink refused.
-    #[error("cannot {act} for slot {slot}")]
-    Netlink {
-        /// In words.
-        act: &'static str,
-        /// Which slot.
-        slot: u16,
-        /// Why.
-        source: Box<rtnetlink::Error>,
-    },
     /// The nft program.
     #[error("cannot {act}: {reason}")]
     Rules {

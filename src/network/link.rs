@@ -1,13 +1,15 @@
-//! One network namespace and its veth pair.
+//! Network namespaces with their veth pairs, made one after the other by one thread.
+//!
+//! The pair is made with its inner end in the dyno's namespace already: moving a link waits for
+//! the kernel's grace period (13 ms), which would bound the rate of launches.
 
 use std::fs::File;
 use std::io;
-use std::os::fd::{AsRawFd, OwnedFd};
+use std::os::fd::{AsFd, OwnedFd};
 
-use futures_util::TryStreamExt as _;
-use nix::sched::{CloneFlags, unshare};
-use rtnetlink::{Handle, LinkUnspec, LinkVeth, RouteMessageBuilder};
+use nix::sched::{CloneFlags, setns, unshare};
 
+use super::netlink::{Message, Netlink, Refused};
 use super::{NetworkError, Subnet};
 
 /// What a namespace is made with.
@@ -21,148 +23,83 @@ pub(super) struct LinkPlan {
     pub(super) mtu: u32,
 }
 
-/// Makes the namespace on a thread of its own (unshare changes the calling thread for good) and
-/// the inner half of its network; the outer half then lies in the caller's namespace.
-pub(super) async fn make(plan: LinkPlan) -> Result<OwnedFd, NetworkError> {
-    let (sender, receiver) = tokio::sync::oneshot::channel();
-    let slot = plan.slot;
-    let inner = plan.clone();
-    let host =
-        File::open("/proc/self/ns/net").map_err(namespace("open our own namespace", slot))?;
-    std::thread::Builder::new()
-        .name(format!("netns-{slot}"))
-        .spawn(move || {
-            // A receiver that is gone no longer wants the namespace: it ends here.
-            let _ = sender.send(inside(&inner, &host));
+/// Makes namespaces. Stays on the thread that made it: that thread enters them.
+#[derive(Debug)]
+pub(super) struct Maker {
+    home: File,
+    netlink: Netlink,
+}
+
+impl Maker {
+    pub(super) fn open() -> io::Result<Self> {
+        Ok(Self {
+            home: File::open("/proc/thread-self/ns/net")?,
+            netlink: Netlink::open()?,
         })
-        .map_err(namespace("start a thread", slot))?;
-    let made = receiver
-        .await
-        .map_err(|_| namespace("make a namespace", slot)(io::ErrorKind::BrokenPipe.into()))??;
-    outside(&plan).await?;
-    Ok(made)
+    }
+
+    /// A namespace with `lo` and `eth0` up, an address and a default route.
+    ///
+    /// # Errors
+    /// See [`NetworkError`]; a thread that cannot come back home aborts the process.
+    pub(super) fn make(&self, plan: &LinkPlan) -> Result<OwnedFd, NetworkError> {
+        let slot = plan.slot;
+        let (netns, inner) = self.enter().map_err(namespace("make a namespace", slot))?;
+        let pair = Message::veth(&plan.name, "eth0", netns.as_fd(), plan.mtu);
+        crate::sys::fault("make a veth pair").map_err(namespace("make a veth pair", slot))?;
+        let made = self.netlink.request(&[pair]);
+        made.map_err(netlink(&["make a veth pair"], slot))?;
+        let outer = self.netlink.index(&plan.name);
+        let outer = outer.map_err(namespace("find the veth", slot))?;
+        let eth0 = inner.index("eth0");
+        let eth0 = eth0.map_err(namespace("find eth0", slot))?;
+        let subnet = plan.subnet;
+        let outside = [
+            Message::address(outer, subnet.host, Subnet::PREFIX),
+            Message::up(outer),
+        ];
+        let acts = ["set the host's address", "bring up the veth"];
+        let done = self.netlink.request(&outside);
+        done.map_err(netlink(&acts, slot))?;
+        let inside = [
+            Message::up(1),
+            Message::address(eth0, subnet.dyno, Subnet::PREFIX),
+            Message::up(eth0),
+            Message::default_route(subnet.host),
+        ];
+        let acts = [
+            "bring up lo",
+            "set the dyno's address",
+            "bring up eth0",
+            "add the default route",
+        ];
+        inner.request(&inside).map_err(netlink(&acts, slot))?;
+        Ok(netns)
+    }
+
+    /// A new namespace and a netlink socket of it; the thread is back home afterwards.
+    fn enter(&self) -> io::Result<(OwnedFd, Netlink)> {
+        crate::sys::fault("make a network namespace")?;
+        unshare(CloneFlags::CLONE_NEWNET)?;
+        let made = File::open("/proc/thread-self/ns/net")
+            .and_then(|netns| Ok((netns.into(), Netlink::open()?)));
+        if let Err(errno) = setns(self.home.as_fd(), CloneFlags::CLONE_NEWNET) {
+            tracing::error!("cannot leave a new network namespace: {errno}; aborting");
+            std::process::abort();
+        }
+        made
+    }
 }
 
 fn namespace(act: &'static str, slot: u16) -> impl FnOnce(io::Error) -> NetworkError {
     move |source| NetworkError::Namespace { act, slot, source }
 }
 
-fn netlink(act: &'static str, slot: u16) -> impl FnOnce(rtnetlink::Error) -> NetworkError {
-    move |source| NetworkError::Netlink {
-        act,
-        slot,
-        source: Box::new(source),
-    }
-}
-
-fn inside(plan: &LinkPlan, host: &File) -> Result<OwnedFd, NetworkError> {
-    let slot = plan.slot;
-    unshare(CloneFlags::CLONE_NEWNET).map_err(|e| namespace("make a namespace", slot)(e.into()))?;
-    let made =
-        File::open("/proc/thread-self/ns/net").map_err(namespace("open a namespace", slot))?;
-    let runtime = tokio::runtime::Builder::new_current_thread()
-        .enable_io()
-        .build()
-        .map_err(namespace("start netlink", slot))?;
-    runtime.block_on(async {
-        let (connection, handle, _) =
-            rtnetlink::new_connection().map_err(namespace("open netlink", slot))?;
-        let connection = tokio::spawn(connection);
-        let result = fill(plan, &handle, host).await;
-        connection.abort();
-        result
-    })?;
-    Ok(made.into())
-}
-
-/// lo up; a veth `eth0` here whose other end goes to the host.
-async fn fill(plan: &LinkPlan, handle: &Handle, host: &File) -> Result<(), NetworkError> {
-    let slot = plan.slot;
-    let lo = LinkUnspec::new_with_index(1).up().build();
-    handle
-        .link()
-        .change(lo)
-        .execute()
-        .await
-        .map_err(netlink("bring up lo", slot))?;
-    let veth = LinkVeth::new("eth0", &plan.name).mtu(plan.mtu).build();
-    handle
-        .link()
-        .add(veth)
-        .execute()
-        .await
-        .map_err(netlink("make a veth pair", slot))?;
-    let peer = index(handle, &plan.name)
-        .await
-        .map_err(netlink("find the veth", slot))?;
-    let eth0 = index(handle, "eth0")
-        .await
-        .map_err(netlink("find eth0", slot))?;
-    let outer = LinkUnspec::new_with_index(peer)
-        .mtu(plan.mtu)
-        .setns_by_fd(host.as_raw_fd())
-        .build();
-    handle
-        .link()
-        .change(outer)
-        .execute()
-        .await
-        .map_err(netlink("move the veth", slot))?;
-    let (address, prefix) = (plan.subnet.dyno.into(), Subnet::PREFIX);
-    let add = handle.address().add(eth0, address, prefix);
-    add.execute()
-        .await
-        .map_err(netlink("set the dyno's address", slot))?;
-    let up = LinkUnspec::new_with_index(eth0).up().build();
-    handle
-        .link()
-        .change(up)
-        .execute()
-        .await
-        .map_err(netlink("bring up eth0", slot))?;
-    let route = RouteMessageBuilder::<std::net::Ipv4Addr>::new()
-        .gateway(plan.subnet.host)
-        .build();
-    handle
-        .route()
-        .add(route)
-        .execute()
-        .await
-        .map_err(netlink("add the default route", slot))
-}
-
-async fn outside(plan: &LinkPlan) -> Result<(), NetworkError> {
-    let slot = plan.slot;
-    let (connection, handle, _) =
-        rtnetlink::new_connection().map_err(namespace("open netlink", slot))?;
-    let connection = tokio::spawn(connection);
-    let result = async {
-        let link = index(&handle, &plan.name)
-            .await
-            .map_err(netlink("find the veth", slot))?;
-        let (address, prefix) = (plan.subnet.host.into(), Subnet::PREFIX);
-        let add = handle.address().add(link, address, prefix);
-        add.execute()
-            .await
-            .map_err(netlink("set the host's address", slot))?;
-        let up = LinkUnspec::new_with_index(link).up().build();
-        handle
-            .link()
-            .change(up)
-            .execute()
-            .await
-            .map_err(netlink("bring up the veth", slot))
-    }
-    .await;
-    connection.abort();
-    result
-}
-
-async fn index(handle: &Handle, name: &str) -> Result<u32, rtnetlink::Error> {
-    let mut links = handle.link().get().match_name(name.to_owned()).execute();
-    match links.try_next().await? {
-        Some(link) => Ok(link.header.index),
-        None => Err(rtnetlink::Error::RequestFailed),
+/// `acts`: in words, one for each message.
+fn netlink(acts: &[&'static str], slot: u16) -> impl FnOnce(Refused) -> NetworkError {
+    move |Refused { at, source }| {
+        let act = acts.get(at).or(acts.first()).copied().unwrap_or("link");
+        NetworkError::Namespace { act, slot, source }
     }
 }
 

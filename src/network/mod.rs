@@ -10,6 +10,7 @@ mod block;
 mod connect;
 mod error;
 mod link;
+mod netlink;
 mod open;
 mod resolver;
 mod rules;

@@ -7,13 +7,12 @@ use std::time::Duration;
 
 use tokio::io::AsyncWriteExt as _;
 use tokio::sync::mpsc;
-use tokio_util::sync::CancellationToken;
 
-use super::link::{self, LinkPlan};
+use super::link::{self, LinkPlan, Maker};
 use super::{Block, NetworkError, Slot, rules};
 
 /// Namespaces kept ready: a new one costs most of a millisecond, taking one microseconds.
-const POOL: usize = 4;
+const POOL: usize = 8;
 
 /// Longest wait for the nft program.
 const NFT_DEADLINE: Duration = Duration::from_secs(30);
@@ -32,7 +31,6 @@ pub struct DynoNetwork {
 pub struct Network {
     table: String,
     ready: tokio::sync::Mutex<mpsc::Receiver<Result<DynoNetwork, NetworkError>>>,
-    stop: CancellationToken,
 }
 
 impl Network {
@@ -56,12 +54,18 @@ impl Network {
         .await?;
         forward();
         let (sender, pool) = mpsc::channel(POOL);
-        let stop = CancellationToken::new();
-        tokio::spawn(fill(sender, block.clone(), links, stop.clone(), ready));
+        let block = block.clone();
+        std::thread::Builder::new()
+            .name("networks".to_owned())
+            .spawn(move || fill(&sender, &block, &links, ready))
+            .map_err(|source| NetworkError::Namespace {
+                act: "start a thread",
+                slot: 0,
+                source,
+            })?;
         Ok(Self {
             table,
             ready: tokio::sync::Mutex::new(pool),
-            stop,
         })
     }
 
@@ -70,8 +74,14 @@ impl Network {
     /// # Errors
     /// No slot is free, or the kernel refused.
     pub async fn acquire(&self) -> Result<DynoNetwork, NetworkError> {
-        let next = self.ready.lock().await.recv().await;
-        next.unwrap_or(Err(NetworkError::NoSlot))
+        let mut ready = self.ready.lock().await;
+        // Failures of some time ago may lie in the pool; the last is from now.
+        for _ in 0..POOL {
+            if let Some(Ok(network)) = ready.recv().await {
+                return Ok(network);
+            }
+        }
+        ready.recv().await.unwrap_or(Err(NetworkError::NoSlot))
     }
 
     /// Ends the pool and removes the table.
@@ -79,7 +89,6 @@ impl Network {
     /// # Errors
     /// nft refuses.
     pub async fn close(&self) -> Result<(), NetworkError> {
-        self.stop.cancel();
         let mut ready = self.ready.lock().await;
         ready.close();
         while ready.recv().await.is_some() {}
@@ -88,29 +97,40 @@ impl Network {
     }
 }
 
-async fn fill(
-    sender: mpsc::Sender<Result<DynoNetwork, NetworkError>>,
-    block: Block,
-    links: String,
-    stop: CancellationToken,
+/// Fills the pool until it is closed. A thread of its own: it enters the namespaces it makes.
+fn fill(
+    pool: &mpsc::Sender<Result<DynoNetwork, NetworkError>>,
+    block: &Block,
+    links: &str,
     ready: impl Fn(&Slot),
 ) {
     let mtu = link::uplink_mtu();
+    let maker = match Maker::open() {
+        Ok(maker) => maker,
+        Err(source) => {
+            let act = "open our own namespace";
+            let failed = NetworkError::Namespace {
+                act,
+                slot: 0,
+                source,
+            };
+            // Without anybody to ask for one, nobody misses it.
+            let _ = pool.blocking_send(Err(failed));
+            return;
+        }
+    };
     loop {
-        let place = tokio::select! {
-            () = stop.cancelled() => return,
-            place = sender.reserve() => place,
-        };
-        let Ok(place) = place else { return };
-        let made = one(&block, &links, mtu).await;
+        let made = one(&maker, block, links, mtu);
         if let Ok(network) = &made {
             ready(&network.slot);
         }
-        place.send(made);
+        if pool.blocking_send(made).is_err() {
+            return;
+        }
     }
 }
 
-async fn one(block: &Block, links: &str, mtu: u32) -> Result<DynoNetwork, NetworkError> {
+fn one(maker: &Maker, block: &Block, links: &str, mtu: u32) -> Result<DynoNetwork, NetworkError> {
     let slot = block.slot()?;
     let name = format!("{links}{:04x}", slot.number);
     let plan = LinkPlan {
@@ -119,7 +139,7 @@ async fn one(block: &Block, links: &str, mtu: u32) -> Result<DynoNetwork, Networ
         subnet: slot.subnet(),
         mtu,
     };
-    let netns = link::make(plan).await?;
+    let netns = maker.make(&plan)?;
     Ok(DynoNetwork {
         netns: Arc::new(netns),
         slot,
@@ -142,6 +162,7 @@ fn forward() {
 
 async fn nft(act: &'static str, text: &str) -> Result<(), NetworkError> {
     let failed = |reason: String| NetworkError::Rules { act, reason };
+    crate::sys::fault(act).map_err(|error| failed(error.to_string()))?;
     let mut child = tokio::process::Command::new("nft")
         .args(["-f", "-"])
         .stdin(Stdio::piped())
