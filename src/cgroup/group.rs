@@ -52,7 +52,8 @@ impl Group {
             dirs,
         };
         for dir in &group.dirs {
-            if let Err(source) = std::fs::create_dir(dir) {
+            let made = crate::sys::fault("make the cgroup");
+            if let Err(source) = made.and_then(|()| std::fs::create_dir(dir)) {
                 let error = CgroupError::Make {
                     path: dir.clone(),
                     source,
@@ -230,7 +231,8 @@ fn write(dir: &Path, file: &str, value: &str) -> Result<(), CgroupError> {
                 source,
             });
         }
-        Ok(mut opened) => io::Write::write_all(&mut opened, value.as_bytes()),
+        Ok(mut opened) => crate::sys::fault(&format!("write {file}"))
+            .and_then(|()| io::Write::write_all(&mut opened, value.as_bytes())),
     }
     .map_err(|source| CgroupError::Write {
         path,

@@ -77,7 +77,16 @@ fn run(arguments: &Arguments, words: &[OsString]) -> anyhow::Result<()> {
     runtime.block_on(serve(Arc::new(settings), socket))
 }
 
+/// Memory that only takes up room, for the measurement of launches by a big supervisor.
+fn ballast() -> Vec<u8> {
+    let text = std::env::var("MANIFOLD_TEST_BALLAST_MB").unwrap_or_default();
+    let megabytes: usize = text.parse().unwrap_or(0);
+    // Not zero: zeroed memory would not be there until it is touched.
+    vec![1; megabytes << 20]
+}
+
 async fn serve(settings: Arc<Settings>, socket: std::os::fd::OwnedFd) -> anyhow::Result<()> {
+    let _ballast = ballast();
     let mut terminate = signal(SignalKind::terminate()).context("cannot watch SIGTERM")?;
     let mut interrupt = signal(SignalKind::interrupt()).context("cannot watch SIGINT")?;
     let mut hang_up = signal(SignalKind::hangup()).context("cannot watch SIGHUP")?;

@@ -3,7 +3,9 @@
 use std::io::{self, IoSlice, IoSliceMut};
 use std::os::fd::{AsRawFd, BorrowedFd, OwnedFd, RawFd};
 
-use nix::sys::socket::{ControlMessage, ControlMessageOwned, MsgFlags, UnixAddr, recvmsg, sendmsg};
+use nix::sys::socket::{
+    ControlMessage, ControlMessageOwned, MsgFlags, UnixAddr, recv, recvmsg, sendmsg,
+};
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 
 use crate::dyno::{LaunchPlan, UserRange};
@@ -112,7 +114,14 @@ pub(super) fn receive<T: DeserializeOwned>(
     socket: BorrowedFd<'_>,
     buffer: &mut Vec<u8>,
 ) -> io::Result<Option<(T, Vec<OwnedFd>)>> {
-    buffer.resize(MESSAGE_MAX, 0);
+    // Most messages are short, and the room for the longest would be memory for good.
+    let flags = MsgFlags::MSG_PEEK | MsgFlags::MSG_TRUNC;
+    let length = recv(socket.as_raw_fd(), &mut [], flags)?;
+    if length > MESSAGE_MAX {
+        return Err(io::Error::from_raw_os_error(libc_emsgsize()));
+    }
+    buffer.clear();
+    buffer.resize(length.max(1), 0);
     let mut space = nix::cmsg_space!([RawFd; FDS_MAX]);
     let (length, fds) = {
         let mut parts = [IoSliceMut::new(buffer)];

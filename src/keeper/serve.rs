@@ -23,7 +23,7 @@ use super::users::Users;
 use super::{filter, init};
 use crate::dyno::LaunchPlan;
 use crate::model::DynoId;
-use crate::sys::{self, Clone3, Fork};
+use crate::sys::{self, Clone3, Fault, Fork};
 
 /// Restart delay of a crashed supervisor: doubles up to the last.
 const RESTART_DELAYS: (Duration, Duration) = (Duration::from_millis(200), Duration::from_secs(10));
@@ -320,11 +320,13 @@ impl Keeper {
                 errno: libc::EBADMSG,
             });
         };
-        let user = self
-            .users
-            .get(plan.user)
-            .map_err(failed("make a user namespace"))?;
-        let (ours, theirs) = protocol::pair().map_err(failed("make a channel"))?;
+        let fault = Fault::read();
+        sys::passed(points(plan));
+        let user = self.users.get(plan.user);
+        let user = fault.at("make a user namespace").and(user);
+        let user = user.map_err(failed("make a user namespace"))?;
+        let pair = fault.at("make a channel").and_then(|()| protocol::pair());
+        let (ours, theirs) = pair.map_err(failed("make a channel"))?;
         let flags = CloneFlags::CLONE_NEWPID
             | CloneFlags::CLONE_NEWNS
             | CloneFlags::CLONE_NEWUTS
@@ -338,7 +340,8 @@ impl Keeper {
             namespaces: flags.bits(),
             cgroup: into,
         };
-        match clone.call().map_err(failed("clone"))? {
+        let cloned = fault.at("clone").and_then(|()| clone.call());
+        match cloned.map_err(failed("clone"))? {
             Fork::Parent { pid, pidfd } => {
                 drop(theirs);
                 self.dynos.insert(
@@ -372,6 +375,7 @@ impl Keeper {
                     tasks,
                     filter: &self.filter,
                     channel: theirs,
+                    fault,
                 };
                 child.run()
             }
@@ -520,6 +524,18 @@ struct DynoChild<'a> {
     tasks: &'a [OwnedFd],
     filter: &'a [libc::sock_filter],
     channel: OwnedFd,
+    fault: Fault,
+}
+
+/// The points at which a launch by this plan may be made to fail.
+fn points(plan: &LaunchPlan) -> impl Iterator<Item = String> {
+    let ours = ["make a user namespace", "make a channel", "clone"];
+    let set_up = plan.set_up.iter().map(steps::name);
+    let app = plan.app.iter().map(|step| format!("{step:?}"));
+    let ours = ours.map(str::to_owned).into_iter().chain(set_up);
+    ours.chain(["fork the app".to_owned()])
+        .chain(app)
+        .chain(["exec".to_owned()])
 }
 
 impl DynoChild<'_> {
@@ -554,7 +570,9 @@ impl DynoChild<'_> {
             self.tasks,
         );
         for step in &self.plan.set_up {
-            or_fail(&steps::name(step), set_up.apply(step));
+            let name = steps::name(step);
+            let done = self.fault.at(&name).and_then(|()| set_up.apply(step));
+            or_fail(&name, done);
         }
         let terminal = match (self.plan.terminal, &set_up.terminals) {
             (Some(size), Some(devpts)) => {
@@ -569,7 +587,7 @@ impl DynoChild<'_> {
         // Before the fork: the app may look at its PID 1 as soon as it runs.
         or_fail("erase the arguments", sys::erase_arguments());
         or_fail("be undumpable", sys::not_dumpable());
-        match sys::fork() {
+        match self.fault.at("fork the app").and_then(|()| sys::fork()) {
             Err(error) => self.fail("fork the app", &error),
             Ok(Fork::Child) => self.app(terminal.as_ref().map(|(_, slave)| slave)),
             Ok(Fork::Parent { pid, .. }) => {
@@ -594,11 +612,16 @@ impl DynoChild<'_> {
             filter: self.filter,
         };
         for step in &self.plan.app {
-            if let Err(error) = privileges::apply(step, &context) {
-                self.fail(&format!("{step:?}"), &error);
+            let name = format!("{step:?}");
+            let done = self.fault.at(&name);
+            if let Err(error) = done.and_then(|()| privileges::apply(step, &context)) {
+                self.fail(&name, &error);
             }
         }
-        let error = privileges::exec(&self.plan.exec);
+        let error = match self.fault.at("exec") {
+            Ok(()) => privileges::exec(&self.plan.exec),
+            Err(error) => error,
+        };
         self.fail("exec", &error)
     }
 

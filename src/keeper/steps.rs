@@ -56,11 +56,30 @@ impl Scratch {
         for name in ["upper", "root", "empty", "dev"] {
             std::fs::create_dir(dir.join(name))?;
         }
+        File::create(dir.join("nothing"))?;
         devices(&dir.join("dev"))?;
+        let flags = MountAttributes {
+            no_dev: false,
+            ..INERT
+        };
+        template(&dir.join("empty"), &dir.join("empty"), INERT)?;
+        // A cover over a file is the null device, which has to keep working.
+        template(&dir.join("dev/null"), &dir.join("nothing"), flags)?;
+        template(&dir.join("dev"), &dir.join("dev"), flags)?;
         Ok(Self {
             dir: dir.to_owned(),
         })
     }
+}
+
+/// A mount with its attributes, to be cloned as it is: that costs a launch one call each. By path,
+/// since a descriptor of it stands in the keeper's mount namespace and not in the dyno's copy.
+fn template(source: &Path, target: &Path, flags: MountAttributes) -> io::Result<()> {
+    let tree = sys::open_tree(source, TreeFlags::Clone)?;
+    sys::mount_setattr(tree.as_fd(), flags, None, false)?;
+    let place = nix::fcntl::OFlag::O_PATH | nix::fcntl::OFlag::O_CLOEXEC;
+    let target = nix::fcntl::open(target, place, nix::sys::stat::Mode::empty())?;
+    sys::attach(tree.as_fd(), target.as_fd())
 }
 
 /// The /dev every dyno sees: nodes that are safe for all, links, mount points.
@@ -181,11 +200,6 @@ impl<'a> SetUp<'a> {
             SetUpStep::Sys => self.attach(&FsContext::open(c"sysfs")?.mount(INERT)?, "sys"),
             SetUpStep::Devices => {
                 let tree = sys::open_tree(&self.scratch.dir.join("dev"), TreeFlags::Clone)?;
-                let flags = MountAttributes {
-                    no_dev: false,
-                    ..INERT
-                };
-                sys::mount_setattr(tree.as_fd(), flags, None, false)?;
                 self.attach(&tree, "dev")
             }
             SetUpStep::Terminals => self.terminals(),
@@ -363,15 +377,13 @@ impl<'a> SetUp<'a> {
         let Some(target) = self.existing(path)? else {
             return Ok(());
         };
-        let is_directory = File::from(target.try_clone()?).metadata()?.is_dir();
-        let cover = if is_directory { "empty" } else { "dev/null" };
-        let tree = sys::open_tree(&self.scratch.dir.join(cover), TreeFlags::Clone)?;
-        // A cover over a file is the null device, which has to keep working.
-        let flags = MountAttributes {
-            no_dev: is_directory,
-            ..INERT
+        let mode = nix::sys::stat::fstat(&target)?.st_mode;
+        let cover = if mode & libc::S_IFMT == libc::S_IFDIR {
+            "empty"
+        } else {
+            "nothing"
         };
-        sys::mount_setattr(tree.as_fd(), flags, None, false)?;
+        let tree = sys::open_tree(&self.scratch.dir.join(cover), TreeFlags::Clone)?;
         sys::attach(tree.as_fd(), target.as_fd())
     }
 

@@ -41,7 +41,33 @@ impl Backoff {
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+
     use super::*;
+
+    proptest! {
+        #[test]
+        fn waits_grow_to_the_longest_and_a_long_life_ends_them(
+            lives in proptest::collection::vec(0_u64..1200, 1..60),
+        ) {
+            let mut backoff = Backoff::default();
+            let mut last = Duration::ZERO;
+            let mut in_a_row = 0;
+            for lived in lives.into_iter().map(Duration::from_secs) {
+                let wait = backoff.crashed(lived);
+                if lived > BOOT_WINDOW {
+                    prop_assert_eq!(wait, Duration::ZERO);
+                    in_a_row = 0;
+                } else {
+                    in_a_row += 1;
+                    prop_assert_eq!(wait > Duration::ZERO, in_a_row > 2);
+                    prop_assert!(in_a_row == 1 || wait >= last);
+                }
+                prop_assert!(wait <= LONGEST);
+                last = wait;
+            }
+        }
+    }
 
     #[test]
     fn the_waits_are_those_of_the_table() {

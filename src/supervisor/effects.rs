@@ -201,11 +201,14 @@ impl Inner {
             source: root.lower,
             must_map: true,
         });
+        sys::fault("take a network").map_err(failure("take a network"))?;
         let network = self.network.acquire().await;
         let network = network.map_err(failure("make a network"))?;
         let user = UserRange {
             base: network.slot.uid_base(),
         };
+        let step = "make a bounded writable layer";
+        sys::fault(step).map_err(failure(step))?;
         let volume = self.disks.take(order.id, order.size.disk).await;
         let volume = volume.map_err(failure("make a bounded writable layer"))?;
         let group = match self.cgroups.create(order.id, &Limits::from(&order.size)) {
@@ -225,8 +228,11 @@ impl Inner {
             terminal: None,
             network,
         };
-        let prepared = make_upper(&dir, user.base, &hostname)
+        let upper = sys::fault("make the writable layer")
+            .and_then(|()| make_upper(&dir, user.base, &hostname));
+        let prepared = upper
             .map_err(failure("make the writable layer"))
+            .and_then(|()| sys::fault("make pipes").map_err(failure("make pipes")))
             .and_then(|()| self.streams(order.stdio).map_err(failure("make pipes")));
         let (streams, ours) = match prepared {
             Ok(prepared) => prepared,

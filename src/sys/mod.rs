@@ -5,6 +5,7 @@
 
 #![expect(unsafe_code, reason = "this room is where unsafe lives")]
 
+mod fault;
 mod fd;
 mod kmsg;
 mod loop_device;
@@ -15,6 +16,7 @@ mod process;
 mod terminal;
 mod watch;
 
+pub use fault::{Fault, fault, passed};
 pub use fd::{adopt, inheritable, move_to};
 pub use kmsg::kernel_messages;
 pub use loop_device::{LoopDevice, trim};

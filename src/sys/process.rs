@@ -5,6 +5,7 @@
 
 use std::io;
 use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
+use std::sync::atomic::{AtomicBool, Ordering};
 
 /// `libc` has it in a type that is too narrow. Source: clone(2).
 const CLONE_INTO_CGROUP: u64 = 0x2_0000_0000;
@@ -71,6 +72,7 @@ impl Clone3<'_> {
         };
         check(result)?;
         if result == 0 {
+            IS_CHILD.store(true, Ordering::Relaxed);
             return Ok(Fork::Child);
         }
         let pid =
@@ -89,7 +91,13 @@ pub fn fork() -> io::Result<Fork> {
     Clone3::default().call()
 }
 
+/// Set in every child that [`Clone3::call`] made: it has one thread.
+static IS_CHILD: AtomicBool = AtomicBool::new(false);
+
 fn threads() -> io::Result<usize> {
+    if IS_CHILD.load(Ordering::Relaxed) {
+        return Ok(1);
+    }
     // In a dyno's child /proc may be gone: such a child is single-threaded by construction.
     match std::fs::read_dir("/proc/self/task") {
         Ok(tasks) => Ok(tasks.count()),
