@@ -4,6 +4,7 @@
 
 mod attack;
 mod build;
+mod certain;
 mod dyno;
 mod errors;
 mod git;
@@ -26,6 +27,7 @@ fn main() {
         limits::cases(),
         git::cases(),
         languages::cases(),
+        certain::cases(),
     ]
     .into_iter()
     .flatten()
