@@ -37,6 +37,9 @@ pub(crate) const ALL: &[&str] = &[
     "zstd",
 ];
 
+/// For `bench launch`, beside [`ALL`]: more to compare with.
+pub(crate) const BENCH_LAUNCH: &[&str] = &["podman"];
+
 /// For `demo`: what builds and runs the apps it shows.
 pub(crate) const DEMO: &[&str] = &[
     "build-essential",

@@ -33,6 +33,11 @@ pub(crate) struct Platform {
 impl Platform {
     /// Starts `program supervise` and waits until it answers. `log` is its journal's filter.
     pub(crate) fn start(program: &Path, log: &str) -> Result<Self> {
+        Self::start_with(program, log, &[])
+    }
+
+    /// As [`Platform::start`], with these variables in its environment.
+    pub(crate) fn start_with(program: &Path, log: &str, env: &[(&str, &str)]) -> Result<Self> {
         let dir = tempfile::Builder::new()
             .prefix("manifold-xtask-")
             .tempdir_in("/var/tmp")?;
@@ -47,6 +52,7 @@ impl Platform {
             .arg(dir.path().join("manifold.sock"))
             .args(["--http", &http.to_string()])
             .env("MANIFOLD_LOG", log)
+            .envs(env.iter().copied())
             .stdin(Stdio::null())
             .stdout(journal.try_clone()?)
             .stderr(journal);
@@ -165,6 +171,11 @@ impl Platform {
     /// What the supervisor said.
     pub(crate) fn journal(&self) -> String {
         fs::read_to_string(self.dir.path().join("journal")).unwrap_or_default()
+    }
+
+    /// The keeper's pid.
+    pub(crate) fn pid(&self) -> u32 {
+        self.group.as_ref().map_or(0, Group::pid)
     }
 
     /// The state directory's parent: processes of this platform carry it in their arguments.

@@ -131,6 +131,11 @@ impl Group {
         })
     }
 
+    /// The leader.
+    pub(crate) fn pid(&self) -> u32 {
+        self.child.id()
+    }
+
     fn group(&self) -> Pid {
         Pid::from_raw(i32::try_from(self.child.id()).expect("a pid fits"))
     }

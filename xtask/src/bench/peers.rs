@@ -70,15 +70,65 @@ impl Peers {
 
     /// One `crun run`, from its start to its end.
     pub(super) fn crun(&self, round: usize) -> Result<Duration> {
-        let mut command = Command::new("crun");
+        self.oci("crun", round)
+    }
+
+    /// One `runc run`, of the same bundle.
+    pub(super) fn runc(&self, round: usize) -> Result<Duration> {
+        self.oci("runc", round)
+    }
+
+    fn oci(&self, program: &str, round: usize) -> Result<Duration> {
+        let mut command = Command::new(program);
         command
             .arg("--root")
-            .arg(self.bundle.path().join("state"))
+            .arg(self.bundle.path().join(format!("state-{program}")))
             .args(["run", "--bundle"])
             .arg(self.bundle.path())
             .arg(format!("{}-{round}", self.prefix));
         self.rounds.send(command).context("crun's thread ended")?;
         self.times.recv().context("crun's thread ended")?
+    }
+
+    /// `crun run`s to their end per second, one client per core.
+    pub(super) fn crun_rate(&self, count: usize) -> Result<f64> {
+        let clients = [crun_thread()?, crun_thread()?];
+        let start = Instant::now();
+        for (at, (rounds, _)) in clients.iter().enumerate() {
+            let name = format!("{}-rate{at}", self.prefix);
+            let bundle = self.bundle.path().join(format!("rate{at}"));
+            fs::create_dir_all(&bundle)?;
+            let mut config = config(&name);
+            config["root"]["path"] = json!(self.bundle.path().join("rootfs"));
+            fs::write(bundle.join("config.json"), config.to_string())?;
+            for round in 0..count / clients.len() {
+                let mut command = Command::new("crun");
+                command.arg("--root").arg(bundle.join("state"));
+                command.args(["run", "--bundle"]).arg(&bundle);
+                command.arg(format!("{name}-{round}"));
+                rounds.send(command).context("crun's thread ended")?;
+            }
+        }
+        let mut done = 0.0;
+        for (rounds, times) in clients {
+            drop(rounds);
+            while let Ok(time) = times.recv() {
+                time?;
+                done += 1.0;
+            }
+        }
+        Ok(done / start.elapsed().as_secs_f64())
+    }
+
+    /// One `podman run` on the same files, with its own defaults.
+    pub(super) fn podman(&self) -> Result<Duration> {
+        let mut command = Command::new("podman");
+        command.args(["run", "--rm", "--network=none", "--read-only"]);
+        command.args(["--cap-drop=all", "--volume=/usr:/usr:ro", "--rootfs"]);
+        command
+            .arg(self.bundle.path().join("rootfs"))
+            .arg("/bin/true");
+        timed(&mut command)
     }
 
     /// One `bwrap`, from its start to its end. It has no cgroup limits and here no filter.
@@ -106,7 +156,8 @@ impl Drop for Peers {
         dirs.push("/sys/fs/cgroup".into());
         for dir in dirs {
             for entry in fs::read_dir(&dir).into_iter().flatten().flatten() {
-                if entry.file_name().to_string_lossy() == self.prefix.as_str() {
+                let name = entry.file_name();
+                if name.to_string_lossy().starts_with(self.prefix.as_str()) {
                     // Still in use: the count of what is left tells it.
                     let _ = fs::remove_dir(entry.path());
                 }

@@ -1,0 +1,95 @@
+//! Unpacking a slug, beside GNU tar.
+
+use std::fmt::Write as _;
+use std::fs::{self, File};
+use std::io::Write as _;
+use std::path::Path;
+use std::process::{Command, Stdio};
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result, ensure};
+
+use super::table::Series;
+
+/// Files of the slug, and their bytes in all before compression.
+const FILES: usize = 10_000;
+const BYTES: usize = 45 << 20;
+
+/// Rounds of each.
+const ROUNDS: usize = 5;
+
+/// Both series: tar's and ours.
+pub(super) fn unpack(program: &Path) -> Result<(Series, Series)> {
+    let dir = tempfile::Builder::new()
+        .prefix("manifold-bench-slug-")
+        .tempdir_in("/var/tmp")?;
+    let archive = make(dir.path())?;
+    let mut tar = Series::new("GNU tar xzf, 10,000 files of 45 MB");
+    let mut ours = Series::new("manifold __unpack, the same");
+    for round in 0..=ROUNDS {
+        let (theirs_dir, ours_dir) = (dir.path().join("tar"), dir.path().join("ours"));
+        let mut command = Command::new("tar");
+        command.arg("-xzf").arg(&archive).arg("-C").arg(&theirs_dir);
+        let theirs_time = timed(&mut command, &theirs_dir, None)?;
+        let mut command = Command::new(program);
+        command.args(["__unpack", "slug"]).arg(&ours_dir);
+        let ours_time = timed(&mut command, &ours_dir, Some(&archive))?;
+        // The first round warms the cache.
+        if round > 0 {
+            tar.times.push(theirs_time);
+            ours.times.push(ours_time);
+        }
+        for done in [theirs_dir, ours_dir] {
+            fs::remove_dir_all(&done)?;
+        }
+    }
+    Ok((tar, ours))
+}
+
+fn timed(command: &mut Command, dir: &Path, stdin: Option<&Path>) -> Result<Duration> {
+    fs::create_dir(dir)?;
+    match stdin {
+        Some(file) => command.stdin(File::open(file)?),
+        None => command.stdin(Stdio::null()),
+    };
+    // What the round before left to write is not this one's.
+    nix::unistd::sync();
+    let start = Instant::now();
+    let output = command.output().context("cannot unpack")?;
+    let time = start.elapsed();
+    let said = String::from_utf8_lossy(&output.stderr);
+    ensure!(output.status.success(), "{command:?}: {said}");
+    Ok(time)
+}
+
+/// Source-like text: words of a small vocabulary, so that it packs about as code does.
+fn make(dir: &Path) -> Result<std::path::PathBuf> {
+    let (tree, archive) = (dir.join("tree"), dir.join("slug.tgz"));
+    let mut state = 0x2545_F491_4F6C_DD1D_u64;
+    let mut next = move || {
+        state ^= state << 13;
+        state ^= state >> 7;
+        state ^= state << 17;
+        state
+    };
+    for at in 0..FILES {
+        let home = tree.join(format!("app/lib{}/part{}", at % 40, at % 400));
+        fs::create_dir_all(&home)?;
+        let mut file = File::create(home.join(format!("file{at}.js")))?;
+        let mut text = String::new();
+        while text.len() < BYTES / FILES {
+            write!(text, "{:x} ", next() & 0xF_FFFF)?;
+        }
+        file.write_all(text.as_bytes())?;
+    }
+    let mut command = Command::new("tar");
+    command
+        .arg("-czf")
+        .arg(&archive)
+        .arg("-C")
+        .arg(&tree)
+        .arg("./app");
+    ensure!(command.status()?.success(), "cannot pack");
+    fs::remove_dir_all(&tree)?;
+    Ok(archive)
+}
