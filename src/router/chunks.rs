@@ -2,23 +2,51 @@
 
 use bytes::{Buf as _, BytesMut};
 
+use super::head;
+
 /// Longest size line with its extensions (which are dropped), in bytes.
 const LINE_MAX: usize = 4096;
+
+/// All extensions of a body together, in bytes: one must not pay for a byte with a line of them.
+const EXTENSIONS_MAX: usize = 64 * 1024;
 
 /// Largest trailer section in bytes.
 const TRAILERS_MAX: usize = 64 * 1024;
 
 /// Trailers that would change framing or routing: dropped.
-const FORBIDDEN: [&str; 9] = [
+/// Source: RFC 9110 section 6.5.1.
+const FORBIDDEN: [&str; 31] = [
     "transfer-encoding",
     "content-length",
+    "content-encoding",
+    "content-type",
+    "content-range",
     "host",
     "connection",
+    "proxy-connection",
     "te",
     "trailer",
     "upgrade",
     "expect",
     "keep-alive",
+    "authorization",
+    "proxy-authorization",
+    "proxy-authenticate",
+    "www-authenticate",
+    "cookie",
+    "set-cookie",
+    "cache-control",
+    "max-forwards",
+    "range",
+    "age",
+    "expires",
+    "date",
+    "location",
+    "retry-after",
+    "vary",
+    "via",
+    "x-request-id",
+    "x-request-start",
 ];
 
 /// What the decoder found at the start of the buffer.
@@ -41,7 +69,8 @@ enum State {
     Size,
     Data(u64),
     DataEnd,
-    Trailers,
+    /// So many bytes of them hold no end.
+    Trailers(usize),
     Done,
 }
 
@@ -49,11 +78,16 @@ enum State {
 #[derive(Debug)]
 pub(super) struct Decoder {
     state: State,
+    /// Bytes of extensions so far.
+    extensions: usize,
 }
 
 impl Decoder {
     pub(super) fn new() -> Self {
-        Self { state: State::Size }
+        Self {
+            state: State::Size,
+            extensions: 0,
+        }
     }
 
     /// Advances over framing at the start of `buffer`, which is consumed. Data is not: the caller
@@ -65,9 +99,13 @@ impl Decoder {
                     let Some(line) = line(buffer, LINE_MAX)? else {
                         return Ok(Step::More);
                     };
-                    let size = size(&line)?;
+                    let (size, extension) = size(&line)?;
+                    self.extensions += extension;
+                    if self.extensions > EXTENSIONS_MAX {
+                        return Err(BadChunk);
+                    }
                     self.state = if size == 0 {
-                        State::Trailers
+                        State::Trailers(0)
                     } else {
                         State::Data(size)
                     };
@@ -87,7 +125,7 @@ impl Decoder {
                     (None, _) | (Some(b'\r'), None) => return Ok(Step::More),
                     _ => return Err(BadChunk),
                 },
-                State::Trailers => return self.trailers(buffer),
+                State::Trailers(looked) => return self.trailers(buffer, looked),
                 State::Done => return Ok(Step::End(Vec::new())),
             }
         }
@@ -103,16 +141,19 @@ impl Decoder {
         }
     }
 
-    fn trailers(&mut self, buffer: &mut BytesMut) -> Result<Step, BadChunk> {
+    fn trailers(&mut self, buffer: &mut BytesMut, looked: usize) -> Result<Step, BadChunk> {
         let end = if buffer.starts_with(b"\r\n") {
             2
         } else {
             if buffer.len() < 2 && b"\r\n".starts_with(buffer) {
                 return Ok(Step::More);
             }
-            match super::head::end_of_head(buffer, 0) {
-                Ok(Some(end)) => end,
-                Ok(None) if buffer.len() <= TRAILERS_MAX => return Ok(Step::More),
+            match head::end_of_head(buffer, looked) {
+                Ok(Some(end)) if end <= TRAILERS_MAX => end,
+                Ok(None) if buffer.len() < TRAILERS_MAX => {
+                    self.state = State::Trailers(buffer.len());
+                    return Ok(Step::More);
+                }
                 _ => return Err(BadChunk),
             }
         };
@@ -126,6 +167,9 @@ impl Decoder {
         };
         let mut out = Vec::new();
         for header in headers {
+            if !head::is_plain(header.value) {
+                return Err(BadChunk);
+            }
             let is_forbidden = FORBIDDEN
                 .iter()
                 .any(|f| header.name.eq_ignore_ascii_case(f))
@@ -159,23 +203,22 @@ fn line(buffer: &mut BytesMut, max: usize) -> Result<Option<BytesMut>, BadChunk>
     Ok(Some(line))
 }
 
-fn size(line: &[u8]) -> Result<u64, BadChunk> {
+/// The size a line tells, and the length of its extensions. White space may stand before an
+/// extension only.
+fn size(line: &[u8]) -> Result<(u64, usize), BadChunk> {
     let digits = line.iter().take_while(|b| b.is_ascii_hexdigit()).count();
     let (number, rest) = line.split_at(digits);
-    let rest_is_extension = matches!(rest.first(), None | Some(b';' | b' ' | b'\t'));
-    let has_control = rest.iter().any(|b| *b < 0x20 && *b != b'\t');
-    if digits == 0 || digits > 15 || !rest_is_extension || has_control {
+    let is_bad = |b: &u8| (*b < 0x20 && *b != b'\t') || *b == 0x7f;
+    let extension = rest.iter().find(|b| **b != b' ' && **b != b'\t');
+    let is_extension = rest.is_empty() || extension == Some(&b';');
+    // Zeros in front count for nothing; 15 digits are more bytes than there are.
+    let zeros = number.iter().take_while(|b| **b == b'0').count();
+    if digits == 0 || digits - zeros > 15 || !is_extension || rest.iter().any(is_bad) {
         return Err(BadChunk);
     }
-    // White space may stand before an extension only.
-    let trimmed = rest.trim_ascii_start();
-    if !rest.is_empty() && trimmed.first() != Some(&b';') {
-        return Err(BadChunk);
-    }
-    std::str::from_utf8(number)
-        .ok()
-        .and_then(|digits| u64::from_str_radix(digits, 16).ok())
-        .ok_or(BadChunk)
+    let number = std::str::from_utf8(number).map_err(|_| BadChunk)?;
+    let size = u64::from_str_radix(number, 16).map_err(|_| BadChunk)?;
+    Ok((size, rest.len()))
 }
 
 #[cfg(test)]
@@ -232,6 +275,26 @@ mod tests {
             b"5 5\r\nhello\r\n0\r\n\r\n",
             b"fffffffffffffffff\r\n",
             b"0\r\nbad line\r\n\r\n",
+            b"0\r\nX : y\r\n\r\n",
+            b"0\r\nX: y\r\n z\r\n\r\n",
+            b"0\r\nX: y\nZ: z\r\n\r\n",
+            b"0\r\nX: a\x00b\r\n\r\n",
+            b"0\n\n",
+            b"0\r\n\n",
+            b"0\r\nGET / HTTP/1.1\r\nHost: a\r\n\r\n",
+            b"5 \r\nhello\r\n0\r\n\r\n",
+            b"+5\r\nhello\r\n0\r\n\r\n",
+            b"5h\r\nhello\r\n0\r\n\r\n",
+            b"5,\r\nhello\r\n0\r\n\r\n",
+            b"5\x00\r\nhello\r\n0\r\n\r\n",
+            b"5;a=\x01\r\nhello\r\n0\r\n\r\n",
+            b"5;a\rb\r\nhello\r\n0\r\n\r\n",
+            b"5\r\r\nhello\r\n0\r\n\r\n",
+            b"5\r\nhello\r0\r\n\r\n",
+            b"5\r\nhell\r\n0\r\n\r\n",
+            b"8000000000000000\r\n",
+            b"ffffffffffffffff\r\n",
+            b"10000000000000000\r\n",
         ] {
             assert_eq!(
                 decode(&[bad]),
@@ -240,6 +303,21 @@ mod tests {
                 String::from_utf8_lossy(bad)
             );
         }
+    }
+
+    #[test]
+    fn what_costs_more_than_it_carries_has_a_bound() {
+        let zeros = format!("{}5\r\nhello\r\n0\r\n\r\n", "0".repeat(100));
+        assert!(decode(&[zeros.as_bytes()]).is_ok_and(|d| d.is_some()));
+        let line = format!("1;{}\r\n", "x".repeat(LINE_MAX));
+        assert_eq!(decode(&[line.as_bytes()]), Err(BadChunk));
+        let chunk = format!("1;{}\r\na\r\n", "x".repeat(1000));
+        let many = chunk.repeat(EXTENSIONS_MAX / 1000 + 1);
+        assert_eq!(decode(&[many.as_bytes()]), Err(BadChunk));
+        let endless = format!("0\r\nX: {}", "y".repeat(TRAILERS_MAX));
+        assert_eq!(decode(&[endless.as_bytes()]), Err(BadChunk));
+        let whole = format!("{endless}\r\n\r\n");
+        assert_eq!(decode(&[whole.as_bytes()]), Err(BadChunk));
     }
 
     proptest! {

@@ -74,11 +74,7 @@ impl Connection {
     /// True if the sender keeps its connection; `is_old`: it speaks HTTP/1.0.
     /// Source: RFC 9112 section 9.3.
     pub(super) fn lasts(&self, is_old: bool) -> bool {
-        if is_old {
-            self.is_keep_alive
-        } else {
-            !self.is_close
-        }
+        !self.is_close && (self.is_keep_alive || !is_old)
     }
 }
 
@@ -119,6 +115,10 @@ pub(super) struct Response {
     pub(super) is_old: bool,
     pub(super) framing: Framing,
     pub(super) connection: Connection,
+    /// What its headers say of a body, also where none follows (HEAD, 304).
+    pub(super) told: Framing,
+    /// Its connection must not be used again.
+    pub(super) is_doubtful: bool,
 }
 
 /// A head that is refused: the status to say so with, and why.
@@ -153,6 +153,56 @@ pub(super) fn end_of_head(bytes: &[u8], from: usize) -> Result<Option<usize>, Re
     Ok(None)
 }
 
+/// Our own line, whatever the parser comes to allow.
+pub(super) fn is_plain(value: &[u8]) -> bool {
+    value
+        .iter()
+        .all(|b| (*b >= 0x20 && *b != 0x7f) || *b == b'\t')
+}
+
+fn is_token(bytes: &[u8]) -> bool {
+    let allowed = |b: &u8| b.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(b);
+    !bytes.is_empty() && bytes.iter().all(allowed)
+}
+
+/// Looks at the first line as soon as it is there, so that nobody waits for the rest of what is
+/// no HTTP/1 (HTTP/0.9, a preface of HTTP/2, TLS): `method SP target SP version CRLF`.
+///
+/// # Errors
+/// 414, 505, or 400.
+pub(super) fn request_line(bytes: &[u8]) -> Result<(), Refused> {
+    const BAD: Refused = refused(400, "bad request line");
+    let seen = &bytes[..bytes.len().min(LINE_MAX + 1)];
+    let Some(end) = seen.iter().position(|b| *b == b'\r' || *b == b'\n') else {
+        // What begins like no method never becomes a request.
+        let method = seen.split(|b| *b == b' ').next().unwrap_or_default();
+        return match () {
+            () if seen.len() > LINE_MAX => Err(refused(414, "request line too long")),
+            () if !method.is_empty() && !is_token(method) => Err(BAD),
+            () => Ok(()),
+        };
+    };
+    let mut parts = seen[..end].split(|b| *b == b' ');
+    let (Some(method), Some(target), Some(version), None) =
+        (parts.next(), parts.next(), parts.next(), parts.next())
+    else {
+        return Err(BAD);
+    };
+    let is_visible = |b: &u8| *b > 0x20 && *b != 0x7f && *b != b'#';
+    if !is_token(method) || target.is_empty() || !target.iter().all(is_visible) {
+        return Err(BAD);
+    }
+    match version {
+        b"HTTP/1.1" | b"HTTP/1.0" => Ok(()),
+        [b'H', b'T', b'T', b'P', b'/', major, b'.', minor]
+            if major.is_ascii_digit() && minor.is_ascii_digit() =>
+        {
+            Err(refused(505, "bad version"))
+        }
+        _ => Err(BAD),
+    }
+}
+
 fn text(bytes: &[u8]) -> String {
     String::from_utf8_lossy(bytes).into_owned()
 }
@@ -178,13 +228,7 @@ fn locate(bytes: &Bytes, headers: &[httparse::Header<'_>]) -> Head {
 /// # Errors
 /// Anything that is not exactly one request in one reading.
 pub(super) fn request(bytes: &Bytes) -> Result<Request, Refused> {
-    let line = bytes.iter().position(|b| *b == b'\r').unwrap_or(0);
-    if line > LINE_MAX {
-        return Err(refused(414, "request line too long"));
-    }
-    if bytes[..line].contains(&b'\t') {
-        return Err(refused(400, "bad request line"));
-    }
+    request_line(bytes)?;
     let mut space = [httparse::EMPTY_HEADER; 64];
     let mut more = Vec::new();
     let mut parsed = httparse::Request::new(&mut space);
@@ -197,8 +241,7 @@ pub(super) fn request(bytes: &Bytes) -> Result<Request, Refused> {
     match done {
         Ok(httparse::Status::Complete(_)) => {}
         Ok(httparse::Status::Partial) => return Err(refused(400, "bad request")),
-        Err(httparse::Error::Version) => return Err(refused(505, "bad version")),
-        Err(httparse::Error::TooManyHeaders) => return Err(refused(431, "too many headers")),
+        Err(httparse::Error::TooManyHeaders) => return Err(refused(400, "too many headers")),
         Err(_) => return Err(refused(400, "bad header")),
     }
     let method = parsed.method.unwrap_or_default().to_owned();
@@ -212,8 +255,7 @@ pub(super) fn request(bytes: &Bytes) -> Result<Request, Refused> {
         if name.len() > NAME_MAX || value.len() > VALUE_MAX {
             return Err(refused(400, "header too long"));
         }
-        // Our own line, whatever the parser comes to allow.
-        if value.iter().any(|b| *b < 0x20 && *b != b'\t') {
+        if !is_plain(value) {
             return Err(refused(400, "bad header"));
         }
     }
@@ -221,7 +263,7 @@ pub(super) fn request(bytes: &Bytes) -> Result<Request, Refused> {
     let host = host(&head, authority)?;
     let framing = request_framing(&head, is_old)?;
     let connection = connection(&head);
-    let upgrade = upgrade(&head, &connection)?;
+    let upgrade = upgrade(&head, &connection, is_old)?;
     let expect = expect(&head, is_old)?;
     Ok(Request {
         head,
@@ -236,7 +278,7 @@ pub(super) fn request(bytes: &Bytes) -> Result<Request, Refused> {
     })
 }
 
-/// Origin form, and the authority of an absolute one.
+/// Origin form, and the authority of an absolute one. Source: RFC 9112 section 3.2.
 fn split_target(method: &str, target: String) -> Result<(String, Option<String>), Refused> {
     const BAD: Refused = refused(400, "bad target");
     if target.starts_with('/') {
@@ -249,16 +291,17 @@ fn split_target(method: &str, target: String) -> Result<(String, Option<String>)
             Err(BAD)
         };
     }
-    let scheme = target
-        .get(..7)
-        .filter(|s| s.eq_ignore_ascii_case("http://"));
-    let rest = scheme.map(|s| &target[s.len()..]).ok_or(BAD)?;
+    let (scheme, rest) = target.split_once("://").ok_or(BAD)?;
+    if !scheme.eq_ignore_ascii_case("http") && !scheme.eq_ignore_ascii_case("https") {
+        return Err(BAD);
+    }
     let end = rest.find(['/', '?']).unwrap_or(rest.len());
     let (authority, path) = rest.split_at(end);
-    let path = if path.starts_with('/') {
-        path.to_owned()
-    } else {
-        format!("/{path}")
+    let path = match path {
+        // What a proxy was asked about a server as a whole.
+        "" if method == "OPTIONS" => "*".to_owned(),
+        path if path.starts_with('/') => path.to_owned(),
+        path => format!("/{path}"),
     };
     Ok((path, Some(authority.to_owned())))
 }
@@ -270,12 +313,37 @@ fn host(head: &Head, authority: Option<String>) -> Result<String, Refused> {
     let (Some(value), None) = (values.next(), values.next()) else {
         return Err(BAD);
     };
-    let host = authority.unwrap_or_else(|| text(value));
-    let allowed = |b: u8| b.is_ascii_alphanumeric() || b"-._:[]".contains(&b);
-    if host.is_empty() || !host.bytes().all(allowed) || !value.iter().copied().all(allowed) {
-        return Err(BAD);
+    let sent = std::str::from_utf8(value).map_err(|_| BAD)?;
+    let host = authority.unwrap_or_else(|| sent.to_owned());
+    // The empty one belongs to targets that have no authority: ours have one.
+    if is_host(&host) && is_host(sent) {
+        Ok(host)
+    } else {
+        Err(BAD)
     }
-    Ok(host)
+}
+
+/// `name`, `name:port`, `[address]`, `[address]:port`. Source: RFC 3986 section 3.2, less what no
+/// host of ours has (user names, percent signs).
+fn is_host(host: &str) -> bool {
+    let (name, port) = match host.strip_prefix('[') {
+        Some(rest) => match rest.split_once(']') {
+            Some((address, port)) if address.parse::<std::net::Ipv6Addr>().is_ok() => (
+                "v6",
+                port.strip_prefix(':').or(port.is_empty().then_some("")),
+            ),
+            _ => return false,
+        },
+        None => match host.split_once(':') {
+            Some((name, port)) => (name, Some(port)),
+            None => (host, Some("")),
+        },
+    };
+    let is_port = |p: &str| p.bytes().all(|b| b.is_ascii_digit()) && p.len() <= 5;
+    let allowed = |b: u8| b.is_ascii_alphanumeric() || b"-._".contains(&b);
+    !name.is_empty()
+        && name.bytes().all(allowed)
+        && port.is_some_and(|p| is_port(p) && (p.is_empty() || p.parse::<u16>().is_ok()))
 }
 
 /// `Content-Length`, if it is one number; identical repeats count once.
@@ -339,32 +407,43 @@ fn connection(head: &Head) -> Connection {
     connection
 }
 
-fn upgrade(head: &Head, connection: &Connection) -> Result<Option<String>, Refused> {
+fn upgrade(head: &Head, connection: &Connection, is_old: bool) -> Result<Option<String>, Refused> {
     if !connection.is_upgrade {
         return Ok(None);
     }
     let asked: Vec<String> = head.values("upgrade").map(text).collect();
-    if asked.is_empty() {
+    let asked = asked.join(", ");
+    let protocols: Vec<String> = tokens(asked.as_bytes()).collect();
+    if protocols.is_empty() {
         return Err(refused(400, "upgrade without Upgrade"));
     }
-    let asked = asked.join(", ");
-    // HTTP/2 in clear text would hide requests from the router.
-    let is_h2c = tokens(asked.as_bytes()).any(|token| token == "h2c");
-    Ok((!is_h2c).then_some(asked))
+    // `name` or `name/version`.
+    let is_protocol = |p: &String| p.splitn(2, '/').all(|part| is_token(part.as_bytes()));
+    if !protocols.iter().all(is_protocol) {
+        return Err(refused(400, "bad upgrade"));
+    }
+    // HTTP in another version would hide requests from the router. HTTP/1.0 has no upgrades.
+    // Source: RFC 9110 section 7.8.
+    let is_http = |p: &String| p.starts_with("h2") || p.starts_with("h3") || p.starts_with("http");
+    Ok((!is_old && !protocols.iter().any(is_http)).then_some(asked))
 }
 
+/// Source: RFC 9110 section 10.1.1; an expectation that is no token is unreadable (400), another
+/// than the one there is cannot be met (417).
 fn expect(head: &Head, is_old: bool) -> Result<Expect, Refused> {
     let mut expect = Expect::Nothing;
-    for value in head.values("expect") {
-        if is_old || value.is_empty() {
-            continue;
-        }
-        if value.eq_ignore_ascii_case(b"100-continue") {
-            expect = Expect::Continue;
-        } else if value.contains(&b' ') {
+    if is_old {
+        return Ok(expect);
+    }
+    for token in head.values("expect").flat_map(tokens) {
+        if token == "100-continue" {
+            if expect == Expect::Nothing {
+                expect = Expect::Continue;
+            }
+        } else if token.contains(' ') || token.contains('\t') {
             return Err(refused(400, "bad header"));
         } else {
-            return Ok(Expect::Other);
+            expect = Expect::Other;
         }
     }
     Ok(expect)
@@ -376,18 +455,19 @@ fn expect(head: &Head, is_old: bool) -> Result<Expect, Refused> {
 /// Status 502 with the cause H25 names, or an empty cause where the answer is no HTTP (H17).
 pub(super) fn response(bytes: &Bytes, is_head: bool) -> Result<Response, Refused> {
     const GARBAGE: Refused = refused(502, "");
+    status_line(bytes)?;
     let line = bytes.iter().position(|b| *b == b'\r').unwrap_or(0);
-    if line > STATUS_LINE_MAX {
-        return Err(refused(502, "oversized status line"));
-    }
+    let mut config = httparse::ParserConfig::default();
+    // Source: RFC 9112 section 5.1: a proxy removes that space from answers.
+    config.allow_spaces_after_header_name_in_responses(true);
     let mut space = [httparse::EMPTY_HEADER; 64];
     let mut more = Vec::new();
     let mut parsed = httparse::Response::new(&mut space);
-    let mut done = parsed.parse(bytes);
+    let mut done = config.parse_response(&mut parsed, bytes);
     if done == Err(httparse::Error::TooManyHeaders) {
         more.resize(HEADERS_MAX, httparse::EMPTY_HEADER);
         parsed = httparse::Response::new(&mut more);
-        done = parsed.parse(bytes);
+        done = config.parse_response(&mut parsed, bytes);
     }
     if !matches!(done, Ok(httparse::Status::Complete(_))) {
         return Err(GARBAGE);
@@ -397,6 +477,9 @@ pub(super) fn response(bytes: &Bytes, is_head: bool) -> Result<Response, Refused
     let head = locate(bytes, parsed.headers);
     // httparse blanks a reason with bytes above 127: take it from the line itself.
     let reason = bytes[..line].get(13..).map(<[u8]>::to_vec);
+    if reason.as_ref().is_some_and(|reason| !is_plain(reason)) {
+        return Err(GARBAGE);
+    }
     for (name, value) in head.fields() {
         if name.len() + value.len() > RESPONSE_LINE_MAX {
             return Err(refused(502, "oversized header"));
@@ -404,18 +487,18 @@ pub(super) fn response(bytes: &Bytes, is_head: bool) -> Result<Response, Refused
         if name.eq_ignore_ascii_case(b"set-cookie") && value.len() > COOKIE_MAX {
             return Err(refused(502, "oversized cookie"));
         }
+        if !is_plain(value) {
+            return Err(GARBAGE);
+        }
     }
     let connection = connection(&head);
+    let (told, mut is_doubtful) = response_framing(&head, is_old)?;
     let framing = if is_head || matches!(status, 100..=199 | 204 | 304) {
+        // Whoever believes that a body follows may send one.
+        is_doubtful = status == 204 && matches!(told, Framing::Length(1..) | Framing::Chunked);
         Framing::None
     } else {
-        match (chunked(&head), length(&head)) {
-            (Err(()), _) => return Err(GARBAGE),
-            (Ok(true), _) => Framing::Chunked,
-            (Ok(false), Err(())) => return Err(refused(502, "invalid content length")),
-            (Ok(false), Ok(Some(length))) => Framing::Length(length),
-            (Ok(false), Ok(None)) => Framing::UntilClose,
-        }
+        told
     };
     Ok(Response {
         head,
@@ -424,7 +507,37 @@ pub(super) fn response(bytes: &Bytes, is_head: bool) -> Result<Response, Refused
         is_old,
         framing,
         connection,
+        told,
+        is_doubtful,
     })
+}
+
+/// Looks at the first bytes of an answer as soon as they are there.
+///
+/// # Errors
+/// See [`response`].
+pub(super) fn status_line(bytes: &[u8]) -> Result<(), Refused> {
+    let seen = &bytes[..bytes.len().min(STATUS_LINE_MAX + 1)];
+    if !b"HTTP/1.".starts_with(&seen[..seen.len().min(7)]) {
+        return Err(refused(502, ""));
+    }
+    if seen.len() > STATUS_LINE_MAX && !seen.contains(&b'\r') {
+        return Err(refused(502, "oversized status line"));
+    }
+    Ok(())
+}
+
+/// What the headers say, and whether some other reader might see the end elsewhere: then the
+/// connection serves nobody else.
+fn response_framing(head: &Head, is_old: bool) -> Result<(Framing, bool), Refused> {
+    let is_chunked = chunked(head).map_err(|()| refused(502, ""))?;
+    match (is_chunked, length(head)) {
+        // Chunks win over whatever length. Source: RFC 9112 sections 6.1 and 6.3.
+        (true, length) => Ok((Framing::Chunked, is_old || length != Ok(None))),
+        (false, Err(())) => Err(refused(502, "invalid content length")),
+        (false, Ok(Some(length))) => Ok((Framing::Length(length), false)),
+        (false, Ok(None)) => Ok((Framing::UntilClose, true)),
+    }
 }
 
 #[cfg(test)]
@@ -466,9 +579,51 @@ mod tests {
             "X(: a\r\n",
             "Host: a.example\r\n",
             "Connection: upgrade\r\n",
+            "Connection: upgrade\r\nUpgrade: ,\r\n",
+            "Connection: upgrade\r\nUpgrade: a b\r\n",
+            "Content-Length:\r\n",
+            "Content-Length: -1\r\n",
+            "Content-Length: 0x5\r\n",
+            "Content-Length: 5 0\r\n",
+            "Content-Length: 5;\r\n",
+            "Content-Length: \"5\"\r\n",
+            "Content-Length: 5.0\r\n",
+            "Content-Length: 5\x0b\r\n",
+            "Content-Length: 18446744073709551616\r\n",
+            "Content-Length: 99999999999999999999999\r\n",
+            "Content-Length\t: 5\r\n",
+            "Content-Length: 5\r\n 6\r\n",
+            "Transfer-Encoding:\r\n",
+            "Transfer-Encoding: identity\r\n",
+            "Transfer-Encoding: ,chunked\r\n",
+            "Transfer-Encoding: chunked,\r\n",
+            "Transfer-Encoding: chunked, identity\r\n",
+            "Transfer-Encoding: chunked;q=1\r\n",
+            "Transfer-Encoding: chun ked\r\n",
+            "Transfer-Encoding: chunked\x00\r\n",
+            "Transfer-Encoding: \x0bchunked\r\n",
+            "Transfer-Encoding: chunked\u{a0}\r\n",
+            "Transfer-Encoding\x00: chunked\r\n",
+            "Transfer-Encoding\r\n: chunked\r\n",
+            "Transfer-Encoding:\r\n chunked\r\n",
+            " Transfer-Encoding: chunked\r\n",
+            "\tX: a\r\n",
+            "X: a\r\n\tb\r\n",
+            "X: a\x00b\r\n",
+            "X: a\x01b\r\n",
+            "X: a\x7fb\r\n",
+            ": a\r\n",
+            "X\r\n",
+            "X : a\r\n",
+            "X Y: a\r\n",
+            "X\u{ef}: a\r\n",
+            "X[]: a\r\n",
+            "Expect: 100 continue\r\n",
         ] {
             refuse(lines, 400);
         }
+        refuse(&format!("{}: y\r\n", "x".repeat(NAME_MAX + 1)), 400);
+        refuse(&"X: y\r\n".repeat(HEADERS_MAX), 400);
         refuse(&format!("X: {}\r\n", "y".repeat(VALUE_MAX + 1)), 400);
     }
 
@@ -499,7 +654,70 @@ mod tests {
         check("GET / HTTP/1.1\r\nHost:\r\n\r\n", Err(400));
         check("GET / HTTP/1.1\r\nHost: a b\r\n\r\n", Err(400));
         check("CONNECT /x HTTP/1.1\r\nHost: a\r\n\r\n", Err(400));
-        check("GET / HTTP/2.0\r\nHost: a\r\n\r\n", Err(505));
+        for version in ["HTTP/2.0", "HTTP/1.2", "HTTP/0.9", "HTTP/3.0", "HTTP/9.9"] {
+            check(&format!("GET / {version}\r\nHost: a\r\n\r\n"), Err(505));
+        }
+        for line in [
+            "GET /",
+            "GET",
+            "GET / HTTP/1.1 ",
+            " GET / HTTP/1.1",
+            "GET  / HTTP/1.1",
+            "GET /  HTTP/1.1",
+            "GET\t/ HTTP/1.1",
+            "GET / HTTP/1.1 x",
+            "GET / http/1.1",
+            "GET / HTTP/1.10",
+            "GET / HTTP/01.1",
+            "GET / HTTP/1,1",
+            "GET / HTTP/11",
+            "GET / HTTPS/1.1",
+            "GET /a b HTTP/1.1",
+            "GET /a\tb HTTP/1.1",
+            "GET /\0 HTTP/1.1",
+            "GET /\x7f HTTP/1.1",
+            "GET /a#b HTTP/1.1",
+            "GET a HTTP/1.1",
+            "GET a:80 HTTP/1.1",
+            "GET ftp://a/ HTTP/1.1",
+            "GET http:///a HTTP/1.1",
+            "GET http:/a HTTP/1.1",
+            "GET http://u@a/ HTTP/1.1",
+            "GET http://u:p@a/ HTTP/1.1",
+            "G(T / HTTP/1.1",
+            "G\u{e9}T / HTTP/1.1",
+            "CONNECT a:80 HTTP/1.1",
+            "CONNECT http://a/ HTTP/1.1",
+        ] {
+            check(&format!("{line}\r\nHost: a\r\n\r\n"), Err(400));
+        }
+        for host in [
+            "", "a b", "a/x", "a,b", "u@a", "a:", "a:b", "a:99999", "a:1:2", "a%2eb", "[::1",
+            "[x]", "[::1]x", "::1", "a\\b", "a?b", "a#b", "\u{e9}", ":80", "a:-1", "a:080000",
+        ] {
+            let expected = if host == "a:" {
+                Ok(("/", "a:"))
+            } else {
+                Err(400)
+            };
+            check(&format!("GET / HTTP/1.1\r\nHost: {host}\r\n\r\n"), expected);
+        }
+        for host in ["[::1]", "[2001:db8::1]:8080", "a.b.", "A_b-c:1"] {
+            let head = format!("GET / HTTP/1.1\r\nHost: {host}\r\n\r\n");
+            check(&head, Ok(("/", host)));
+        }
+        check("get / HTTP/1.1\r\nHost: a\r\n\r\n", Ok(("/", "a")));
+        check(
+            "GET HTTPS://z/a HTTP/1.1\r\nHost: x\r\n\r\n",
+            Ok(("/a", "z")),
+        );
+        check(
+            "OPTIONS http://z HTTP/1.1\r\nHost: x\r\n\r\n",
+            Ok(("*", "z")),
+        );
+        check("GET http://z/ HTTP/1.1\r\n\r\n", Err(400));
+        let method = "M".repeat(METHOD_MAX + 1);
+        check(&format!("{method} / HTTP/1.1\r\nHost: a\r\n\r\n"), Err(400));
         let long = format!("GET /{} HTTP/1.1\r\nHost: a\r\n\r\n", "x".repeat(LINE_MAX));
         check(&long, Err(414));
     }
@@ -532,8 +750,80 @@ mod tests {
             false,
             Err("invalid content length"),
         );
-        check("HTTP/1.1 20 OK\r\n\r\n", false, Err(""));
-        check("lorem ipsum\r\n\r\n", false, Err(""));
+        for (lines, is_head, expected) in [
+            (
+                "Content-Length: 3\r\nContent-Length: 3\r\n",
+                false,
+                Ok(Framing::Length(3)),
+            ),
+            (
+                "Content-Length: 3\r\nContent-Length: 4\r\n",
+                false,
+                Err("invalid content length"),
+            ),
+            (
+                "Content-Length: 3\r\nContent-Length: 4\r\n",
+                true,
+                Err("invalid content length"),
+            ),
+            (
+                "Content-Length: 3, 3\r\n",
+                false,
+                Err("invalid content length"),
+            ),
+            (
+                "Content-Length: -3\r\n",
+                false,
+                Err("invalid content length"),
+            ),
+            ("Content-Length : 3\r\n", false, Ok(Framing::Length(3))),
+            (
+                "Transfer-Encoding: Chunked\r\nContent-Length: 3\r\n",
+                false,
+                Ok(Framing::Chunked),
+            ),
+            ("Transfer-Encoding: gzip, chunked\r\n", false, Err("")),
+            ("Transfer-Encoding: identity\r\n", false, Err("")),
+            (
+                "Transfer-Encoding: chunked\r\nTransfer-Encoding: chunked\r\n",
+                false,
+                Err(""),
+            ),
+            ("X: a\0b\r\n", false, Err("")),
+            ("X: a\r\n b\r\n", false, Err("")),
+            ("X(: a\r\n", false, Err("")),
+            ("X\r\n", false, Err("")),
+        ] {
+            check(
+                &format!("HTTP/1.1 200 OK\r\n{lines}\r\n"),
+                is_head,
+                expected,
+            );
+        }
+        for line in [
+            "HTTP/1.1 20 OK",
+            "HTTP/1.1 2000 OK",
+            "HTTP/1.1 2x0 OK",
+            "HTTP/1.1 099 OK",
+            "HTTP/1.1 200OK",
+            "HTTP/1.1  200 OK",
+            "HTTP/1.1 200\tOK",
+            "HTTP/1.2 200 OK",
+            "HTTP/2 200 OK",
+            "HTTP/1.1",
+            "http/1.1 200 OK",
+            " HTTP/1.1 200 OK",
+            "ICY 200 OK",
+            "lorem ipsum",
+            "HTTP/1.1 200 O\0K",
+            "HTTP/1.1 200 O\x1bK",
+        ] {
+            check(
+                &format!("{line}\r\nContent-Length: 0\r\n\r\n"),
+                false,
+                Err(""),
+            );
+        }
     }
 
     #[test]

@@ -4,7 +4,6 @@
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use super::head::{Framing, Head, Request, Response};
-use super::queue::Crowd;
 
 /// Name in `Via`, as the platform's contract has it.
 const VIA: &str = "vegur";
@@ -35,7 +34,10 @@ const OWN: [&str; 11] = [
 ];
 
 /// Never passed to an app: read as `HTTP_PROXY` by CGI (httpoxy).
-const NEVER: [&str; 4] = ["proxy", "expect", "http2-settings", "content-length"];
+const NEVER: [&str; 3] = ["proxy", "expect", "http2-settings"];
+
+/// What says where a body ends. We say it ourselves, once.
+const LENGTH: [&str; 2] = ["content-length", "transfer-encoding"];
 
 fn is(name: &[u8], list: &[&str]) -> bool {
     list.iter().any(|n| name.eq_ignore_ascii_case(n.as_bytes()))
@@ -60,6 +62,49 @@ fn joined(head: &Head, name: &str, last: &str) -> String {
     all.join(", ")
 }
 
+/// The one line about a body's length, still to be written: in the place and the case of the
+/// sender's own.
+struct Length(Framing);
+
+impl Length {
+    /// At a line of the sender's with this name.
+    fn line(&mut self, out: &mut Vec<u8>, name: &[u8]) {
+        match self.0 {
+            Framing::Length(length) if is(name, &["content-length"]) => {
+                line(out, name, length.to_string().as_bytes());
+            }
+            Framing::Chunked if is(name, &["transfer-encoding"]) => line(out, name, b"chunked"),
+            _ => return,
+        }
+        self.0 = Framing::None;
+    }
+
+    /// Behind all lines.
+    fn rest(self, out: &mut Vec<u8>) {
+        match self.0 {
+            Framing::Length(length) => line(out, b"Content-Length", length.to_string().as_bytes()),
+            Framing::Chunked => line(out, b"Transfer-Encoding", b"chunked"),
+            Framing::None | Framing::UntilClose => {}
+        }
+    }
+}
+
+/// True if the request must be answered here: it was to pass no more proxies.
+/// Source: RFC 9110 section 7.6.2.
+pub(super) fn is_last_hop(request: &Request) -> bool {
+    matches!(request.method.as_str(), "OPTIONS" | "TRACE")
+        && request
+            .head
+            .values("max-forwards")
+            .any(|value| value == b"0")
+}
+
+/// `Max-Forwards` for the next hop.
+fn fewer(value: &[u8]) -> String {
+    let count = text(value).parse::<u64>();
+    count.map_or_else(|_| text(value), |count| count.saturating_sub(1).to_string())
+}
+
 /// The id of a request: the client's if it is a good one.
 pub(super) fn request_id(head: &Head) -> String {
     let mut values = head.values("x-request-id");
@@ -75,6 +120,13 @@ pub(super) fn request_id(head: &Head) -> String {
 /// `X-Forwarded-For` with the client's address at its end.
 pub(super) fn forwarded_for(head: &Head, peer: &str) -> String {
     joined(head, "x-forwarded-for", peer)
+}
+
+/// What the app's dynos and its line looked like when the seat was taken.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Crowd {
+    pub(super) dynos_in_use: usize,
+    pub(super) depth: usize,
 }
 
 /// What the router knows about a request beside its head.
@@ -98,6 +150,13 @@ pub(super) fn to_dyno(request: &Request, context: Context<'_>) -> Vec<u8> {
     out.push(b' ');
     out.extend_from_slice(request.target.as_bytes());
     out.extend_from_slice(b" HTTP/1.1\r\n");
+    // A method that wants a body is told that it has none.
+    let has_length = request.head.values("content-length").next().is_some();
+    let mut length = Length(match request.framing {
+        Framing::None if has_length => Framing::Length(0),
+        framing => framing,
+    });
+    let is_counted = matches!(request.method.as_str(), "OPTIONS" | "TRACE");
     for (name, value) in request.head.fields() {
         let is_named = request
             .connection
@@ -105,7 +164,7 @@ pub(super) fn to_dyno(request: &Request, context: Context<'_>) -> Vec<u8> {
             .iter()
             .any(|n| name.eq_ignore_ascii_case(n.as_bytes()));
         // Framing is ours to state, and no client can have Host removed.
-        let is_kept = is(name, &["host", "transfer-encoding"]);
+        let is_kept = is(name, &["host"]) || is(name, &LENGTH);
         let is_dropped = is(name, &HOP)
             || is(name, &OWN)
             || is(name, &NEVER)
@@ -117,19 +176,15 @@ pub(super) fn to_dyno(request: &Request, context: Context<'_>) -> Vec<u8> {
         if is(name, &["host"]) {
             // There is exactly one; an absolute target has changed what it says.
             line(&mut out, name, request.host.as_bytes());
-        } else if !is(name, &["transfer-encoding"]) {
+        } else if is(name, &LENGTH) {
+            length.line(&mut out, name);
+        } else if is_counted && is(name, &["max-forwards"]) {
+            line(&mut out, name, fewer(value).as_bytes());
+        } else {
             line(&mut out, name, value);
         }
     }
-    match request.framing {
-        Framing::Length(length) => line(&mut out, b"Content-Length", length.to_string().as_bytes()),
-        Framing::Chunked => line(&mut out, b"Transfer-Encoding", b"chunked"),
-        // A method that wants a body is told that it has none.
-        Framing::None if request.head.values("content-length").next().is_some() => {
-            line(&mut out, b"Content-Length", b"0");
-        }
-        Framing::None | Framing::UntilClose => {}
-    }
+    length.rest(&mut out);
     if request.upgrade.is_some() {
         line(&mut out, b"Connection", b"Upgrade");
     }
@@ -139,7 +194,7 @@ pub(super) fn to_dyno(request: &Request, context: Context<'_>) -> Vec<u8> {
         .duration_since(UNIX_EPOCH)
         .unwrap_or_default();
     let own = [
-        ("X-Request-Id", context.request_id.to_owned()),
+        ("X-Request-ID", context.request_id.to_owned()),
         ("X-Forwarded-For", context.forwarded_for.to_owned()),
         ("X-Forwarded-Proto", context.scheme.to_owned()),
         ("X-Forwarded-Port", context.port.to_string()),
@@ -185,37 +240,37 @@ pub(super) fn retry_after(response: &Response) -> Option<Duration> {
 pub(super) fn to_client(response: &Response, framing: Framing, is_keep_alive: bool) -> Vec<u8> {
     let mut out = status_line(response);
     let mut has_server = false;
+    // HEAD and 304 tell the length of what they do not send.
+    let mut length = Length(match framing {
+        Framing::None if !matches!(response.status, 100..=199 | 204) => response.told,
+        framing => framing,
+    });
+    // What this answer asks for. Source: RFC 9110 section 15.5.22.
+    let asks_upgrade = response.status == 426 && response.head.values("upgrade").next().is_some();
     for (name, value) in response.head.fields() {
-        let is_named = response
-            .connection
-            .named
-            .iter()
-            .any(|n| name.eq_ignore_ascii_case(n.as_bytes()));
         has_server |= is(name, &["server"]);
-        let is_length = is(name, &["content-length", "transfer-encoding"]);
-        // HEAD and 304 tell the length of what they do not send.
-        let keeps_length = framing == Framing::None && !matches!(response.status, 100..=199 | 204);
-        let is_dropped =
-            is(name, &HOP) || is(name, &["via", "upgrade"]) || (is_length && !keeps_length);
-        if !is_dropped && (!is_named || is_length) {
+        if is(name, &LENGTH) {
+            length.line(&mut out, name);
+        } else if is(name, &["upgrade"]) {
+            if asks_upgrade {
+                line(&mut out, name, value);
+            }
+        } else if !is(name, &HOP) && !is(name, &["via"]) && !is_named(response, name) {
             line(&mut out, name, value);
         }
     }
-    match framing {
-        Framing::Length(length) => line(&mut out, b"Content-Length", length.to_string().as_bytes()),
-        Framing::Chunked => line(&mut out, b"Transfer-Encoding", b"chunked"),
-        Framing::None | Framing::UntilClose => {}
-    }
+    length.rest(&mut out);
     let version = if response.is_old { "1.0" } else { "1.1" };
     let via = joined(&response.head, "via", &format!("{version} {VIA}"));
     if !has_server {
         line(&mut out, b"Server", b"Cowboy");
     }
     line(&mut out, b"Via", via.as_bytes());
-    let connection: &[u8] = if is_keep_alive {
-        b"keep-alive"
-    } else {
-        b"close"
+    let connection: &[u8] = match (is_keep_alive, asks_upgrade) {
+        (true, false) => b"keep-alive",
+        (false, false) => b"close",
+        (true, true) => b"keep-alive, Upgrade",
+        (false, true) => b"close, Upgrade",
     };
     line(&mut out, b"Connection", connection);
     out.extend_from_slice(b"\r\n");
@@ -239,11 +294,21 @@ pub(super) fn add_missing(out: &mut Vec<u8>, response: &Response, wanted: &[u8])
     }
 }
 
+fn is_named(response: &Response, name: &[u8]) -> bool {
+    let named = &response.connection.named;
+    named
+        .iter()
+        .any(|n| name.eq_ignore_ascii_case(n.as_bytes()))
+}
+
 /// An interim answer (1xx), or the switch of an upgrade.
 pub(super) fn interim(response: &Response, is_upgrade: bool) -> Vec<u8> {
     let mut out = status_line(response);
     for (name, value) in response.head.fields() {
-        let is_dropped = is(name, &HOP) || is(name, &["content-length", "transfer-encoding"]);
+        let is_dropped = is(name, &HOP)
+            || is(name, &LENGTH)
+            || is_named(response, name)
+            || (is(name, &["upgrade"]) && !is_upgrade);
         if !is_dropped {
             line(&mut out, name, value);
         }
@@ -261,7 +326,7 @@ fn status_line(response: &Response) -> Vec<u8> {
     if let Some(reason) = &response.reason {
         out.extend_from_slice(reason);
     } else {
-        let code = axum::http::StatusCode::from_u16(response.status).ok();
+        let code = hyper::StatusCode::from_u16(response.status).ok();
         let reason = code.and_then(|code| code.canonical_reason());
         out.extend_from_slice(reason.unwrap_or_default().as_bytes());
     }
@@ -306,7 +371,7 @@ mod tests {
         let text = forwarded(
             "X-CuStOm: 1\r\nX-Forwarded-For: 1.2.3.4\r\nVia: 1.0 first\r\nCookie: a\r\nX_Forwarded_For: evil\r\nX-Request-Start: 1\r\nX-Heroku-Queue-Depth: 9\r\nX-Heroku-Dynos-In-Use: 9\r\nX-Heroku-Queue-Wait-Time: 9\r\nProxy: evil\r\nContent-Length: 05\r\n",
         );
-        let expected = "POST /p HTTP/1.1\r\nHost: A.Example\r\nX-CuStOm: 1\r\nCookie: a\r\nContent-Length: 5\r\nX-Request-Id: the-id\r\nX-Forwarded-For: 1.2.3.4, 9.9.9.9\r\nX-Forwarded-Proto: http\r\nX-Forwarded-Port: 80\r\nX-Request-Start: 1383600692125\r\nVia: 1.0 first, 1.1 vegur\r\nConnect-Time: 1\r\nTotal-Route-Time: 2\r\nX-Heroku-Queue-Wait-Time: 3\r\n\r\n";
+        let expected = "POST /p HTTP/1.1\r\nHost: A.Example\r\nX-CuStOm: 1\r\nCookie: a\r\nContent-Length: 5\r\nX-Request-ID: the-id\r\nX-Forwarded-For: 1.2.3.4, 9.9.9.9\r\nX-Forwarded-Proto: http\r\nX-Forwarded-Port: 80\r\nX-Request-Start: 1383600692125\r\nVia: 1.0 first, 1.1 vegur\r\nConnect-Time: 1\r\nTotal-Route-Time: 2\r\nX-Heroku-Queue-Wait-Time: 3\r\n\r\n";
         assert_eq!(text, expected);
     }
 

@@ -13,6 +13,8 @@ mod access_log;
 mod chunks;
 mod exchange;
 mod failure;
+#[cfg(test)]
+mod fuzz;
 mod h2;
 mod head;
 mod headers;

@@ -14,6 +14,7 @@ use tokio::sync::oneshot;
 use tokio::time::{Duration, Instant, sleep_until};
 
 use super::failure::Failure;
+use super::headers::Crowd;
 use super::policy::{self, Health, Rule};
 use super::table::{DynoRoute, Mode};
 use crate::model::RoutingPolicy;
@@ -74,13 +75,6 @@ pub(super) struct Seat {
     pub(super) waited: Duration,
     /// Told to the dyno by the global queue.
     pub(super) crowd: Option<Crowd>,
-}
-
-/// What the app's dynos and its line looked like when the seat was taken.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Crowd {
-    pub(super) dynos_in_use: usize,
-    pub(super) depth: usize,
 }
 
 impl Drop for Seat {
