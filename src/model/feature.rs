@@ -16,6 +16,10 @@ pub enum Feature {
     Preboot,
     /// Two lines of figures per dyno every 20 seconds. Source: Dev Center, "Log Runtime Metrics".
     LogRuntimeMetrics,
+    /// The dyno, not the router, answers `Expect: 100-continue`.
+    HttpEndToEndContinue,
+    /// A new connection to the dyno for every request.
+    HttpDisableKeepaliveToDyno,
 }
 
 /// No feature has that name.
@@ -25,12 +29,14 @@ pub struct FeatureError(String);
 
 impl Feature {
     /// Every one, by name.
-    pub const ALL: [Self; 5] = [
+    pub const ALL: [Self; 7] = [
         Self::HttpForceSsl,
         Self::HttpHsts,
         Self::Http2ToDyno,
         Self::Preboot,
         Self::LogRuntimeMetrics,
+        Self::HttpEndToEndContinue,
+        Self::HttpDisableKeepaliveToDyno,
     ];
 
     /// Those that a new app has.
@@ -44,6 +50,8 @@ impl Feature {
             Self::Http2ToDyno => "http2-to-dyno",
             Self::Preboot => "preboot",
             Self::LogRuntimeMetrics => "log-runtime-metrics",
+            Self::HttpEndToEndContinue => "http-end-to-end-continue",
+            Self::HttpDisableKeepaliveToDyno => "http-disable-keepalive-to-dyno",
         }
     }
 
@@ -55,6 +63,8 @@ impl Feature {
             Self::Http2ToDyno => "Speak HTTP/2 in clear text to web dynos (for gRPC)",
             Self::LogRuntimeMetrics => "Log load and memory of every dyno every 20 seconds",
             Self::Preboot => "Start new web dynos before old ones stop, if memory allows",
+            Self::HttpEndToEndContinue => "Let dynos answer `Expect: 100-continue` themselves",
+            Self::HttpDisableKeepaliveToDyno => "Open a new connection to the dyno per request",
         }
     }
 }

@@ -25,6 +25,8 @@ pub(super) struct Record {
     pub(super) protocol: &'static str,
     /// Waited for a dyno; behind the platform's own fields.
     pub(super) queue: Option<Duration>,
+    /// Who ended a connection that had switched protocols; behind them too.
+    pub(super) closed_by: Option<&'static str>,
 }
 
 impl Record {
@@ -56,6 +58,11 @@ impl Record {
             Some(time) => format!("{}ms", time.as_millis()),
             None => String::new(),
         };
+        // None was sent: the router was closing.
+        let status = match self.status {
+            0 => String::new(),
+            status => status.to_string(),
+        };
         let bytes = self.bytes.map(|b| b.to_string()).unwrap_or_default();
         let _ = write!(
             out,
@@ -68,10 +75,13 @@ impl Record {
             self.dyno.as_deref().unwrap_or_default(),
             milliseconds(self.connect),
             milliseconds(self.service),
-            self.status,
+            status,
             self.protocol,
             milliseconds(self.queue),
         );
+        if let Some(side) = self.closed_by {
+            let _ = write!(out, " closed_by={side}");
+        }
         out
     }
 }
@@ -122,6 +132,7 @@ mod tests {
             bytes: Some(13),
             failure: None,
             protocol: "http",
+            closed_by: None,
             queue: Some(Duration::from_millis(12)),
         }
     }

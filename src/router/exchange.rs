@@ -1,30 +1,31 @@
 //! One request and its answer between two sockets.
 //!
-//! Three things run side by side: the request's body up, the answer down, and the clock. The
-//! answer decides the end; a body that is not through by then ends the client's connection.
+//! Three things run side by side: the request's body up (then an eye on the client, which may
+//! leave), the answer down, and the clock. The answer decides the end; a body that is not through
+//! by then ends the client's connection.
 
 use std::cell::Cell;
-use std::io;
 use std::time::Duration;
 
-use bytes::{Buf as _, BytesMut};
+use bytes::{Buf as _, BufMut, BytesMut};
 use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _};
 use tokio::time::{Instant, sleep_until};
 
 use super::chunks::{Decoder, Step};
 use super::failure::Failure;
-use super::head::{self, Expect, Framing, Request, Response};
-use super::headers;
-use super::https;
+use super::head::{Framing, Request};
 use super::proxy::Fresh;
+use super::relay::{Answer, Answered, Tail};
+use super::tunnel;
 use super::wire::Wire;
 use crate::settings::Timings;
 
 /// One read of a body.
-const READ: usize = 64 * 1024;
+pub(super) const READ: usize = 64 * 1024;
 
-/// Interim answers a dyno may send.
-const INTERIM_MAX: usize = 100;
+/// What a client may send behind its request while that is served. Past it nothing is read, and a
+/// client that leaves is noticed only by what it does not take.
+const AHEAD: usize = 64 * 1024;
 
 /// What an exchange works on.
 pub(super) struct Exchange<'a, C, D> {
@@ -35,19 +36,27 @@ pub(super) struct Exchange<'a, C, D> {
     pub(super) request: &'a Request,
     /// As to be sent to the dyno.
     pub(super) head: Vec<u8>,
-    /// The client would keep its connection.
-    pub(super) wants_more: bool,
+    pub(super) manners: Manners,
     pub(super) is_reused: bool,
-    /// The answer says that TLS is a must.
-    pub(super) is_strict: bool,
     pub(super) fresh: Option<Fresh>,
     pub(super) timings: Timings,
+}
+
+/// How the answer is given.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Manners {
+    /// The client would keep its connection.
+    pub(super) wants_more: bool,
+    /// The answer says that TLS is a must.
+    pub(super) is_strict: bool,
+    /// The dyno, not the router, says "100 Continue".
+    pub(super) is_continue_passed: bool,
 }
 
 /// How it ended.
 #[derive(Debug)]
 pub(super) enum End {
-    /// The answer went through.
+    /// The dyno's answer is all here.
     Done {
         status: u16,
         bytes: u64,
@@ -55,8 +64,12 @@ pub(super) enum End {
         keep_upstream: bool,
         /// The dyno has too much to do, and says for how long.
         retry_after: Option<Duration>,
+        /// What the client has not taken yet: the dyno need not wait for that.
+        tail: Tail,
     },
-    /// It did not. `is_started`: the client has the answer's head already.
+    /// A pipe of bytes that ended.
+    Piped { bytes: u64, end: tunnel::End },
+    /// It did not go through. `is_started`: the client has the answer's head already.
     Failed {
         failure: Failure,
         bytes: u64,
@@ -66,18 +79,15 @@ pub(super) enum End {
     Stale,
 }
 
-/// What the three parts share.
-struct Progress {
-    last: Cell<Instant>,
-    phase: Cell<Phase>,
-    bytes: Cell<u64>,
-    is_started: Cell<bool>,
-    has_answer: Cell<bool>,
-    timings: Timings,
+/// Who has to move next.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Side {
+    Client,
+    Dyno,
 }
 
-#[derive(Clone, Copy, PartialEq, Eq)]
-enum Phase {
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Phase {
     /// The request's body is on its way.
     Uploading,
     /// The answer has not begun.
@@ -88,18 +98,94 @@ enum Phase {
     Tunnel,
 }
 
+/// What the three parts share.
+pub(super) struct Progress {
+    last: Cell<Instant>,
+    pub(super) phase: Cell<Phase>,
+    /// Of the answer's body.
+    bytes: Cell<u64>,
+    pub(super) is_uploaded: Cell<bool>,
+    /// The client has the answer's head.
+    pub(super) is_started: Cell<bool>,
+    /// The dyno has said something.
+    pub(super) has_answer: Cell<bool>,
+    /// Who the upload, and who the answer waits for.
+    up: Cell<Side>,
+    pub(super) down: Cell<Side>,
+    /// Nobody may send the body before the dyno has said so.
+    pub(super) awaits_continue: Cell<bool>,
+    timings: Timings,
+}
+
 impl Progress {
-    fn touch(&self) {
+    fn new(timings: Timings, awaits_continue: bool) -> Self {
+        Self {
+            last: Cell::new(Instant::now()),
+            phase: Cell::new(Phase::Uploading),
+            bytes: Cell::new(0),
+            is_uploaded: Cell::new(false),
+            is_started: Cell::new(false),
+            has_answer: Cell::new(false),
+            up: Cell::new(Side::Dyno),
+            down: Cell::new(Side::Dyno),
+            awaits_continue: Cell::new(awaits_continue),
+            timings,
+        }
+    }
+
+    /// Bytes have moved.
+    pub(super) fn touch(&self) {
         self.last.set(Instant::now());
     }
 
-    fn add(&self, count: usize) {
+    /// Bytes of the answer's body have come.
+    pub(super) fn add(&self, count: usize) {
         self.bytes.set(self.bytes.get() + count as u64);
         self.touch();
     }
+
+    fn uploaded(&self) {
+        self.is_uploaded.set(true);
+        if self.phase.get() == Phase::Uploading {
+            self.phase.set(Phase::Waiting);
+            self.touch();
+        }
+    }
+
+    /// What silence means now, and how long it may last.
+    fn limit(&self) -> (Duration, Failure) {
+        let Timings {
+            request_timeout,
+            idle_timeout,
+            ..
+        } = self.timings;
+        let idle = |side: &Cell<Side>| match side.get() {
+            Side::Client => Failure::CLIENT_IDLE,
+            Side::Dyno => Failure::IDLE,
+        };
+        match self.phase.get() {
+            Phase::Waiting => (request_timeout, Failure::TIMEOUT),
+            Phase::Uploading if self.awaits_continue.get() => (request_timeout, Failure::TIMEOUT),
+            Phase::Uploading => (idle_timeout, idle(&self.up)),
+            Phase::Answering => (idle_timeout, idle(&self.down)),
+            Phase::Tunnel => (idle_timeout, Failure::IDLE),
+        }
+    }
+
+    /// Ends with the failure that the clock says.
+    pub(super) async fn clock(&self) -> Failure {
+        loop {
+            let (limit, failure) = self.limit();
+            let deadline = self.last.get() + limit;
+            if Instant::now() >= deadline {
+                return failure;
+            }
+            sleep_until(deadline).await;
+        }
+    }
 }
 
-/// Which socket failed.
+/// What ended the way up.
 enum Broken {
     Client,
     Upstream,
@@ -114,58 +200,48 @@ pub(super) async fn run<C: Wire, D: Wire>(exchange: Exchange<'_, C, D>) -> End {
         upstream,
         request,
         head,
-        wants_more,
+        manners,
         is_reused,
-        is_strict,
         fresh,
         timings,
     } = exchange;
-    let progress = Progress {
-        last: Cell::new(Instant::now()),
-        phase: Cell::new(Phase::Uploading),
-        bytes: Cell::new(0),
-        is_started: Cell::new(false),
-        has_answer: Cell::new(false),
-        timings,
-    };
+    let progress = Progress::new(timings, manners.is_continue_passed);
     let (mut from_client, mut to_client) = client.split();
     let (mut from_dyno, mut to_dyno) = upstream.split();
-    let mut is_uploaded = false;
     let mut rest = BytesMut::new();
     let answered = {
-        let upload = upload(
-            request,
-            head,
-            buffer,
-            &mut from_client,
-            &mut to_dyno,
-            &progress,
-        );
+        let up = async {
+            upload(
+                request,
+                head,
+                buffer,
+                &mut from_client,
+                &mut to_dyno,
+                &progress,
+            )
+            .await?;
+            progress.uploaded();
+            watch(&mut from_client, buffer).await
+        };
         let answer = Answer {
             request,
-            wants_more,
-            is_strict,
+            manners,
             progress: &progress,
             fresh,
             rest: &mut rest,
+            tail: Tail::default(),
         }
         .run(&mut from_dyno, &mut to_client);
-        let clock = clock(&progress);
-        tokio::pin!(upload, answer, clock);
+        let clock = progress.clock();
+        tokio::pin!(up, answer, clock);
+        let mut is_up = true;
         loop {
             tokio::select! {
                 biased;
-                done = &mut upload, if !is_uploaded => match done {
-                    Ok(()) => {
-                        is_uploaded = true;
-                        if progress.phase.get() == Phase::Uploading {
-                            progress.phase.set(Phase::Waiting);
-                            progress.touch();
-                        }
-                    }
+                broken = &mut up, if is_up => match broken {
                     // A dyno may answer and close without reading the body: its answer counts.
-                    Err(Broken::Upstream) => break (&mut answer).await,
-                    Err(Broken::Client) => break Err(Failure::CLIENT_GONE),
+                    Err(Broken::Upstream) => is_up = false,
+                    Ok(()) | Err(Broken::Client) => break Err(Failure::CLIENT_GONE),
                     Err(Broken::BadChunk) => break Err(Failure::request(400, "bad chunk")),
                 },
                 answered = &mut answer => break answered,
@@ -173,34 +249,29 @@ pub(super) async fn run<C: Wire, D: Wire>(exchange: Exchange<'_, C, D>) -> End {
             }
         }
     };
+    let is_uploaded = progress.is_uploaded.get();
     match answered {
         Ok(Answered::Final {
             status,
             is_closed,
             keeps_upstream,
             retry_after,
+            tail,
         }) => End::Done {
             status,
             retry_after,
             bytes: progress.bytes.get(),
             keep_client: is_uploaded && !is_closed,
             keep_upstream: keeps_upstream && is_uploaded && rest.is_empty(),
+            tail,
         },
         Ok(Answered::Switched) => {
-            tunnel(
-                (&mut from_client, &mut to_client),
-                (&mut from_dyno, &mut to_dyno),
-                buffer,
-                &mut rest,
-                &progress,
-            )
-            .await;
-            End::Done {
-                status: 101,
+            let client = (&mut from_client, &mut to_client);
+            let dyno = (&mut from_dyno, &mut to_dyno);
+            let end = tunnel::run(client, dyno, buffer, &mut rest, &progress).await;
+            End::Piped {
                 bytes: progress.bytes.get(),
-                keep_client: false,
-                keep_upstream: false,
-                retry_after: None,
+                end,
             }
         }
         Err(Failure::CLOSED) if is_reused && may_repeat(request) && !progress.has_answer.get() => {
@@ -214,9 +285,10 @@ pub(super) async fn run<C: Wire, D: Wire>(exchange: Exchange<'_, C, D>) -> End {
     }
 }
 
-/// True if sending it twice is as good as once, and no body byte was spent.
+/// True if sending it twice is as good as once, and no body byte is spent by it. All others get a
+/// connection that was not used before, so that none of them meets one that is being closed.
 /// Source: RFC 9110 section 9.2.2, RFC 9112 section 9.3.1.
-fn may_repeat(request: &Request) -> bool {
+pub(super) fn may_repeat(request: &Request) -> bool {
     let is_idempotent = matches!(
         request.method.as_str(),
         "GET" | "HEAD" | "OPTIONS" | "TRACE" | "PUT" | "DELETE"
@@ -224,28 +296,24 @@ fn may_repeat(request: &Request) -> bool {
     is_idempotent && request.framing == Framing::None && request.upgrade.is_none()
 }
 
-/// Ends with the failure that the clock says.
-async fn clock(progress: &Progress) -> Failure {
-    loop {
-        let phase = progress.phase.get();
-        let limit = if phase == Phase::Waiting {
-            progress.timings.request_timeout
-        } else {
-            progress.timings.idle_timeout
-        };
-        let deadline = progress.last.get() + limit;
-        if Instant::now() >= deadline {
-            return match phase {
-                Phase::Waiting => Failure::TIMEOUT,
-                Phase::Uploading => Failure::CLIENT_IDLE,
-                Phase::Answering | Phase::Tunnel => Failure::IDLE,
-            };
+/// Ends when the client tears its connection down. One that only says that it will send no more
+/// still gets its answer.
+async fn watch(client: &mut (impl AsyncRead + Unpin), buffer: &mut BytesMut) -> Result<(), Broken> {
+    while buffer.len() < AHEAD {
+        if buffer.capacity() == buffer.len() {
+            buffer.reserve(4096);
         }
-        sleep_until(deadline).await;
+        match client.read_buf(buffer).await {
+            Ok(1..) => {}
+            Ok(0) => break,
+            Err(_) => return Err(Broken::Client),
+        }
     }
+    std::future::pending().await
 }
 
-/// Sends the head (`out`) and the body to the dyno. Small bodies that are here already go in one write.
+/// Sends the head (`out`) and the body to the dyno. Small bodies that are here already go in one
+/// write.
 async fn upload(
     request: &Request,
     mut out: Vec<u8>,
@@ -255,7 +323,7 @@ async fn upload(
     progress: &Progress,
 ) -> Result<(), Broken> {
     match request.framing {
-        Framing::None | Framing::UntilClose => write(dyno, &out).await,
+        Framing::None | Framing::UntilClose => write(dyno, &out, progress).await,
         Framing::Length(mut left) => loop {
             let count = buffer
                 .len()
@@ -264,14 +332,13 @@ async fn upload(
             buffer.advance(count);
             left -= count as u64;
             if !out.is_empty() {
-                write(dyno, &out).await?;
-                progress.touch();
+                write(dyno, &out, progress).await?;
                 out.clear();
             }
             if left == 0 {
                 return Ok(());
             }
-            read_client(client, buffer).await?;
+            read_client(client, buffer, progress).await?;
         },
         Framing::Chunked => {
             let mut decoder = Decoder::new();
@@ -284,15 +351,14 @@ async fn upload(
                     }
                     Step::End(trailers) => {
                         last_chunk(&mut out, &trailers);
-                        return write(dyno, &out).await;
+                        return write(dyno, &out, progress).await;
                     }
                     Step::More => {
                         if !out.is_empty() {
-                            write(dyno, &out).await?;
-                            progress.touch();
+                            write(dyno, &out, progress).await?;
                             out.clear();
                         }
-                        read_client(client, buffer).await?;
+                        read_client(client, buffer, progress).await?;
                     }
                 }
             }
@@ -300,298 +366,50 @@ async fn upload(
     }
 }
 
-async fn write(dyno: &mut (impl AsyncWrite + Unpin), bytes: &[u8]) -> Result<(), Broken> {
-    dyno.write_all(bytes).await.map_err(|_| Broken::Upstream)
+/// Every piece that the dyno takes counts as a move: a slow reader is no dead one.
+async fn write(
+    dyno: &mut (impl AsyncWrite + Unpin),
+    mut bytes: &[u8],
+    progress: &Progress,
+) -> Result<(), Broken> {
+    progress.up.set(Side::Dyno);
+    while !bytes.is_empty() {
+        match dyno.write(bytes).await {
+            Ok(count @ 1..) => bytes = &bytes[count..],
+            _ => return Err(Broken::Upstream),
+        }
+        progress.touch();
+    }
+    dyno.flush().await.map_err(|_| Broken::Upstream)
 }
 
 async fn read_client(
     client: &mut (impl AsyncRead + Unpin),
     buffer: &mut BytesMut,
+    progress: &Progress,
 ) -> Result<(), Broken> {
+    progress.up.set(Side::Client);
     buffer.reserve(READ);
     match client.read_buf(buffer).await {
-        Ok(1..) => Ok(()),
+        Ok(1..) => {
+            progress.awaits_continue.set(false);
+            progress.touch();
+            Ok(())
+        }
         _ => Err(Broken::Client),
     }
 }
 
 /// One chunk as we write it.
-fn chunk(out: &mut Vec<u8>, data: &[u8]) {
-    out.extend_from_slice(format!("{:x}\r\n", data.len()).as_bytes());
-    out.extend_from_slice(data);
-    out.extend_from_slice(b"\r\n");
+pub(super) fn chunk(out: &mut impl BufMut, data: &[u8]) {
+    out.put_slice(format!("{:x}\r\n", data.len()).as_bytes());
+    out.put_slice(data);
+    out.put_slice(b"\r\n");
 }
 
 /// The end of a chunked body.
-fn last_chunk(out: &mut Vec<u8>, trailers: &[u8]) {
-    out.extend_from_slice(b"0\r\n");
-    out.extend_from_slice(trailers);
-    out.extend_from_slice(b"\r\n");
-}
-
-enum Answered {
-    Final {
-        status: u16,
-        /// Our connection to the client ends with it.
-        is_closed: bool,
-        keeps_upstream: bool,
-        retry_after: Option<Duration>,
-    },
-    Switched,
-}
-
-/// The way down.
-struct Answer<'a> {
-    request: &'a Request,
-    wants_more: bool,
-    is_strict: bool,
-    progress: &'a Progress,
-    fresh: Option<Fresh>,
-    /// Bytes of the dyno that were read and belong to nothing yet.
-    rest: &'a mut BytesMut,
-}
-
-impl Answer<'_> {
-    async fn run(
-        mut self,
-        dyno: &mut (impl AsyncRead + Unpin),
-        client: &mut (impl AsyncWrite + Unpin),
-    ) -> Result<Answered, Failure> {
-        if self.request.expect == Expect::Continue {
-            // We are connected, so somebody will take the body.
-            send(client, b"HTTP/1.1 100 Continue\r\n\r\n").await?;
-        }
-        for _ in 0..=INTERIM_MAX {
-            let response = self.head(dyno).await?;
-            match response.status {
-                101 if self.request.upgrade.is_some() => {
-                    self.progress.is_started.set(true);
-                    self.progress.phase.set(Phase::Tunnel);
-                    send(client, &headers::interim(&response, true)).await?;
-                    return Ok(Answered::Switched);
-                }
-                101 => return Err(Failure::POOR),
-                // The client has its 100 from us, or never asked.
-                100 => {}
-                102..=199 => {
-                    if !self.request.is_old {
-                        send(client, &headers::interim(&response, false)).await?;
-                    }
-                }
-                _ => return self.relay(response, dyno, client).await,
-            }
-        }
-        Err(Failure::POOR)
-    }
-
-    /// The next head of the dyno.
-    async fn head(&mut self, dyno: &mut (impl AsyncRead + Unpin)) -> Result<Response, Failure> {
-        let is_head = self.request.method == "HEAD";
-        let mut looked = 0;
-        loop {
-            let end = head::end_of_head(self.rest, looked).map_err(|_| Failure::POOR)?;
-            if let Some(end) = end {
-                let bytes = self.rest.split_to(end).freeze();
-                return head::response(&bytes, is_head)
-                    .map_err(|refused| Failure::restriction(refused.cause));
-            }
-            looked = self.rest.len();
-            let is_http = b"HTTP/1.".starts_with(&self.rest[..looked.min(7)]);
-            if looked > head::RESPONSE_HEAD_MAX || !is_http {
-                return Err(Failure::POOR);
-            }
-            self.rest.reserve(READ);
-            match dyno.read_buf(self.rest).await {
-                Ok(1..) => {
-                    self.fresh = None;
-                    self.progress.has_answer.set(true);
-                    self.progress.touch();
-                    if self.progress.phase.get() == Phase::Waiting {
-                        self.progress.phase.set(Phase::Answering);
-                    }
-                }
-                _ => return Err(Failure::CLOSED),
-            }
-        }
-    }
-
-    async fn relay(
-        &mut self,
-        response: Response,
-        dyno: &mut (impl AsyncRead + Unpin),
-        client: &mut (impl AsyncWrite + Unpin),
-    ) -> Result<Answered, Failure> {
-        let is_old = self.request.is_old;
-        let framing = match response.framing {
-            Framing::Chunked if is_old => Framing::UntilClose,
-            other => other,
-        };
-        let is_closed = !self.wants_more
-            || framing == Framing::UntilClose
-            || self.progress.phase.get() == Phase::Uploading;
-        let mut out = headers::to_client(&response, framing, !is_closed);
-        if self.is_strict {
-            headers::add_missing(&mut out, &response, https::HSTS);
-        }
-        self.progress.is_started.set(true);
-        self.progress.phase.set(Phase::Answering);
-        match response.framing {
-            Framing::None => send(client, &out).await?,
-            Framing::Length(left) => self.by_length(left, out, dyno, client).await?,
-            Framing::UntilClose => self.by_close(out, dyno, client).await?,
-            Framing::Chunked => self.by_chunks(&mut out, is_old, dyno, client).await?,
-        }
-        let dyno_keeps = response.connection.lasts(response.is_old);
-        Ok(Answered::Final {
-            status: response.status,
-            is_closed,
-            retry_after: headers::retry_after(&response),
-            keeps_upstream: dyno_keeps && response.framing != Framing::UntilClose,
-        })
-    }
-
-    async fn by_length(
-        &mut self,
-        mut left: u64,
-        mut out: Vec<u8>,
-        dyno: &mut (impl AsyncRead + Unpin),
-        client: &mut (impl AsyncWrite + Unpin),
-    ) -> Result<(), Failure> {
-        loop {
-            let count = self
-                .rest
-                .len()
-                .min(usize::try_from(left).unwrap_or(usize::MAX));
-            out.extend_from_slice(&self.rest[..count]);
-            self.rest.advance(count);
-            left -= count as u64;
-            if !out.is_empty() {
-                send(client, &out).await?;
-                self.progress.add(count);
-                out.clear();
-            }
-            if left == 0 {
-                return Ok(());
-            }
-            if self.read(dyno).await? == 0 {
-                return Err(Failure::INTERRUPTED);
-            }
-        }
-    }
-
-    async fn by_close(
-        &mut self,
-        mut out: Vec<u8>,
-        dyno: &mut (impl AsyncRead + Unpin),
-        client: &mut (impl AsyncWrite + Unpin),
-    ) -> Result<(), Failure> {
-        loop {
-            let count = self.rest.len();
-            out.extend_from_slice(&self.rest.split());
-            send(client, &out).await?;
-            self.progress.add(count);
-            out.clear();
-            if self.read(dyno).await? == 0 {
-                return Ok(());
-            }
-        }
-    }
-
-    /// `is_old`: the client knows no chunks, so it gets the bare data.
-    async fn by_chunks(
-        &mut self,
-        out: &mut Vec<u8>,
-        is_old: bool,
-        dyno: &mut (impl AsyncRead + Unpin),
-        client: &mut (impl AsyncWrite + Unpin),
-    ) -> Result<(), Failure> {
-        let mut decoder = Decoder::new();
-        loop {
-            match decoder.step(self.rest).map_err(|_| Failure::INTERRUPTED)? {
-                Step::Data(count) => {
-                    if is_old {
-                        out.extend_from_slice(&self.rest[..count]);
-                    } else {
-                        chunk(out, &self.rest[..count]);
-                    }
-                    self.rest.advance(count);
-                    decoder.taken(count);
-                    self.progress.add(count);
-                }
-                Step::End(trailers) => {
-                    if !is_old {
-                        last_chunk(out, &trailers);
-                    }
-                    return send(client, out).await;
-                }
-                Step::More => {
-                    if !out.is_empty() {
-                        send(client, out).await?;
-                        out.clear();
-                    }
-                    if self.read(dyno).await? == 0 {
-                        return Err(Failure::INTERRUPTED);
-                    }
-                }
-            }
-        }
-    }
-
-    async fn read(&mut self, dyno: &mut (impl AsyncRead + Unpin)) -> Result<usize, Failure> {
-        self.rest.reserve(READ);
-        let read = dyno.read_buf(self.rest).await;
-        let count = read.map_err(|_| Failure::INTERRUPTED)?;
-        self.progress.touch();
-        Ok(count)
-    }
-}
-
-async fn send(client: &mut (impl AsyncWrite + Unpin), bytes: &[u8]) -> Result<(), Failure> {
-    client
-        .write_all(bytes)
-        .await
-        .map_err(|_| Failure::CLIENT_GONE)
-}
-
-/// Bytes both ways, until either side is done or both are silent.
-async fn tunnel(
-    client: (
-        &mut (impl AsyncRead + Unpin),
-        &mut (impl AsyncWrite + Unpin),
-    ),
-    dyno: (
-        &mut (impl AsyncRead + Unpin),
-        &mut (impl AsyncWrite + Unpin),
-    ),
-    from_client: &mut BytesMut,
-    from_dyno: &mut BytesMut,
-    progress: &Progress,
-) {
-    progress.touch();
-    let up = pipe(client.0, dyno.1, from_client, |_| progress.touch());
-    let down = pipe(dyno.0, client.1, from_dyno, |count| progress.add(count));
-    tokio::select! {
-        _ = up => {}
-        _ = down => {}
-        _ = clock(progress) => {}
-    }
-}
-
-async fn pipe(
-    from: &mut (impl AsyncRead + Unpin),
-    to: &mut (impl AsyncWrite + Unpin),
-    buffer: &mut BytesMut,
-    moved: impl Fn(usize),
-) -> io::Result<()> {
-    loop {
-        if !buffer.is_empty() {
-            to.write_all(buffer).await?;
-            moved(buffer.len());
-            buffer.clear();
-        }
-        buffer.reserve(READ);
-        if from.read_buf(buffer).await? == 0 {
-            return Ok(());
-        }
-    }
+pub(super) fn last_chunk(out: &mut impl BufMut, trailers: &[u8]) {
+    out.put_slice(b"0\r\n");
+    out.put_slice(trailers);
+    out.put_slice(b"\r\n");
 }

@@ -69,6 +69,11 @@ impl Failure {
         status: 421,
         ..error("H31", "Misdirected Request")
     };
+    /// The router ends. No status: nothing can be told any more.
+    pub(super) const FORCED: Self = Self {
+        status: 0,
+        ..error("H24", "Forced close")
+    };
     pub(super) const MAINTENANCE: Self = Self {
         at: At::Info,
         ..error("H80", "Maintenance mode")
@@ -113,6 +118,7 @@ pub(super) fn reason(status: u16) -> &'static str {
         308 => "Permanent Redirect",
         400 => "Bad Request",
         404 => "Not Found",
+        405 => "Method Not Allowed",
         408 => "Request Timeout",
         414 => "URI Too Long",
         417 => "Expectation Failed",

@@ -68,6 +68,7 @@ pub fn request_head(bytes: &[u8]) {
         route: Duration::ZERO,
         queue: Duration::ZERO,
         crowd: None,
+        is_continue_passed: false,
     };
     let written = headers::to_dyno(&request, context);
     let (line, fields) = lines(&written);

@@ -449,6 +449,35 @@ fn expect(head: &Head, is_old: bool) -> Result<Expect, Refused> {
     Ok(expect)
 }
 
+/// What a refused head still tells for certain.
+#[derive(Debug)]
+pub(super) struct Glimpse {
+    pub(super) head: Head,
+    pub(super) method: String,
+    pub(super) target: String,
+    pub(super) host: String,
+}
+
+/// Whose request a refused head was, if it has a first line and one good host.
+pub(super) fn glimpse(bytes: &Bytes) -> Option<Glimpse> {
+    request_line(bytes).ok()?;
+    let mut space = vec![httparse::EMPTY_HEADER; HEADERS_MAX];
+    let mut parsed = httparse::Request::new(&mut space);
+    // A line that cannot be read ends the reading: what came before it has been found.
+    let _ = parsed.parse(bytes);
+    let (method, target) = (parsed.method?.to_owned(), parsed.path?.to_owned());
+    let whole = parsed.headers.iter().take_while(|h| !h.name.is_empty());
+    let headers: Vec<_> = whole.copied().collect();
+    let head = locate(bytes, &headers);
+    let host = host(&head, None).ok()?;
+    Some(Glimpse {
+        head,
+        method,
+        target,
+        host,
+    })
+}
+
 /// Parses a whole answer head. `is_head`: the request's method was HEAD.
 ///
 /// # Errors

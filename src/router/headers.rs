@@ -141,6 +141,8 @@ pub(super) struct Context<'a> {
     pub(super) route: Duration,
     pub(super) queue: Duration,
     pub(super) crowd: Option<Crowd>,
+    /// The dyno is asked whether it wants the body.
+    pub(super) is_continue_passed: bool,
 }
 
 /// The head as the dyno gets it.
@@ -187,6 +189,9 @@ pub(super) fn to_dyno(request: &Request, context: Context<'_>) -> Vec<u8> {
     length.rest(&mut out);
     if request.upgrade.is_some() {
         line(&mut out, b"Connection", b"Upgrade");
+    }
+    if context.is_continue_passed {
+        line(&mut out, b"Expect", b"100-continue");
     }
     let version = if request.is_old { "1.0" } else { "1.1" };
     let start = context
@@ -362,6 +367,7 @@ mod tests {
             route: Duration::from_millis(2),
             queue: Duration::from_millis(3),
             crowd: None,
+            is_continue_passed: false,
         };
         String::from_utf8(to_dyno(&request, context)).expect("text")
     }

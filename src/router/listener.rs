@@ -26,6 +26,26 @@ use crate::supervisor::Supervisor;
 /// Connections at once, of all clients; more wait in the kernel's backlog.
 pub(super) const CONNECTIONS_MAX: usize = 16 * 1024;
 
+/// Descriptors that are not for the router's connections: logs, pipes, the state, the API.
+const OTHER_FILES: u64 = 1024;
+
+/// How many connections the descriptors allow: each may need another one, to a dyno. The limit is
+/// raised first to what this process may have.
+fn connections_max() -> usize {
+    use nix::sys::resource::{Resource, getrlimit, setrlimit};
+    let limit = Resource::RLIMIT_NOFILE;
+    let (soft, hard) = getrlimit(limit).unwrap_or((1024, 1024));
+    let soft = match setrlimit(limit, hard, hard) {
+        Ok(()) => hard,
+        Err(error) => {
+            tracing::warn!(%error, "the limit of open files stays at {soft}");
+            soft
+        }
+    };
+    let places = soft.saturating_sub(OTHER_FILES.min(soft / 2)) / 2;
+    usize::try_from(places).map_or(CONNECTIONS_MAX, |places| places.min(CONNECTIONS_MAX))
+}
+
 /// The kernel's backlog.
 const BACKLOG: i32 = 4096;
 
@@ -128,6 +148,8 @@ pub(super) struct Shared {
     pub(super) stop: CancellationToken,
     /// Cut what still runs.
     pub(super) cut: CancellationToken,
+    /// Ends the connection that has been idle for longest: there are too many.
+    pub(super) make_room: Notify,
     connections: Arc<Semaphore>,
     tasks: TaskTracker,
 }
@@ -163,7 +185,8 @@ impl Router {
             timings,
             stop: CancellationToken::new(),
             cut: CancellationToken::new(),
-            connections: Arc::new(Semaphore::new(CONNECTIONS_MAX)),
+            make_room: Notify::new(),
+            connections: Arc::new(Semaphore::new(connections_max())),
             tasks: TaskTracker::new(),
         });
         tokio::spawn(follow(Arc::clone(&shared), supervisor.clone()));
@@ -278,6 +301,9 @@ async fn serve(shared: Arc<Shared>, sockets: Vec<(std::net::TcpListener, Kind)>)
 async fn accept(shared: Arc<Shared>, listener: TcpListener, kind: Kind) {
     let port = listener.local_addr().map_or(0, |address| address.port());
     loop {
+        if shared.connections.available_permits() == 0 {
+            shared.make_room.notify_one();
+        }
         let place = tokio::select! {
             place = Arc::clone(&shared.connections).acquire_owned() => place,
             () = shared.stop.cancelled() => return,

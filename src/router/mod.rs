@@ -23,9 +23,11 @@ mod listener;
 mod policy;
 mod proxy;
 mod queue;
+mod relay;
 mod route;
 mod table;
 mod tls;
+mod tunnel;
 mod upstream;
 mod wire;
 

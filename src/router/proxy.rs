@@ -8,15 +8,17 @@ use bytes::{Bytes, BytesMut};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 
 use super::access_log::Record;
-use super::exchange::{self, End, Exchange};
+use super::exchange::{self, End, Exchange, Manners, Side};
 use super::failure::{self, Failure};
 use super::h2::ToDyno;
-use super::head::{self, Expect, Framing, Refused, Request};
+use super::head::{self, Expect, Framing, Head, Refused, Request};
 use super::headers::{self, Context};
 use super::https;
 use super::listener::Shared;
+use super::relay;
 use super::route::{self, Client, Connected, NotConnected};
 use super::table::{AppRoute, DynoRoute};
+use super::tunnel;
 use super::upstream;
 use super::wire::{Origin, Wire};
 use crate::model::Feature;
@@ -47,9 +49,9 @@ pub(super) async fn serve(shared: Arc<Shared>, mut client: impl Wire, origin: Or
         let request = match read_request(&shared, &mut client, &mut buffer).await {
             Ok(Some(request)) => request,
             Ok(None) => return,
-            Err(refused) => {
-                refuse(&mut client, refused).await;
-                return;
+            Err((refused, head)) => {
+                refuse(&shared, &mut client, refused, head.as_ref(), &origin).await;
+                return linger(client).await;
             }
         };
         match handle(&shared, &mut client, &mut buffer, &request, &origin).await {
@@ -75,7 +77,7 @@ pub(super) async fn stream(
             next == Next::Cut
         }
         Err(refused) => {
-            refuse(client, refused).await;
+            refuse(shared, client, refused, Some(&head), origin).await;
             false
         }
     }
@@ -107,13 +109,14 @@ async fn read_request(
     shared: &Shared,
     client: &mut impl Wire,
     buffer: &mut BytesMut,
-) -> Result<Option<Request>, Refused> {
+) -> Result<Option<Request>, (Refused, Option<Bytes>)> {
     if buffer.is_empty() {
         // Nothing is held while nothing comes.
         *buffer = BytesMut::new();
         tokio::select! {
             ready = client.readable() => if ready.is_err() { return Ok(None) },
             () = tokio::time::sleep(KEEP_ALIVE) => return Ok(None),
+            () = shared.make_room.notified() => return Ok(None),
             () = shared.stop.cancelled() => return Ok(None),
         }
     }
@@ -124,38 +127,62 @@ async fn read_request(
         if looked == 0 && buffer.starts_with(b"\r\n") {
             let _ = buffer.split_to(2);
         }
-        if let Some(end) = head::end_of_head(buffer, looked)? {
-            return head::request(&buffer.split_to(end).freeze()).map(Some);
+        let alone = |refused| (refused, None);
+        if buffer.len() > 1 {
+            head::request_line(buffer).map_err(alone)?;
         }
-        looked = buffer.len();
-        if looked > head::REQUEST_HEAD_MAX {
-            return Err(Refused {
+        if let Some(end) = head::end_of_head(buffer, looked).map_err(alone)? {
+            let bytes = buffer.split_to(end).freeze();
+            let request = head::request(&bytes);
+            return request.map(Some).map_err(|refused| (refused, Some(bytes)));
+        }
+        if buffer.len() > head::REQUEST_HEAD_MAX {
+            return Err(alone(Refused {
                 status: 431,
                 cause: "head too long",
-            });
+            }));
         }
+        // A lone CR may be half of the empty line.
+        looked = if buffer.len() > 1 { buffer.len() } else { 0 };
         buffer.reserve(READ);
         match tokio::time::timeout_at(deadline, client.read_buf(buffer)).await {
             Ok(Ok(1..)) => {}
             Ok(_) => return Ok(None),
             Err(_) if buffer.is_empty() => return Ok(None),
             Err(_) => {
-                return Err(Refused {
+                return Err(alone(Refused {
                     status: 408,
                     cause: "slow head",
-                });
+                }));
             }
         }
     }
 }
 
-/// Says why a head was refused. It belongs to no app, so no app's log hears of it.
-async fn refuse(client: &mut impl Wire, refused: Refused) {
+/// Says why a head was refused. If it still tells which app it was for, that app's log has it.
+async fn refuse(
+    shared: &Shared,
+    client: &mut impl Wire,
+    refused: Refused,
+    head: Option<&Bytes>,
+    origin: &Origin,
+) {
     tracing::debug!(
         status = refused.status,
         cause = refused.cause,
         "request refused"
     );
+    if let Some(glimpse) = head.and_then(head::glimpse)
+        && let Some(app) = shared.table.load().find(&glimpse.host).cloned()
+    {
+        let fwd = headers::forwarded_for(&glimpse.head, &origin.peer.to_string());
+        let mut turn = Turn::new(shared, &app, origin, &glimpse.head, fwd);
+        turn.record.method = glimpse.method;
+        turn.record.path = glimpse.target;
+        turn.record.host = glimpse.host;
+        turn.record.failure = Some(Failure::request(refused.status, "bad header"));
+        turn.end(refused.status);
+    }
     let page = failure::page(refused.status, None, None);
     send_page(client, refused.status, &page, false, false).await;
 }
@@ -251,21 +278,11 @@ async fn handle(
         send_page(client, 404, &page, request.method == "HEAD", may_go_on).await;
         return Next::request_if(may_go_on);
     };
-    let record = Record {
-        method: request.method.clone(),
-        path: request.target.clone(),
-        host: request.host.clone(),
-        request_id: headers::request_id(&request.head),
-        protocol: origin.protocol,
-        fwd: headers::forwarded_for(&request.head, &origin.peer.to_string()),
-        ..Record::default()
-    };
-    let mut turn = Turn {
-        shared,
-        app: &app,
-        record,
-        traffic: None,
-    };
+    let fwd = headers::forwarded_for(&request.head, &origin.peer.to_string());
+    let mut turn = Turn::new(shared, &app, origin, &request.head, fwd);
+    turn.record.method.clone_from(&request.method);
+    turn.record.path.clone_from(&request.target);
+    turn.record.host.clone_from(&request.host);
     if https::is_misdirected(request, origin) {
         return turn.fail(client, Failure::MISDIRECTED, may_go_on).await;
     }
@@ -285,9 +302,24 @@ async fn handle(
         let failure = Failure::request(417, "unsupported expect header value");
         return turn.fail(client, failure, may_go_on).await;
     }
+    if headers::is_last_hop(request) {
+        // Nothing to say of our own: no method of ours needs asking for, and TRACE shows secrets.
+        let status = if request.method == "OPTIONS" {
+            200
+        } else {
+            405
+        };
+        turn.end(status);
+        send(client, status, "", "", false, may_go_on).await;
+        return Next::request_if(may_go_on);
+    }
+    let is_continue_passed =
+        request.expect == Expect::Continue && app.features.contains(&Feature::HttpEndToEndContinue);
+    // What may not be sent twice never meets a connection that is being closed.
+    let is_pooled = !app.features.contains(&Feature::HttpDisableKeepaliveToDyno);
     // A connection of HTTP/2 to a dyno serves one request.
     let speaks_http2 = app.features.contains(&Feature::Http2ToDyno);
-    let mut only_fresh = speaks_http2;
+    let mut only_fresh = speaks_http2 || !is_pooled || !exchange::may_repeat(request);
     loop {
         let line = Client {
             stream: &mut *client,
@@ -327,10 +359,16 @@ async fn handle(
             route: started.elapsed(),
             queue: seat.waited,
             crowd: seat.crowd,
+            is_continue_passed,
         };
         let head = headers::to_dyno(request, context);
         let fresh = (!upstream.is_reused).then(|| Fresh::new(dyno));
         let served = Instant::now();
+        let manners = Manners {
+            wants_more: wants_more && !shared.stop.is_cancelled(),
+            is_strict: https::is_strict(&app, origin),
+            is_continue_passed,
+        };
         // Compiled once for each kind of dyno.
         macro_rules! exchange_over {
             ($upstream:expr) => {
@@ -340,9 +378,8 @@ async fn handle(
                     upstream: $upstream,
                     request,
                     head,
-                    wants_more: wants_more && !shared.stop.is_cancelled(),
+                    manners,
                     is_reused: upstream.is_reused,
-                    is_strict: https::is_strict(&app, origin),
                     fresh,
                     timings: shared.timings,
                 })
@@ -376,16 +413,44 @@ async fn handle(
                 keep_client,
                 keep_upstream,
                 retry_after,
+                tail,
             } => {
                 if let Some(retry_after) = retry_after {
                     dyno.strain(retry_after);
                 }
-                if keep_upstream && let Some(stream) = stream {
+                if keep_upstream
+                    && is_pooled
+                    && let Some(stream) = stream
+                {
                     upstream::give_back(dyno, stream);
                 }
+                // The dyno is done, whatever the client still has to read.
+                drop(seat);
                 turn.record.bytes = Some(bytes);
+                if !tail.is_empty() {
+                    let drained = relay::drain(client, tail, shared.timings.idle_timeout).await;
+                    turn.record.service = Some(served.elapsed());
+                    if let Err(failure) = drained {
+                        turn.record.failure = Some(failure);
+                        turn.end(failure.status);
+                        return Next::Cut;
+                    }
+                }
                 turn.end(status);
                 return Next::request_if(keep_client);
+            }
+            End::Piped { bytes, end } => {
+                turn.record.bytes = Some(bytes);
+                turn.record.closed_by = Some(match end {
+                    tunnel::End::Closed(Side::Client) => "client",
+                    tunnel::End::Closed(Side::Dyno) => "dyno",
+                    tunnel::End::Idle => {
+                        turn.record.failure = Some(Failure::IDLE);
+                        "router"
+                    }
+                });
+                turn.end(101);
+                return Next::Close;
             }
             End::Failed {
                 failure,
@@ -405,19 +470,52 @@ async fn handle(
     }
 }
 
-/// One request of one app, and what its line will say.
+/// One request of one app, and what its line will say. Dropped before it has ended: the router
+/// cuts its connections (H24).
 struct Turn<'a> {
     shared: &'a Shared,
     app: &'a AppRoute,
     record: Record,
     /// Of the dyno that was reached.
     traffic: Option<Arc<DynoTraffic>>,
+    has_ended: bool,
 }
 
-impl Turn<'_> {
+impl Drop for Turn<'_> {
+    fn drop(&mut self) {
+        if !self.has_ended {
+            self.record.failure = Some(Failure::FORCED);
+            self.end(Failure::FORCED.status);
+        }
+    }
+}
+
+impl<'a> Turn<'a> {
+    fn new(
+        shared: &'a Shared,
+        app: &'a AppRoute,
+        origin: &Origin,
+        head: &Head,
+        fwd: String,
+    ) -> Self {
+        Self {
+            shared,
+            app,
+            record: Record {
+                request_id: headers::request_id(head),
+                protocol: origin.protocol,
+                fwd,
+                ..Record::default()
+            },
+            traffic: None,
+            has_ended: false,
+        }
+    }
+
     /// Counts the request and writes its line.
     fn end(&mut self, status: u16) {
         self.record.status = status;
+        self.has_ended = true;
         let sample = Sample {
             status,
             code: self.record.failure.map(|failure| failure.code),

@@ -80,6 +80,9 @@ pub(super) async fn connect(
                 took: Duration::ZERO,
             });
         }
+        if only_fresh {
+            upstream::retire(&seat.dyno);
+        }
         let started = Instant::now();
         match upstream::connect(&seat.dyno, shared.timings.connect_timeout).await {
             Ok(upstream) => {
@@ -92,6 +95,12 @@ pub(super) async fn connect(
             Err(error) => {
                 attempts += 1;
                 last = Some(not_connected(&seat, &error, started.elapsed()));
+                if is_ours(&error) {
+                    return Err(NotConnected {
+                        failure: Failure::PLATFORM,
+                        ..not_connected(&seat, &error, started.elapsed())
+                    });
+                }
                 if is_still_current(shared, queue, &seat.dyno).await {
                     seat.dyno.quarantine();
                 } else {
@@ -134,6 +143,15 @@ async fn seat(
             seated.map_err(|failure| refused(failure, Some(since.elapsed())))
         }
     }
+}
+
+/// True if the host is out of something: no dyno's fault, and none is spared for it.
+fn is_ours(error: &io::Error) -> bool {
+    use nix::libc::{EADDRNOTAVAIL, EMFILE, ENFILE, ENOBUFS, ENOMEM};
+    let lacking = [EMFILE, ENFILE, ENOBUFS, ENOMEM, EADDRNOTAVAIL];
+    error
+        .raw_os_error()
+        .is_some_and(|errno| lacking.contains(&errno))
 }
 
 fn not_connected(seat: &Seat, error: &io::Error, took: Duration) -> NotConnected {

@@ -45,6 +45,12 @@ pub(super) fn reuse(dyno: &DynoRoute) -> Option<Upstream> {
     }
 }
 
+/// Closes one idle connection, before a new one is opened beside it: a server that is stuck in
+/// waiting on the one would not accept the other.
+pub(super) fn retire(dyno: &DynoRoute) {
+    let _ = dyno.idle().pop();
+}
+
 /// A new connection.
 ///
 /// # Errors
