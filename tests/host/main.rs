@@ -1,6 +1,7 @@
 //! What needs neither root nor a special kernel.
 
 mod acme;
+mod cases;
 mod cli;
 mod h2;
 mod host;

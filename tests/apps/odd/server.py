@@ -4,6 +4,7 @@ import socket
 import struct
 import threading
 import time
+import urllib.parse
 
 listener = socket.create_server(("0.0.0.0", int(os.environ["PORT"])), backlog=64)
 
@@ -85,6 +86,12 @@ def serve(connection):
         elif path == b"/deaf":
             reply(connection, b"deaf from now on")
             listener.close()
+        elif path == b"/play":
+            # The answer is in the request, percent-encoded; whether to close behind it, too.
+            query = urllib.parse.parse_qs(head.split(b" ")[1].split(b"?")[1])
+            connection.sendall(urllib.parse.unquote_to_bytes(query[b"bytes"][0]))
+            if b"close" in query:
+                return
         elif path == b"/echo":
             reply(connection, body)
         else:
