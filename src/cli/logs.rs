@@ -25,15 +25,17 @@ pub(super) async fn logs(client: &Client, screen: &mut Screen, order: &Logs) -> 
     let mut stream = client.follow(&session.logplex_url).await?;
     let mut lines = Lines::default();
     while let Some(bytes) = stream.next().await? {
-        // Without colour the app's bytes pass as they are.
-        if screen.paint.is_on {
+        // Into a pipe or a file the app's bytes pass as they are.
+        if screen.paint.is_on || screen.is_terminal {
             let text = lines.push(&bytes, screen.paint);
             screen.bytes(&text)?;
         } else {
             screen.bytes(&bytes)?;
         }
     }
-    screen.bytes(&lines.rest)?;
+    let mut rest = Vec::new();
+    harmless(&lines.rest, &mut rest);
+    screen.bytes(&rest)?;
     if order.tail {
         let fault = Fault::new(Exit::Connection, "the supervisor ended the log stream");
         return Err(fault.hint("is it still running? See what its journal says"));
@@ -65,6 +67,41 @@ impl Lines {
     }
 }
 
+/// What an app printed must not drive the reader's terminal (titles, clipboard, cursor, answers
+/// typed back): control characters are shown as `\\xNN`. Tabs, newlines and colours stay.
+fn harmless(text: &[u8], out: &mut Vec<u8>) {
+    let mut at = 0;
+    while at < text.len() {
+        let rest = &text[at..];
+        let (count, is_safe) = match rest {
+            [0x1B, b'[', ..] => match colour_sequence(rest) {
+                Some(count) => (count, true),
+                None => (1, false),
+            },
+            [b'\t' | b'\n', ..] => (1, true),
+            [0..0x20 | 0x7F, ..] => (1, false),
+            // C1 controls, as UTF-8: some terminals take U+009B for ESC [.
+            [0xC2, 0x80..=0x9F, ..] => (2, false),
+            _ => (1, true),
+        };
+        if is_safe {
+            out.extend_from_slice(&rest[..count]);
+        } else {
+            for byte in &rest[..count] {
+                out.extend_from_slice(format!("\\x{byte:02x}").as_bytes());
+            }
+        }
+        at += count;
+    }
+}
+
+/// Length of `ESC [ digits ; ... m` at the start.
+fn colour_sequence(text: &[u8]) -> Option<usize> {
+    let is_parameter = |byte: &u8| byte.is_ascii_digit() || matches!(byte, b';' | b':');
+    let end = text.iter().skip(2).position(|byte| !is_parameter(byte))? + 2;
+    (text[end] == b'm').then_some(end + 1)
+}
+
 /// `TIME SOURCE[PROCESS]:` in the colour of the process; the rest as it is.
 fn coloured(line: &[u8], paint: Paint, text: &mut Vec<u8>) {
     let end = line.windows(2).position(|pair| pair == b"]:");
@@ -73,9 +110,9 @@ fn coloured(line: &[u8], paint: Paint, text: &mut Vec<u8>) {
     match (head, name) {
         (Some(head), Some(name)) => {
             text.extend_from_slice(paint.by_name(name, head).as_bytes());
-            text.extend_from_slice(&line[head.len()..]);
+            harmless(&line[head.len()..], text);
         }
-        _ => text.extend_from_slice(line),
+        _ => harmless(line, text),
     }
 }
 
@@ -120,6 +157,27 @@ mod tests {
         session(&fake);
         let fault = fake.run(&["logs", "-a", "shop", "--tail"]).await;
         assert_eq!(fault.expect_err("ended").exit, Exit::Connection);
+    }
+
+    #[test]
+    fn nothing_but_colour_reaches_a_terminal() {
+        let check = |text: &str, expected: &str| {
+            let mut out = Vec::new();
+            harmless(text.as_bytes(), &mut out);
+            assert_eq!(String::from_utf8_lossy(&out), expected);
+        };
+        check(
+            "\u{1b}[1;31mred\u{1b}[0m\té\n",
+            "\u{1b}[1;31mred\u{1b}[0m\té\n",
+        );
+        check("\u{1b}]52;c;aWQ=\u{7}", "\\x1b]52;c;aWQ=\\x07");
+        check("\u{1b}]0;title\u{1b}\\", "\\x1b]0;title\\x1b\\");
+        check("\u{1b}[2J\u{1b}[6n\u{1b}Pq", "\\x1b[2J\\x1b[6n\\x1bPq");
+        check(
+            "\u{9b}31m\r\u{8}\u{7f}\0",
+            "\\xc2\\x9b31m\\x0d\\x08\\x7f\\x00",
+        );
+        check("\u{1b}[", "\\x1b[");
     }
 
     #[test]

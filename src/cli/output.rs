@@ -73,6 +73,8 @@ impl Paint {
 pub(super) struct Screen {
     out: Box<dyn Write>,
     err: Box<dyn Write>,
+    /// Somebody reads the data on a terminal.
+    pub(super) is_terminal: bool,
     /// For data.
     pub(super) paint: Paint,
     /// For all else.
@@ -86,6 +88,7 @@ impl Screen {
         let paint = |is_on| Paint { is_on };
         let off = anstream::ColorChoice::Never;
         Self {
+            is_terminal: io::IsTerminal::is_terminal(&out),
             paint: paint(anstream::AutoStream::choice(&out) != off),
             note_paint: paint(anstream::AutoStream::choice(&err) != off),
             out: Box::new(out),
@@ -98,6 +101,7 @@ impl Screen {
         Self {
             out: Box::new(out),
             err: Box::new(err),
+            is_terminal: false,
             paint: Paint::default(),
             note_paint: Paint::default(),
         }

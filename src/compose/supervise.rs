@@ -58,6 +58,9 @@ fn run(arguments: &Arguments, words: &[OsString]) -> anyhow::Result<()> {
         nix::unistd::geteuid().is_root(),
         "supervise must run as root: it makes namespaces, cgroups and mounts for its dynos. Run: sudo manifold supervise"
     );
+    // Stacks and slugs are for every dyno to read, whatever mask we were started with; what is
+    // private gets its mode when it is made.
+    nix::sys::stat::umask(nix::sys::stat::Mode::from_bits_truncate(0o022));
     let Some(socket) = arguments.keeper_fd else {
         // Refuse here what would else be refused by a child of a keeper.
         drop(StateDir::open(&settings.paths())?);

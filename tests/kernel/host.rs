@@ -20,6 +20,8 @@ pub(crate) struct Host {
     pub(crate) process: Option<Child>,
     /// Extra environment of the next `launch`.
     pub(crate) env: Vec<(String, String)>,
+    /// Words in front of the next `launch`: a program that execs its arguments.
+    pub(crate) wrapper: Vec<String>,
 }
 
 impl Host {
@@ -29,6 +31,13 @@ impl Host {
 
     /// With this text in its settings file.
     pub(crate) fn with(settings: &str) -> Result<Self, Failed> {
+        let mut host = Self::unlaunched(settings)?;
+        host.launch()?;
+        Ok(host)
+    }
+
+    /// All is ready for `launch`.
+    pub(crate) fn unlaunched(settings: &str) -> Result<Self, Failed> {
         // Not /tmp: it may be a tmpfs, which cannot carry id-mapped layers on older kernels.
         let dir = tempfile::Builder::new()
             .prefix(&support::dir_prefix())
@@ -36,14 +45,13 @@ impl Host {
         let http = TcpListener::bind("127.0.0.1:0")?.local_addr()?;
         std::fs::write(dir.path().join("manifold.toml"), settings)?;
         support::prepare_state(&dir.path().join("state"))?;
-        let mut host = Self {
+        Ok(Self {
             dir,
             http,
             process: None,
             env: Vec::new(),
-        };
-        host.launch()?;
-        Ok(host)
+            wrapper: Vec::new(),
+        })
     }
 
     pub(crate) fn launch(&mut self) -> Result<(), Failed> {
@@ -51,7 +59,10 @@ impl Host {
             .create(true)
             .append(true)
             .open(self.journal())?;
-        let child = Command::new(support::manifold())
+        let program = support::manifold().display().to_string();
+        let mut words = self.wrapper.iter().chain(std::iter::once(&program));
+        let child = Command::new(words.next().unwrap_or(&program))
+            .args(words)
             .arg("supervise")
             .arg("--state")
             .arg(self.dir.path().join("state"))

@@ -10,6 +10,7 @@ use std::process::Command;
 
 use libtest_mimic::Failed;
 
+use super::links::slug_tree;
 use super::{As, Report, rows};
 use crate::host::{Host, check};
 use crate::support::{self, Leftovers};
@@ -53,10 +54,11 @@ pub(super) fn run() -> Result<(), Failed> {
             host.env = vec![(SWITCH.to_owned(), attacker.word().to_owned())];
             host.launch()?;
         }
+        let ready = format!("neighbour is ready as {}", attacker.word());
         host.eventually("the neighbour is there", || {
-            let ready = format!("neighbour is ready as {}", attacker.word());
             host.logs("probe").contains(&ready)
-        })?;
+        })
+        .map_err(|failed| format!("{failed:?}\n{}", host.logs("probe")))?;
         attack(&host, &mut report, attacker)?;
     }
     drop(canary);
@@ -94,16 +96,6 @@ fn deploy(host: &Host) -> Result<(), Failed> {
     plant(&slug_tree(host)?.join("app"))?;
     host.ok(&["ps:scale", "neighbour=1", "-a", "probe"])?;
     Ok(())
-}
-
-/// The one unpacked slug.
-fn slug_tree(host: &Host) -> Result<PathBuf, Failed> {
-    let trees = std::fs::read_dir(host.dir.path().join("state/trees"))?;
-    let trees: Vec<_> = trees.flatten().map(|entry| entry.path()).collect();
-    match trees.as_slice() {
-        [tree] => Ok(tree.clone()),
-        other => Err(format!("one tree was expected: {other:?}").into()),
-    }
 }
 
 /// A device, set-user-id and capability programs of root, and a file to watch.

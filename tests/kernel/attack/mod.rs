@@ -13,9 +13,14 @@
 //! A row that a unit or host test shows has `tests = ["path::of::test"]` instead. `gap` beside
 //! either tells what is still open. Then `cargo xtask security` writes SECURITY.md anew.
 
+mod around;
+mod control;
+mod cores;
 mod inside;
+mod links;
 mod report;
 mod rows;
+mod terminals;
 
 use libtest_mimic::Trial;
 
@@ -24,5 +29,8 @@ pub(crate) use rows::As;
 
 /// The cases of this folder.
 pub(crate) fn cases() -> Vec<Trial> {
-    vec![Trial::test(inside::TEST, inside::run)]
+    vec![
+        Trial::test(inside::TEST, inside::run),
+        Trial::test(around::TEST, around::run),
+    ]
 }

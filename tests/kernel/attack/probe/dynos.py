@@ -33,7 +33,7 @@ def neighbour():
     for file in ("/dev/shm/canary", "/tmp/canary", "/app/canary"):
         with open(file, "w") as out:
             out.write("secret")
-    for file in ("/usr/bin/env", "/etc/services"):
+    for file in ("/usr/bin/env", "/etc/passwd"):
         lower = open(file)
         fcntl.flock(lower, fcntl.LOCK_EX)
         kept.append(lower)
@@ -147,7 +147,7 @@ def locks(steps):
         lambda: fcntl.flock(lower, fcntl.LOCK_EX | fcntl.LOCK_NB),
         "EAGAIN",
     )
-    own = open("/etc/services")
+    own = open("/etc/passwd")
     steps.attack(
         "lock a file of its overlay", lambda: fcntl.flock(own, fcntl.LOCK_EX | fcntl.LOCK_NB), "SUCCEEDED"
     )

@@ -156,10 +156,11 @@ def families(steps):
     steps.works("socket pair", lambda: [end.close() for end in socket.socketpair()])
 
 
+@row("F-14")
 @row("Y-06")
 def page_cache(steps):
     """The known routes from a read-only file's page cache to a write: the file must not change."""
-    for path in ("/usr/bin/env", "/etc/services", "/app/planted-canary"):
+    for path in ("/usr/bin/env", "/etc/passwd", "/app/planted-canary"):
         if not os.path.exists(path):
             continue
         with open(path, "rb") as file:
