@@ -3,6 +3,7 @@
 mod acme;
 mod cases;
 mod cli;
+mod frames;
 mod h2;
 mod host;
 mod machine;

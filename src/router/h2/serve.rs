@@ -46,8 +46,8 @@ enum Event {
     Stream(Box<(Request<RecvStream>, SendResponse<Bytes>)>),
     /// The client is gone, or broke the protocol: it was told already.
     End,
-    /// It sends too much of what costs us.
-    Flood,
+    /// It sends what must end the connection.
+    Alarm(Reason),
 }
 
 /// Serves a connection to its end.
@@ -55,7 +55,7 @@ pub(in crate::router) async fn serve<S>(shared: Arc<Shared>, stream: S, origin: 
 where
     S: AsyncRead + AsyncWrite + Unpin,
 {
-    let alarm = Rc::new(Cell::new(false));
+    let alarm = Rc::new(Cell::new(None));
     let guarded = Guarded::new(stream, Rc::clone(&alarm));
     let handshake = h2::server::Builder::new()
         .max_concurrent_streams(STREAMS_MAX)
@@ -81,7 +81,7 @@ where
 /// Takes streams until the connection ends.
 async fn streams_of<S>(
     mut connection: Connection<S, Bytes>,
-    alarm: &Cell<bool>,
+    alarm: &Cell<Option<Reason>>,
     shared: &Arc<Shared>,
     origin: &Rc<Origin>,
     streams: &mut JoinSet<()>,
@@ -99,10 +99,9 @@ async fn streams_of<S>(
                     streams.spawn_local(one(shared, request, respond, origin));
                 }
                 Event::End => return,
-                Event::Flood => {
-                    tracing::debug!(peer = %origin.peer, "a flood of HTTP/2 frames");
-                    connection.abrupt_shutdown(Reason::ENHANCE_YOUR_CALM);
-                    alarm.set(false);
+                Event::Alarm(reason) => {
+                    tracing::debug!(peer = %origin.peer, %reason, "HTTP/2 connection ends");
+                    connection.abrupt_shutdown(reason);
                     let closed = poll_fn(|cx| connection.poll_closed(cx));
                     timeout(LAST_WORDS, closed).await.ok();
                     return;
@@ -130,15 +129,18 @@ async fn streams_of<S>(
 
 fn next<S>(
     connection: &mut Connection<S, Bytes>,
-    alarm: &Cell<bool>,
+    alarm: &Cell<Option<Reason>>,
     cx: &mut Context<'_>,
 ) -> Poll<Event>
 where
     S: AsyncRead + AsyncWrite + Unpin,
 {
-    match connection.poll_accept(cx) {
-        // Set while frames were read, so nobody needs to be woken.
-        _ if alarm.get() => Poll::Ready(Event::Flood),
+    let accepted = connection.poll_accept(cx);
+    // Set while frames were read, so nobody needs to be woken.
+    if let Some(reason) = alarm.get() {
+        return Poll::Ready(Event::Alarm(reason));
+    }
+    match accepted {
         Poll::Ready(Some(Ok(stream))) => Poll::Ready(Event::Stream(Box::new(stream))),
         Poll::Ready(Some(Err(error))) => {
             tracing::debug!(%error, "HTTP/2 connection ended");
