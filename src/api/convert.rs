@@ -44,7 +44,7 @@ pub(super) fn user(email: &str) -> types::User {
     }
 }
 
-fn app_name(app: &AppRecord) -> types::Named {
+pub(super) fn app_name(app: &AppRecord) -> types::Named {
     types::Named {
         id: app.id.0,
         name: app.name.to_string(),

@@ -8,7 +8,7 @@ use super::types;
 use crate::certs::CertsError;
 use crate::model::{
     BuildpackError, ConfigError, FeatureError, HostnameError, NameError, ProcessTypeError,
-    SizeError, StackNameError,
+    RoutingError, SizeError, StackNameError,
 };
 use crate::release::ReleaseError;
 use crate::store::StoreError;
@@ -237,6 +237,7 @@ invalid!(
     HostnameError,
     NameError,
     ProcessTypeError,
+    RoutingError,
     SizeError,
     StackNameError
 );

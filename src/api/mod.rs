@@ -17,6 +17,7 @@ mod git;
 mod handlers;
 mod names;
 mod peer;
+mod prometheus;
 mod range;
 mod reply;
 mod server;

@@ -358,6 +358,31 @@ pub(super) enum Command {
         #[command(flatten)]
         app: App,
     },
+    /// Show how many requests an app served, and how long they waited and took
+    #[command(name = "metrics")]
+    Metrics {
+        #[command(flatten)]
+        app: App,
+        #[command(flatten)]
+        json: Json,
+    },
+    /// Watch the requests of all apps, or of one (q quits)
+    #[command(name = "top")]
+    Top {
+        #[command(flatten)]
+        app: App,
+    },
+    /// Show how requests are spread over an app's web dynos
+    #[command(name = "routing")]
+    Routing {
+        #[command(flatten)]
+        app: App,
+        #[command(flatten)]
+        json: Json,
+    },
+    /// Choose how requests are spread over an app's web dynos
+    #[command(name = "routing:set")]
+    RoutingSet(super::routing::Set),
     /// List what can be switched on for an app
     #[command(name = "features", visible_alias = "labs")]
     Features {

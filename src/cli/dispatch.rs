@@ -13,7 +13,7 @@ use super::output::Screen;
 use super::time::Clock;
 use super::{
     apps, authorizations, buildpacks, builds, certs, config, deploy, domains, features, git, logs,
-    promote, ps, releases, run, stack,
+    promote, ps, releases, routing, run, stack, traffic,
 };
 use crate::settings::{Flags, Settings};
 
@@ -171,6 +171,14 @@ pub(super) async fn carry_out(cli: Cli, screen: &mut Screen) -> Done<u8> {
         Command::CertsAutoEnable { app } => certs::enable(client, screen, app.required()?).await,
         Command::CertsAutoDisable { app } => certs::disable(client, screen, app.required()?).await,
         Command::CertsAutoRefresh { app } => certs::refresh(client, screen, app.required()?).await,
+        Command::Metrics { app, json } => {
+            traffic::metrics(client, screen, app.required()?, json).await
+        }
+        Command::Top { app } => traffic::top(client, screen, app.given()).await,
+        Command::Routing { app, json } => {
+            routing::show(client, screen, app.required()?, json).await
+        }
+        Command::RoutingSet(order) => routing::set(client, screen, &order).await,
         Command::Features { app, json } => {
             features::list(client, screen, app.required()?, json).await
         }
@@ -376,6 +384,11 @@ mod tests {
             "certs:auto:enable",
             "certs:auto:disable",
             "certs:auto:refresh",
+            "metrics --json",
+            "top",
+            "routing --json",
+            "routing:set global-queue -a x",
+            "routing:set --concurrency 5",
             "features",
             "features:enable http-force-ssl",
             "labs:disable http-hsts",

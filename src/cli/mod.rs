@@ -30,10 +30,12 @@ mod promote;
 mod ps;
 mod quote;
 mod releases;
+mod routing;
 mod run;
 mod stack;
 mod terminal;
 mod time;
+mod traffic;
 
 #[cfg(test)]
 mod fake;

@@ -16,6 +16,7 @@ use super::bounds::Handle;
 use super::command::Command;
 use super::dyno::Dyno;
 use super::lifecycle::{Effect, Input, Outcome, Phase, Stop, Timer};
+use super::preboot::Roll;
 use super::{
     AppSpec, AppView, Attachment, CommandError, Exited, Failure, Launched, LaunchedStdio, Machine,
     RunStarted, Snapshot, StopSignal, Supervisor,
@@ -51,6 +52,8 @@ const PROBE_CONNECT: Duration = Duration::from_secs(5);
 pub(super) enum Event {
     Launched(DynoId, Box<Result<Launched, Failure>>),
     Bound(DynoId),
+    /// It has no request any more, or has had its time for them.
+    Drained(DynoId),
     /// The machine's news.
     Exited(Exited),
     /// It was killed for its memory, and what there is to say about it.
@@ -85,6 +88,10 @@ pub(super) struct App {
     pub(super) applied: Arc<AppSpec>,
     pub(super) places: BTreeMap<DynoName, Place>,
     pub(super) traffic: Arc<AppTraffic>,
+    /// New web dynos that start while the old ones serve.
+    pub(super) roll: Option<Roll>,
+    /// A release whose dynos did not start: the one before it runs.
+    pub(super) failed: Option<ReleaseId>,
     /// Answered when the last dyno is gone.
     pub(super) forgetting: Vec<super::command::Reply<()>>,
 }
@@ -256,7 +263,11 @@ impl Driver {
     fn event(&mut self, event: Event) {
         match event {
             Event::Launched(id, result) => self.launched(id, *result),
-            Event::Bound(id) => self.step(id, &Input::Bound),
+            Event::Bound(id) => {
+                self.step(id, &Input::Bound);
+                self.successor_up(id);
+            }
+            Event::Drained(id) => self.step(id, &Input::Drained),
             Event::Exited(exited) => self.exited(exited),
             Event::Exceeded(id, lines) => self.step(id, &Input::Exceeded(lines)),
             Event::Ended(id, status) => {
@@ -269,6 +280,7 @@ impl Driver {
             Event::TornDown(id) => {
                 if let Some(dyno) = self.dynos.remove(&id) {
                     self.touched.insert(dyno.app);
+                    self.predecessor_gone(dyno.app, id);
                 }
             }
             Event::Prepared(app, release) => self.prepared(app, release),
@@ -413,6 +425,19 @@ impl Driver {
                     tokio::spawn(tokio::time::timeout(deadline, task));
                 }
             }
+            Effect::Drain(limit) => {
+                let (traffic, events) = (Arc::clone(&dyno.traffic), self.events.clone());
+                // At once, before any table hears of it: who is counted in now was let in before.
+                traffic.gate.close();
+                if traffic.gate.in_flight() == 0 {
+                    return self.step(id, &Input::Drained);
+                }
+                tokio::spawn(async move {
+                    // At the limit SIGTERM comes all the same: the app may still finish them.
+                    let _ = tokio::time::timeout(limit, traffic.gate.emptied()).await;
+                    let _ = events.send(Event::Drained(id));
+                });
+            }
             Effect::Signal(signal) => self.signals.push((id, signal)),
             Effect::Arm(timer, after) => self.arm(after, Alarm::Dyno(id, timer)),
             Effect::Settle(outcome) => self.settle(id, outcome),
@@ -445,6 +470,8 @@ impl Driver {
         };
         let (app, name) = (dyno.app, dyno.name.clone());
         let lived = dyno.launched_at.elapsed();
+        // A refused connection is no fault of anybody's then.
+        dyno.traffic.gate.close();
         if let Some(reply) = dyno.attaching.take() {
             let gone = CommandError::UnknownDyno(name.to_string());
             self.answer(reply, Err(gone));
@@ -461,6 +488,9 @@ impl Driver {
                 self.arm(wait, Alarm::Retry(app, name));
             }
             _ => self.tear_down(id),
+        }
+        if outcome == Outcome::Crashed {
+            self.successor_failed(app, id);
         }
     }
 

@@ -40,6 +40,8 @@ pub(super) enum Phase {
     Booting,
     /// Runs.
     Up,
+    /// Out of routing; its requests end before it is signalled.
+    Draining(Stop),
     /// Was signalled by us.
     Stopping {
         /// SIGKILL was sent.
@@ -56,6 +58,8 @@ pub(super) enum Phase {
 pub(super) enum Stop {
     /// Another takes its place.
     Restart,
+    /// Another took its place already.
+    Replaced,
     /// Scaled away, or its app is gone.
     Down,
     /// `ps:stop`, time to live, shutdown.
@@ -82,6 +86,8 @@ pub(super) enum Input {
     Exceeded(Vec<String>),
     /// Somebody wants it stopped.
     Stop(Stop),
+    /// It has no request in flight any more, or too long a one.
+    Drained,
     /// A timer of [`Effect::Arm`] fired.
     Fired(Timer),
     /// The client of an attached one-off went.
@@ -108,6 +114,8 @@ pub(super) enum Effect {
     Launch,
     /// Look for the port.
     Probe,
+    /// Let its requests end, and no new ones come: at most so long.
+    Drain(Duration),
     /// To every process.
     Signal(StopSignal),
     /// Come back after so long.
@@ -155,7 +163,10 @@ impl Life {
     pub(super) fn is_stopping(self) -> bool {
         matches!(
             self.phase,
-            Phase::Stopping { .. } | Phase::Launching { is_unwanted: true } | Phase::Ended
+            Phase::Draining(_)
+                | Phase::Stopping { .. }
+                | Phase::Launching { is_unwanted: true }
+                | Phase::Ended
         )
     }
 
@@ -208,23 +219,42 @@ impl Life {
                 effects.push(log("Stopping process with SIGKILL"));
                 effects.push(Effect::Signal(StopSignal::Kill));
             }
+            (Phase::Draining(_), Input::Exceeded(lines)) => {
+                self.phase = Phase::Stopping { is_killed: true };
+                effects.extend(lines.iter().map(log));
+                effects.push(log("Stopping process with SIGKILL"));
+                effects.push(Effect::Signal(StopSignal::Kill));
+                effects.push(Effect::Arm(Timer::Grace, timings.stop_grace));
+            }
             (Phase::Booting | Phase::Up | Phase::TimedOut, Input::Exited(status)) => {
                 effects.push(log(format!("Process exited with status {status}")));
                 self.crash(&mut effects);
             }
-            (Phase::Stopping { .. }, Input::Exited(status)) => {
+            (Phase::Draining(_) | Phase::Stopping { .. }, Input::Exited(status)) => {
                 effects.push(log(format!("Process exited with status {status}")));
                 self.over(&mut effects);
             }
             (Phase::Launching { is_unwanted: false }, Input::Stop(stop)) => {
                 self.announce(*stop, &mut effects);
+                self.announce_signal(*stop, &mut effects);
                 self.phase = Phase::Launching { is_unwanted: true };
             }
             (Phase::Launching { .. }, Input::ClientGone) => {
                 self.phase = Phase::Launching { is_unwanted: true };
             }
+            (Phase::Up, Input::Stop(stop)) if self.kind == Kind::Web => {
+                self.announce(*stop, &mut effects);
+                self.phase = Phase::Draining(*stop);
+                // As long as requests have that are under way at SIGTERM.
+                effects.push(Effect::Drain(timings.stop_grace));
+            }
+            (Phase::Draining(stop), Input::Drained) => {
+                self.announce_signal(stop, &mut effects);
+                self.terminate(timings, &mut effects);
+            }
             (Phase::Booting | Phase::Up | Phase::TimedOut, Input::Stop(stop)) => {
                 self.announce(*stop, &mut effects);
+                self.announce_signal(*stop, &mut effects);
                 self.terminate(timings, &mut effects);
             }
             (Phase::Stopping { is_killed }, Input::Fired(Timer::Grace)) => {
@@ -278,7 +308,7 @@ impl Life {
         self.end(state, Outcome::Gone, effects);
     }
 
-    /// The lines before the signal.
+    /// The lines of the decision.
     fn announce(&mut self, stop: Stop, effects: &mut Vec<Effect>) {
         if self.kind != Kind::OneOff {
             match stop {
@@ -287,9 +317,14 @@ impl Life {
                     self.change(DynoState::Starting, effects);
                 }
                 Stop::Down => self.change(DynoState::Down, effects),
-                Stop::Plain => {}
+                // Its lines of state are its successor's by now.
+                Stop::Replaced | Stop::Plain => {}
             }
         }
+    }
+
+    /// The lines of the signal.
+    fn announce_signal(&mut self, stop: Stop, effects: &mut Vec<Effect>) {
         effects.push(log("Stopping all processes with SIGTERM"));
         if stop == Stop::Plain && self.kind != Kind::OneOff {
             self.change(DynoState::Starting, effects);
@@ -445,7 +480,8 @@ mod tests {
     #[test]
     fn restart_and_scale_down_say_what_they_are() {
         let up = [Input::Launched, Input::Bound];
-        let restart = [up.as_slice(), &[Input::Stop(Stop::Restart), exited(143)]].concat();
+        let stopped = |stop| [Input::Stop(stop), Input::Drained, exited(143)];
+        let restart = [up.as_slice(), &stopped(Stop::Restart)].concat();
         check(
             Kind::Web,
             false,
@@ -458,7 +494,7 @@ mod tests {
                 "Process exited with status 143",
             ],
         );
-        let down = [up.as_slice(), &[Input::Stop(Stop::Down), exited(0)]].concat();
+        let down = [up.as_slice(), &stopped(Stop::Down)].concat();
         check(
             Kind::Web,
             false,
@@ -467,7 +503,44 @@ mod tests {
                 "State changed from starting to up",
                 "State changed from up to down",
                 "Stopping all processes with SIGTERM",
-                "Process exited with status 0",
+                "Process exited with status 143",
+            ],
+        );
+    }
+
+    #[test]
+    fn a_web_dyno_is_signalled_once_and_not_before_its_requests_ended() {
+        let mut life = Life::new(Kind::Web, false);
+        let mut step = |input: Input| life.step(&input, &Timings::default());
+        step(Input::Launched);
+        step(Input::Bound);
+        let effects = step(Input::Stop(Stop::Restart));
+        let drain = Effect::Drain(Timings::default().stop_grace);
+        assert_eq!(effects.last(), Some(&drain));
+        let term = Effect::Signal(StopSignal::Term);
+        assert!(!effects.contains(&term));
+        assert!(step(Input::Stop(Stop::Down)).is_empty());
+        assert!(step(Input::Drained).contains(&term));
+        assert!(step(Input::Drained).is_empty());
+        assert!(step(Input::Stop(Stop::Down)).is_empty());
+    }
+
+    #[test]
+    fn a_replaced_dyno_leaves_without_lines_of_state() {
+        check(
+            Kind::Web,
+            false,
+            &[
+                Input::Launched,
+                Input::Bound,
+                Input::Stop(Stop::Replaced),
+                Input::Drained,
+                exited(143),
+            ],
+            &[
+                "State changed from starting to up",
+                "Stopping all processes with SIGTERM",
+                "Process exited with status 143",
             ],
         );
     }
@@ -579,8 +652,14 @@ mod tests {
             Just(Input::Bound),
             any::<u8>().prop_map(exited),
             Just(Input::Exceeded(vec!["too much".to_owned()])),
-            prop_oneof![Just(Stop::Restart), Just(Stop::Down), Just(Stop::Plain)]
-                .prop_map(Input::Stop),
+            prop_oneof![
+                Just(Stop::Restart),
+                Just(Stop::Replaced),
+                Just(Stop::Down),
+                Just(Stop::Plain)
+            ]
+            .prop_map(Input::Stop),
+            Just(Input::Drained),
             prop_oneof![Just(Timer::Boot), Just(Timer::Grace), Just(Timer::Hup)]
                 .prop_map(Input::Fired),
             Just(Input::ClientGone),
@@ -611,6 +690,7 @@ mod tests {
             // Whatever came before: a stop, then the machine's answers, end it.
             take(&mut life, &Input::Stop(Stop::Down));
             take(&mut life, &Input::Launched);
+            take(&mut life, &Input::Drained);
             take(&mut life, &exited(143));
             prop_assert_eq!(life.phase, Phase::Ended);
             prop_assert_eq!(settled, 1);

@@ -188,6 +188,16 @@ pub trait Machine: Send + Sync + 'static {
     /// Takes that bound away, with what is in it unless it is kept. Blocks.
     fn unbound(&self, _path: &Path) {}
 
+    /// Memory that new processes could have now, in bytes. What cannot be told counts as plenty:
+    /// the kernel is the last to judge.
+    fn memory_available_bytes(&self) -> u64 {
+        use procfs::Current as _;
+        let memory = procfs::Meminfo::current().ok();
+        memory
+            .and_then(|memory| memory.mem_available)
+            .unwrap_or(u64::MAX)
+    }
+
     /// Unpacks a slug ahead of its first launch, so that a roll starts warm.
     fn prepare(&self, stack: &StackName, slug: Option<Digest>) -> Task<'_, Result<(), Failure>>;
 }

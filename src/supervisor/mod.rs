@@ -19,6 +19,7 @@ mod lifecycle;
 mod machine;
 mod memory;
 mod one_off;
+mod preboot;
 mod recover;
 mod roll;
 mod snapshot;

@@ -7,7 +7,7 @@ use super::driver::{Alarm, App, Driver, Event, Place};
 use super::dyno::{Dyno, Recipe};
 use super::formation::{changes, wanted};
 use super::lifecycle::{Input, Kind, Phase, Stop};
-use super::{AppSpec, CommandError, ReleaseSpec, Selector, StdioOrder};
+use super::{AppSpec, CommandError, Part, ReleaseSpec, Selector, StdioOrder};
 use crate::model::{AppId, DynoId, DynoName, DynoSize, DynoState, ReleaseId, StackImage};
 
 impl Driver {
@@ -21,6 +21,8 @@ impl Driver {
             applied: Arc::clone(&spec),
             places: BTreeMap::new(),
             traffic: Arc::default(),
+            roll: None,
+            failed: None,
             forgetting: Vec::new(),
         });
         app.spec = Arc::clone(&spec);
@@ -69,9 +71,51 @@ impl Driver {
             return;
         }
         let release_of = |spec: &AppSpec| spec.release.as_ref().map(|r| r.id);
-        let is_roll = release_of(&app.applied) != release_of(&app.spec);
-        app.applied = Arc::clone(&app.spec);
-        let want = wanted(&app.spec);
+        let target = Arc::clone(&app.spec);
+        if let Some(roll) = &mut app.roll
+            && release_of(roll.target()) == release_of(&target)
+            && wanted(roll.target()) == wanted(&target)
+        {
+            // The roll under way brings all of it.
+            roll.aim(target);
+            return;
+        }
+        self.cancel_roll(id);
+        let Some(app) = self.apps.get_mut(&id) else {
+            return;
+        };
+        let is_roll = release_of(&app.applied) != release_of(&target);
+        // A release that did not start is not tried again by a change of something else.
+        let is_failed = is_roll && app.failed.is_some() && app.failed == release_of(&target);
+        if is_failed || (is_roll && self.serves(id, &target)) {
+            // First all but the release, on the dynos that serve; then the release.
+            let Some(app) = self.apps.get_mut(&id) else {
+                return;
+            };
+            let mut interim = AppSpec::clone(&target);
+            interim.release.clone_from(&app.applied.release);
+            self.change(id, Arc::new(interim), false);
+            if !is_failed {
+                let names = self.web_places(id, &target);
+                self.begin_roll(id, names, target);
+            }
+        } else {
+            self.change(id, target, is_roll);
+        }
+    }
+
+    /// Applies a spec place by place; `is_roll` restarts those that stay. Web dynos that serve are
+    /// restarted by a roll.
+    pub(super) fn change(&mut self, id: AppId, spec: Arc<AppSpec>, is_roll: bool) {
+        let want = wanted(&spec);
+        let has_preboot = self.serves(id, &spec);
+        let Some(app) = self.apps.get_mut(&id) else {
+            return;
+        };
+        app.applied = Arc::clone(&spec);
+        if is_roll {
+            app.failed = None;
+        }
         let have: BTreeMap<DynoName, DynoSize> = app
             .places
             .iter()
@@ -84,37 +128,46 @@ impl Driver {
         for name in &changes.down {
             self.remove_place(id, name);
         }
-        for name in &changes.restart {
+        let (rolled, restart): (Vec<_>, Vec<_>) = changes
+            .restart
+            .into_iter()
+            .partition(|name| has_preboot && name.process.is_web());
+        for name in &restart {
             self.replace(id, name, Stop::Restart);
         }
         for name in &changes.up {
             self.fill(id, name);
         }
+        if !rolled.is_empty() {
+            self.begin_roll(id, rolled, spec);
+        }
     }
 
     /// Starts a dyno in a place.
     fn fill(&mut self, id: AppId, name: &DynoName) {
-        let Some(app) = self.apps.get_mut(&id) else {
-            return;
-        };
-        let spec = Arc::clone(&app.applied);
-        let (Some(release), Some(size)) = (&spec.release, wanted(&spec).remove(name)) else {
-            return;
-        };
-        let Some(dyno) = formation_dyno(&spec, release, name, &size, self.timings.stop_grace)
-        else {
-            return;
-        };
-        let place = app.places.entry(name.clone()).or_default();
-        place.dyno = Some(dyno.id);
-        let dyno_id = dyno.id;
-        self.dynos.insert(dyno_id, dyno);
-        self.touch(id);
-        self.launch(dyno_id);
+        let spec = self.apps.get(&id).map(|app| Arc::clone(&app.applied));
+        let dyno = spec.and_then(|spec| self.start(&spec, name, Part::Server));
+        let app = self.apps.get_mut(&id);
+        if let (Some(dyno), Some(app)) = (dyno, app) {
+            app.places.entry(name.clone()).or_default().dyno = Some(dyno);
+        }
+    }
+
+    /// Makes and launches a dyno as a spec has it for this place.
+    pub(super) fn start(&mut self, spec: &AppSpec, name: &DynoName, part: Part) -> Option<DynoId> {
+        let release = spec.release.as_ref()?;
+        let size = wanted(spec).remove(name)?;
+        let mut dyno = formation_dyno(spec, release, name, &size, self.timings.stop_grace)?;
+        dyno.part = part;
+        let id = dyno.id;
+        self.dynos.insert(id, dyno);
+        self.touch(spec.id);
+        self.launch(id);
+        Some(id)
     }
 
     /// A new dyno for a place; the old one, if it runs, is told to go.
-    fn replace(&mut self, id: AppId, name: &DynoName, stop: Stop) {
+    pub(super) fn replace(&mut self, id: AppId, name: &DynoName, stop: Stop) {
         let Some(place) = self.apps.get_mut(&id).and_then(|a| a.places.get_mut(name)) else {
             return;
         };
@@ -136,7 +189,7 @@ impl Driver {
     }
 
     /// Ends a dyno that holds no place any more.
-    fn retire(&mut self, id: DynoId, stop: Stop) {
+    pub(super) fn retire(&mut self, id: DynoId, stop: Stop) {
         let Some(dyno) = self.dynos.get_mut(&id) else {
             return;
         };
@@ -164,14 +217,31 @@ impl Driver {
             .and_then(|place| place.dyno)
             .and_then(|dyno| self.dynos.get(&dyno))
             .is_some_and(|dyno| dyno.life.state == DynoState::Crashed);
-        if crashed {
+        if crashed && !self.is_rolling(id, name) {
             self.replace(id, name, Stop::Plain);
         }
     }
 
     pub(super) fn restart(&mut self, id: AppId, which: &Selector) -> Result<(), CommandError> {
-        for name in self.select(id, which)? {
+        let names = self.select(id, which)?;
+        let Some(app) = self.apps.get_mut(&id) else {
+            return Ok(());
+        };
+        if app.failed.take().is_some() {
+            // The release that did not start has another try.
+            self.reconcile(id);
+            return Ok(());
+        }
+        let spec = Arc::clone(&app.applied);
+        let has_preboot = self.serves(id, &spec);
+        let (rolled, others): (Vec<_>, Vec<_>) = names
+            .into_iter()
+            .partition(|name| has_preboot && name.process.is_web());
+        for name in others {
             self.replace(id, &name, Stop::Restart);
+        }
+        if !rolled.is_empty() {
+            self.begin_roll(id, rolled, spec);
         }
         Ok(())
     }
@@ -254,10 +324,10 @@ impl Driver {
 
     /// Empties every place of an app.
     pub(super) fn clear(&mut self, id: AppId) {
-        let places = self
-            .apps
-            .get_mut(&id)
-            .map(|app| std::mem::take(&mut app.places));
+        let places = self.apps.get_mut(&id).map(|app| {
+            app.roll = None;
+            std::mem::take(&mut app.places)
+        });
         let dynos = places
             .unwrap_or_default()
             .into_values()

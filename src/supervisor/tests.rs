@@ -34,6 +34,8 @@ struct State {
     signals: Vec<(String, StopSignal)>,
     torn_down: usize,
     prepared: usize,
+    /// Bytes; `None`: plenty.
+    memory: Option<u64>,
 }
 
 struct Live {
@@ -124,6 +126,10 @@ impl Machine for Fake {
         Box::pin(async { self.lock().torn_down += 1 })
     }
 
+    fn memory_available_bytes(&self) -> u64 {
+        self.lock().memory.unwrap_or(u64::MAX)
+    }
+
     fn prepare(&self, _: &StackName, _: Option<Digest>) -> Task<'_, Result<(), Failure>> {
         Box::pin(async {
             self.lock().prepared += 1;
@@ -131,6 +137,8 @@ impl Machine for Fake {
         })
     }
 }
+
+mod preboot;
 
 struct Bench {
     fake: Fake,
@@ -143,17 +151,17 @@ struct Bench {
 
 impl Bench {
     fn new() -> Self {
+        Self::with(Timings::default())
+    }
+
+    fn with(timings: Timings) -> Self {
         let dir = tempfile::tempdir().expect("a directory");
         let hub = Hub::open(dir.path()).expect("opened");
         let fake = Fake::default();
         let (sender, exits) = mpsc::unbounded_channel();
         fake.lock().exits = Some(sender);
-        let supervisor = Supervisor::start(
-            Arc::new(fake.clone()),
-            exits,
-            hub.clone(),
-            Timings::default(),
-        );
+        let machine = Arc::new(fake.clone());
+        let supervisor = Supervisor::start(machine, exits, hub.clone(), timings);
         let app = AppId::new();
         Self {
             tail: hub.tail(app, Filter::default(), 1500),

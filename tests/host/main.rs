@@ -8,5 +8,6 @@ mod h2;
 mod host;
 mod machine;
 mod router;
+mod routing;
 mod tidy;
 mod tls;

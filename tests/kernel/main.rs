@@ -5,6 +5,7 @@
 mod attack;
 mod build;
 mod certain;
+mod drops;
 mod dyno;
 mod errors;
 mod git;
@@ -21,6 +22,7 @@ fn main() {
     let mut cases: Vec<Trial> = [
         journey::cases(),
         dyno::cases(),
+        drops::cases(),
         build::cases(),
         errors::cases(),
         attack::cases(),

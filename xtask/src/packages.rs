@@ -27,6 +27,7 @@ pub(crate) const ALL: &[&str] = &[
     "openssh-client",
     "openssh-server",
     "pebble",
+    "prometheus",
     "python3",
     "python3-grpcio",
     "python3-pip",

@@ -17,8 +17,10 @@ mod formation;
 mod git;
 mod logs;
 mod releases;
+mod routing;
 mod slugs;
 mod sources;
+mod traffic;
 
 use axum::Router;
 use axum::body::Body;
@@ -119,6 +121,13 @@ fn app_routes() -> Router<Api> {
             get(domains::show).delete(domains::destroy),
         )
         .route("/apps/{app}/collaborators", get(extras::collaborators))
+        .route("/traffic", get(traffic::list))
+        .route("/metrics", get(traffic::metrics))
+        .route("/apps/{app}/traffic", get(traffic::show))
+        .route(
+            "/apps/{app}/routing",
+            get(routing::show).patch(routing::update),
+        )
         .route("/apps/{app}/features", get(features::list))
         .route(
             "/apps/{app}/features/{key}",

@@ -6,6 +6,10 @@ pub mod attach;
 mod certs;
 pub mod git;
 mod resources;
+mod routing;
+mod traffic;
 
 pub use certs::*;
 pub use resources::*;
+pub use routing::*;
+pub use traffic::*;

@@ -8,6 +8,7 @@
 mod floor;
 mod ours;
 mod peers;
+mod routing;
 mod scale;
 mod slug;
 mod table;
@@ -42,6 +43,8 @@ pub(crate) struct Options {
 enum What {
     /// Launch of one isolated process, of many, and what they cost
     Launch(Launch),
+    /// Queue times under each routing policy: dynos that serve one request at a time
+    Routing(routing::Options),
 }
 
 #[derive(Args, Clone, Debug)]
@@ -59,8 +62,14 @@ struct Launch {
 
 /// Runs the command.
 pub(crate) fn run(options: &Options) -> Result<ExitCode> {
-    let What::Launch(options) = &options.what;
     packages::install(packages::ALL)?;
+    let options = match &options.what {
+        What::Launch(options) => options,
+        What::Routing(options) => {
+            routing::run(options)?;
+            return Ok(ExitCode::SUCCESS);
+        }
+    };
     packages::install(packages::BENCH_LAUNCH)?;
     let before = Leftovers::count();
     let mut report = Report::default();

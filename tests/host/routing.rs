@@ -1,0 +1,170 @@
+//! Routing policies, the line before the dynos, and what the operator sees of it.
+
+use std::io::Write as _;
+use std::process::{Command, Stdio};
+
+use manifold::settings::Timings;
+
+use crate::host::Host;
+
+const APP: &str = "odd";
+
+fn start() -> Host {
+    let host = Host::start(Timings::default());
+    host.web(APP, "odd", "python3 server.py");
+    host
+}
+
+/// Router lines of the app that have all of these words.
+fn lines(host: &Host, words: &[&str]) -> Vec<String> {
+    let logs = host.ok(&["logs", "-a", APP, "-d", "router", "-n", "1500"]);
+    let has_all = |line: &&str| words.iter().all(|word| line.contains(word));
+    logs.lines().filter(has_all).map(str::to_owned).collect()
+}
+
+/// Sends a request and leaves its answer alone.
+fn send(host: &Host, path: &str) -> std::net::TcpStream {
+    let mut stream = host.connect();
+    let head = format!("GET {path} HTTP/1.1\r\nHost: {APP}.localhost\r\n\r\n");
+    stream.write_all(head.as_bytes()).expect("written");
+    stream
+}
+
+fn traffic(host: &Host) -> serde_json::Value {
+    host.json("GET", &format!("/apps/{APP}/traffic"), "")
+}
+
+#[test]
+fn a_policy_is_set_shown_and_refused() {
+    let host = start();
+    let shown = || host.ok(&["routing", "-a", APP]);
+    assert!(shown().ends_with("Policy:      least-in-flight\nConcurrency: unlimited\n"));
+    host.ok(&["config:set", "WEB_CONCURRENCY=3", "-a", APP]);
+    assert!(shown().ends_with("Concurrency: 3 (WEB_CONCURRENCY)\n"));
+    host.ok(&["routing:set", "--concurrency", "7", "-a", APP]);
+    assert!(shown().ends_with("Policy:      least-in-flight\nConcurrency: 7\n"));
+    host.ok(&["routing:set", "random", "-a", APP]);
+    assert!(shown().ends_with("Policy:      random\nConcurrency: unlimited\n"));
+    let (status, said) = host.fails(&["routing:set", "fastest", "-a", APP]);
+    assert!(status == 2 && said.contains("round-robin"), "{said}");
+    let (status, said) = host.fails(&["routing:set", "random", "--concurrency", "2", "-a", APP]);
+    assert!(status == 5 && said.contains("no concurrency"), "{said}");
+    let line = "app[api]: Routing set to least-in-flight, concurrency 7 by user ";
+    assert!(host.logs(APP).contains(line));
+}
+
+#[test]
+fn the_global_queue_tells_the_dyno_its_depth_and_no_client_can() {
+    let host = start();
+    let head = |words: &str| {
+        host.raw(&format!(
+            "GET /head HTTP/1.1\r\nHost: {APP}.localhost\r\nConnection: close\r\n{words}\r\n"
+        ))
+    };
+    let forged = "X-Heroku-Queue-Depth: 99\r\nX-Heroku-Queue-Wait-Time: 99\r\n";
+    let plain = head(forged);
+    assert!(plain.contains("\r\nX-Heroku-Queue-Wait-Time: 0"), "{plain}");
+    assert!(!plain.contains("Queue-Depth"), "{plain}");
+    host.ok(&["routing:set", "global-queue", "-a", APP]);
+    host.until("the router knows", || head(forged).contains("Queue-Depth"));
+    let bamboo = head(forged);
+    for line in [
+        "X-Heroku-Dynos-In-Use: 1",
+        "X-Heroku-Queue-Depth: 0",
+        "X-Heroku-Queue-Wait-Time: 0",
+    ] {
+        assert!(bamboo.contains(line), "{line} in {bamboo}");
+    }
+    assert!(!bamboo.contains("99"), "{bamboo}");
+}
+
+#[test]
+fn a_request_waits_its_turn_and_leaves_the_line_with_its_client() {
+    let host = start();
+    host.ok(&["routing:set", "--concurrency", "1", "-a", APP]);
+    host.until("the router knows", || traffic(&host)["limit"] == 1);
+    // A connection that is upgraded holds its dyno until it ends.
+    let mut held = host.connect();
+    let upgrade = format!(
+        "GET /ws HTTP/1.1\r\nHost: {APP}.localhost\r\nConnection: Upgrade\r\nUpgrade: x\r\n\r\n"
+    );
+    held.write_all(upgrade.as_bytes()).expect("written");
+    host.until("it is held", || traffic(&host)["in_flight"] == 1);
+    let leaves = send(&host, "/leaves");
+    let stays = send(&host, "/head");
+    host.until("two wait", || traffic(&host)["waiting"] == 2);
+    drop(leaves);
+    host.until("one left", || traffic(&host)["waiting"] == 1);
+    let gone = "sock=client at=warning code=H27 desc=\"Client Request Interrupted\"";
+    host.until("its line", || {
+        lines(
+            &host,
+            &[gone, "path=\"/leaves\"", "dyno= connect= service="],
+        )
+        .len()
+            == 1
+    });
+    drop(held);
+    host.until("the other is served", || {
+        !lines(&host, &["path=\"/head\"", "dyno=web.1", "status=200"]).is_empty()
+    });
+    drop(stays);
+    let line = lines(&host, &["path=\"/head\""]).remove(0);
+    let queue = line.rsplit_once("queue=").map(|(_, queue)| queue);
+    let queue: u64 = queue
+        .and_then(|q| q.strip_suffix("ms"))
+        .and_then(|q| q.parse().ok())
+        .expect("a time");
+    assert!(queue > 0, "{line}");
+    let seen = traffic(&host);
+    assert_eq!(
+        (&seen["waiting"], &seen["in_flight"]),
+        (&0.into(), &0.into())
+    );
+    assert_eq!(seen["total"]["errors"]["H27"], 1, "{seen}");
+    assert_eq!(seen["total"]["classes"]["2xx"], 1, "{seen}");
+    assert_eq!(seen["dynos"][0]["total"]["requests"], 2, "{seen}");
+}
+
+#[test]
+fn what_the_operator_sees_is_well_formed() {
+    let host = start();
+    assert_eq!(host.get("odd.localhost", "/").0, 200);
+    assert_eq!(host.get("odd.localhost", "/close").0, 503);
+    host.until("both are counted", || {
+        traffic(&host)["total"]["requests"] == 2
+    });
+    let (status, text) = host.api("GET", "/metrics", b"");
+    assert_eq!(status, 200);
+    let text = text.replace("\r\n", "\n");
+    for line in [
+        "manifold_app_requests_total{app=\"odd\",class=\"2xx\"} 1\n",
+        "manifold_app_errors_total{app=\"odd\",code=\"H13\"} 1\n",
+        "manifold_app_service_seconds_count{app=\"odd\"} 2\n",
+        "manifold_app_dynos{app=\"odd\",state=\"up\"} 1\n",
+    ] {
+        assert!(text.contains(line), "{line} in {text}");
+    }
+    let promtool = Command::new("promtool")
+        .args(["check", "metrics"])
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn();
+    match promtool {
+        Ok(mut child) => {
+            let mut stdin = child.stdin.take().expect("piped");
+            stdin.write_all(text.as_bytes()).expect("written");
+            drop(stdin);
+            let output = child.wait_with_output().expect("it ends");
+            let said = String::from_utf8_lossy(&output.stderr).into_owned();
+            assert!(output.status.success() && said.is_empty(), "{said}\n{text}");
+        }
+        // `cargo xtask test` installs it.
+        Err(error) => eprintln!("promtool is not there ({error}): not checked by it"),
+    }
+    let top = host.ok(&["top"]);
+    assert!(top.contains("odd") && top.contains("web.1"), "{top}");
+    let one = host.ok(&["metrics", "-a", "odd"]);
+    assert!(one.contains("2 requests (2xx 1, 5xx 1, H13 1)"), "{one}");
+}
