@@ -6,11 +6,11 @@ use uuid::Uuid;
 
 use super::types;
 use crate::certs::Certificate;
-use crate::model::{DynoSize, ReleaseStatus, StackName};
+use crate::model::{APP_ADDRESS_PORT, DynoSize, Protocol, ReleaseStatus, StackName};
 use crate::settings::Settings;
 use crate::store::{
-    AppRecord, AppState, AutoRecord, BuildRecord, DomainRecord, FormationRecord, ReleaseRecord,
-    SlugRecord,
+    AppRecord, AppState, AutoRecord, BuildRecord, DomainRecord, FormationRecord, NetworkRule,
+    NetworkRuleTarget, ReleaseRecord, SlugRecord,
 };
 use crate::supervisor::DynoView;
 
@@ -270,6 +270,25 @@ pub(super) fn sni_endpoint(
         app: app_name(app),
         created_at: second(one.record.created),
         updated_at: second(one.record.updated),
+    }
+}
+
+pub(super) fn network_rule(app: &AppRecord, rule: &NetworkRule) -> types::NetworkRule {
+    let (kind, address, port, protocol) = match &rule.target {
+        NetworkRuleTarget::App { at, .. } => ("app", *at, APP_ADDRESS_PORT, Protocol::Tcp),
+        NetworkRuleTarget::Host(host) => ("host", host.address, host.port, host.protocol),
+    };
+    types::NetworkRule {
+        id: rule.id,
+        app: app_name(app),
+        target: rule.target.to_string(),
+        kind: kind.to_owned(),
+        address,
+        port,
+        protocol: protocol.to_string(),
+        user: user(&rule.user),
+        created_at: second(rule.created),
+        updated_at: second(rule.created),
     }
 }
 

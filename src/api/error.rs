@@ -7,8 +7,8 @@ use axum::response::{IntoResponse, Response};
 use super::types;
 use crate::certs::CertsError;
 use crate::model::{
-    BuildpackError, ConfigError, FeatureError, HostnameError, NameError, ProcessTypeError,
-    RoutingError, SizeError, StackNameError,
+    BuildpackError, ConfigError, FeatureError, HostnameError, NameError, NetworkTargetError,
+    ProcessTypeError, RoutingError, SizeError, StackNameError,
 };
 use crate::release::ReleaseError;
 use crate::store::StoreError;
@@ -158,6 +158,7 @@ impl From<StoreError> for ApiError {
             | StoreError::UnknownDomain
             | StoreError::UnknownAuthorization
             | StoreError::UnknownCertificate
+            | StoreError::UnknownNetworkRule
             | StoreError::UnknownProcess(_) => {
                 Self::new(StatusCode::NOT_FOUND, "not_found", message)
             }
@@ -168,7 +169,10 @@ impl From<StoreError> for ApiError {
             | StoreError::DomainTaken(_)
             | StoreError::DomainHere(_)
             | StoreError::DomainsFull(_)
-            | StoreError::CertificatesFull(_) => Self::invalid(message),
+            | StoreError::CertificatesFull(_)
+            | StoreError::UnknownTarget(_)
+            | StoreError::TargetIsSelf
+            | StoreError::NetworkRulesFull(_) => Self::invalid(message),
             StoreError::Pending(_) => Self::conflict(message),
             StoreError::Closed => Self::stopping(),
             StoreError::DiskFull { act } => Self::disk_full(act),
@@ -236,6 +240,7 @@ invalid!(
     FeatureError,
     HostnameError,
     NameError,
+    NetworkTargetError,
     ProcessTypeError,
     RoutingError,
     SizeError,

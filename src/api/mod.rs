@@ -20,6 +20,7 @@ mod peer;
 mod prometheus;
 mod range;
 mod reply;
+mod security;
 mod server;
 mod sessions;
 mod state;

@@ -407,6 +407,48 @@ pub(super) enum Command {
         #[command(flatten)]
         app: App,
     },
+    /// List what the dynos of an app reach beside the outside world
+    #[command(name = "network", visible_alias = "network:list")]
+    Network {
+        #[command(flatten)]
+        app: App,
+        #[command(flatten)]
+        json: Json,
+    },
+    /// Let the dynos of an app reach another app, or a port of this host or its network
+    #[command(name = "network:allow")]
+    NetworkAllow {
+        /// An app's name, or ADDRESS:PORT (ADDRESS:PORT/udp)
+        #[arg(value_name = "APP|ADDRESS:PORT")]
+        target: String,
+        #[command(flatten)]
+        app: App,
+        #[command(flatten)]
+        json: Json,
+    },
+    /// Close what network:allow opened; open connections are cut
+    #[command(name = "network:deny", visible_alias = "network:remove")]
+    NetworkDeny {
+        /// As given to network:allow, or the rule's id
+        #[arg(value_name = "APP|ADDRESS:PORT", value_parser = NonEmptyStringValueParser::new())]
+        target: String,
+        #[command(flatten)]
+        app: App,
+    },
+    /// Show what a dyno of an app can and cannot do, from its launch plan
+    #[command(name = "security")]
+    Security {
+        /// The app, as with --app
+        #[arg(value_name = "APP")]
+        name: Option<String>,
+        #[command(flatten)]
+        app: App,
+        /// Of which process type
+        #[arg(long = "type", value_name = "TYPE", default_value = "web")]
+        process: String,
+        #[command(flatten)]
+        json: Json,
+    },
     /// Tell whether maintenance mode is on
     #[command(name = "maintenance")]
     Maintenance {

@@ -13,7 +13,7 @@ use super::output::Screen;
 use super::time::Clock;
 use super::{
     apps, authorizations, buildpacks, builds, certs, config, deploy, domains, features, git, logs,
-    promote, ps, releases, routing, run, stack, traffic,
+    network, promote, ps, releases, routing, run, security, stack, traffic,
 };
 use crate::settings::{Flags, Settings};
 
@@ -187,6 +187,27 @@ pub(super) async fn carry_out(cli: Cli, screen: &mut Screen) -> Done<u8> {
         }
         Command::FeaturesDisable { feature, app } => {
             features::set(client, screen, app.required()?, feature, false).await
+        }
+        Command::Network { app, json } => {
+            network::list(client, screen, app.required()?, json).await
+        }
+        Command::NetworkAllow { target, app, json } => {
+            network::allow(client, screen, app.required()?, &target, json).await
+        }
+        Command::NetworkDeny { target, app } => {
+            network::deny(client, screen, app.required()?, &target).await
+        }
+        Command::Security {
+            name,
+            app,
+            process,
+            json,
+        } => {
+            let app = match &name {
+                Some(name) => name,
+                None => app.required()?,
+            };
+            security::show(client, screen, app, &process, json).await
         }
         Command::Maintenance { app } => {
             apps::show_maintenance(client, screen, app.required()?).await
@@ -392,6 +413,12 @@ mod tests {
             "features",
             "features:enable http-force-ssl",
             "labs:disable http-hsts",
+            "security x",
+            "security -a x --type worker",
+            "network -a x",
+            "network:allow other -a x",
+            "network:deny 10.0.0.5:5432 -a x",
+            "network:remove other -a x",
             "maintenance",
             "maintenance:on",
             "maintenance:off",

@@ -224,6 +224,14 @@ pub(super) mod objects {
         })
     }
 
+    pub(in crate::cli) fn network_rule(target: &str, kind: &str, at: &str, port: u16) -> Value {
+        json!({
+            "id": ID, "app": named("shop"), "target": target, "kind": kind, "address": at,
+            "port": port, "protocol": "tcp", "user": {"id": ID, "email": "ann@host"},
+            "created_at": TIME, "updated_at": TIME,
+        })
+    }
+
     pub(in crate::cli) fn stack(name: &str, is_default: bool) -> Value {
         json!({
             "id": ID, "name": name, "state": "public", "default": is_default,

@@ -107,6 +107,7 @@ async fn serve(settings: Arc<Settings>, socket: std::os::fd::OwnedFd) -> anyhow:
         cgroups.clone(),
         disks.clone(),
         socket,
+        &settings.network,
     );
     let opened = opened.await;
     let (machine, mut events) = match opened {
@@ -122,6 +123,7 @@ async fn serve(settings: Arc<Settings>, socket: std::os::fd::OwnedFd) -> anyhow:
         hub.clone(),
         settings.timings,
     );
+    machine.follow(supervisor.watch());
     let started = Platform::start(
         Arc::clone(&settings),
         doors,

@@ -285,6 +285,17 @@ fn tree(leaves: &[(u32, Verdict)]) -> Vec<sock_filter> {
     code
 }
 
+/// How many calls are allowed as they are.
+pub(super) fn allowed_calls() -> usize {
+    ALLOWED.len()
+}
+
+/// The calls that answer EPERM, for the test that holds their reasons to them.
+#[cfg(test)]
+pub(super) fn denied_calls() -> &'static [libc::c_long] {
+    DENIED
+}
+
 /// The compiled filter.
 pub(super) fn compile() -> Vec<sock_filter> {
     let mut code = vec![

@@ -10,10 +10,12 @@ mod filter;
 mod init;
 mod privileges;
 mod protocol;
+mod reasons;
 mod serve;
 mod steps;
 mod users;
 
 pub use client::{Client, ClientError, LaunchFds, LaunchReply};
 pub use protocol::StepFailure;
+pub use reasons::{CHECKED, DENIED, Denied, allowed_calls};
 pub use serve::{KeeperError, main, start};

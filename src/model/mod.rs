@@ -12,6 +12,7 @@ mod dyno;
 mod feature;
 mod formation;
 mod ids;
+mod network;
 mod release;
 mod routing;
 mod size;
@@ -25,6 +26,10 @@ pub use dyno::{DynoName, DynoNameError, DynoState, ExitStatus};
 pub use feature::{Feature, FeatureError};
 pub use formation::{FormationEntry, ProcessType, ProcessTypeError, ScaleError, ScaleRequest};
 pub use ids::{AppId, BuildId, DynoId, ReleaseId, SlugId};
+pub use network::{
+    APP_ADDRESS_PORT, APP_ADDRESSES_MAX, HostPort, Net, NetError, NetworkTarget,
+    NetworkTargetError, Protocol, app_address,
+};
 pub use release::{Digest, DigestError, ReleaseStatus, ReleaseVersion};
 pub use routing::{CONCURRENCY_MAX, Routing, RoutingError, RoutingPolicy, WEB_CONCURRENCY};
 pub use size::{BYTES_PER_INODE, DiskLimit, DynoSize, SizeError};

@@ -1,6 +1,6 @@
 //! Blocks: what keeps several supervisors on one host apart.
 
-use std::collections::VecDeque;
+use std::collections::{BTreeSet, VecDeque};
 use std::net::Ipv4Addr;
 use std::os::linux::net::SocketAddrExt;
 use std::os::unix::net::{SocketAddr, UnixListener};
@@ -19,8 +19,18 @@ const BLOCKS: u8 = 16;
 #[derive(Clone, Debug)]
 pub struct Block {
     index: u8,
-    free: Arc<Mutex<VecDeque<u16>>>,
+    slots: Arc<Mutex<Slots>>,
     _claim: Arc<UnixListener>,
+}
+
+#[derive(Debug)]
+struct Slots {
+    /// Nobody had them, or nothing of who had them is left.
+    clean: VecDeque<u16>,
+    /// Freed, but the kernel may still track flows of their addresses.
+    used: VecDeque<u16>,
+    /// Addresses that rules of the firewall name: they stay used.
+    pinned: BTreeSet<Ipv4Addr>,
 }
 
 /// One slot, free again when dropped. Slots are reused in the order they were freed, so that a
@@ -48,10 +58,14 @@ impl Block {
                 continue;
             };
             if let Ok(claim) = UnixListener::bind_addr(&address) {
-                let free = Arc::new(Mutex::new((0..SLOTS).collect()));
+                let slots = Slots {
+                    clean: (0..SLOTS).collect(),
+                    used: VecDeque::new(),
+                    pinned: BTreeSet::new(),
+                };
                 return Ok(Self {
                     index,
-                    free,
+                    slots: Arc::new(Mutex::new(slots)),
                     _claim: Arc::new(claim),
                 });
             }
@@ -64,20 +78,50 @@ impl Block {
         self.index
     }
 
-    /// Takes a slot.
+    /// Takes a clean slot.
     ///
     /// # Errors
     /// [`NetworkError::NoSlot`].
     pub fn slot(&self) -> Result<Slot, NetworkError> {
-        let number = self.lock().pop_front().ok_or(NetworkError::NoSlot)?;
+        let number = self.lock().clean.pop_front().ok_or(NetworkError::NoSlot)?;
         Ok(Slot {
             number,
             block: self.clone(),
         })
     }
 
-    fn lock(&self) -> std::sync::MutexGuard<'_, VecDeque<u16>> {
-        self.free.lock().unwrap_or_else(PoisonError::into_inner)
+    /// The addresses of a slot.
+    pub(super) fn subnet(&self, slot: u16) -> Subnet {
+        Subnet::of(self.index, slot)
+    }
+
+    /// True for an address of this block.
+    pub(super) fn holds(&self, address: Ipv4Addr) -> bool {
+        address.octets()[..2] == [172, 16 + self.index]
+    }
+
+    /// Free slots that may become clean, in the order they were freed.
+    pub(super) fn used(&self) -> Vec<u16> {
+        let slots = self.lock();
+        let is_pinned = |slot: &u16| slots.pinned.contains(&self.subnet(*slot).dyno);
+        let free = slots.used.iter().copied();
+        free.filter(|slot| !is_pinned(slot)).collect()
+    }
+
+    /// These of the used ones are clean now.
+    pub(super) fn clean(&self, numbers: &[u16]) {
+        let mut slots = self.lock();
+        slots.used.retain(|slot| !numbers.contains(slot));
+        slots.clean.extend(numbers);
+    }
+
+    /// Keeps these addresses, and no others, from being used again.
+    pub(super) fn pin(&self, addresses: BTreeSet<Ipv4Addr>) {
+        self.lock().pinned = addresses;
+    }
+
+    fn lock(&self) -> std::sync::MutexGuard<'_, Slots> {
+        self.slots.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -95,7 +139,7 @@ impl Slot {
 
 impl Drop for Slot {
     fn drop(&mut self) {
-        self.block.lock().push_back(self.number);
+        self.block.lock().used.push_back(self.number);
     }
 }
 
@@ -143,5 +187,25 @@ mod tests {
         let first = a.slot().expect("a slot").number;
         let second = a.slot().expect("a slot").number;
         assert_ne!(first, second, "a freed slot goes to the end of the line");
+    }
+
+    #[test]
+    fn a_used_slot_is_clean_only_when_told_and_never_while_a_rule_names_it() {
+        let block = Block::claim().expect("a block");
+        let all: Vec<Slot> = std::iter::from_fn(|| block.slot().ok()).collect();
+        assert_eq!(all.len(), usize::from(SLOTS));
+        let (first, second) = (all[0].number, all[1].number);
+        drop(all);
+        assert!(block.slot().is_err(), "used is not clean");
+        block.pin(BTreeSet::from([block.subnet(first).dyno]));
+        let used = block.used();
+        assert!(!used.contains(&first) && used.contains(&second));
+        block.clean(&used);
+        let taken = std::iter::from_fn(|| block.slot().ok());
+        let taken: Vec<u16> = taken.map(|slot| slot.number).collect();
+        assert_eq!(taken.len(), usize::from(SLOTS) - 1);
+        assert!(!taken.contains(&first), "pinned");
+        assert!(block.holds(block.subnet(second).dyno));
+        assert!(!block.holds(Ipv4Addr::new(198, 18, 0, 1)));
     }
 }

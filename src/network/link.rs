@@ -54,6 +54,8 @@ impl Maker {
         let eth0 = inner.index("eth0");
         let eth0 = eth0.map_err(namespace("find eth0", slot))?;
         let subnet = plan.subnet;
+        // Before they are up: no address of their own, no neighbour discovery.
+        no_ipv6(&plan.name).map_err(namespace("turn IPv6 off", slot))?;
         let outside = [
             Message::address(outer, subnet.host, Subnet::PREFIX),
             Message::up(outer),
@@ -81,7 +83,9 @@ impl Maker {
     fn enter(&self) -> io::Result<(OwnedFd, Netlink)> {
         crate::sys::fault("make a network namespace")?;
         unshare(CloneFlags::CLONE_NEWNET)?;
-        let made = File::open("/proc/thread-self/ns/net")
+        // IPv6 is off for links made from here on; lo keeps ::1, which programs expect to bind.
+        let made = no_ipv6("default")
+            .and_then(|()| File::open("/proc/thread-self/ns/net"))
             .and_then(|netns| Ok((netns.into(), Netlink::open()?)));
         if let Err(errno) = setns(self.home.as_fd(), CloneFlags::CLONE_NEWNET) {
             tracing::error!("cannot leave a new network namespace: {errno}; aborting");
@@ -100,6 +104,16 @@ fn netlink(acts: &[&'static str], slot: u16) -> impl FnOnce(Refused) -> NetworkE
     move |Refused { at, source }| {
         let act = acts.get(at).or(acts.first()).copied().unwrap_or("link");
         NetworkError::Namespace { act, slot, source }
+    }
+}
+
+/// Turns IPv6 off for a link of the calling thread's network namespace.
+fn no_ipv6(link: &str) -> io::Result<()> {
+    let file = format!("/proc/sys/net/ipv6/conf/{link}/disable_ipv6");
+    match std::fs::write(file, "1") {
+        // A kernel without IPv6.
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
+        other => other,
     }
 }
 

@@ -1,21 +1,19 @@
-//! The table, and a pool of ready namespaces.
+//! The network of all dynos: the table's guard, and a pool of ready namespaces.
 
 use std::os::fd::OwnedFd;
-use std::process::Stdio;
-use std::sync::Arc;
-use std::time::Duration;
+use std::sync::{Arc, Mutex, PoisonError};
 
-use tokio::io::AsyncWriteExt as _;
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, watch};
+use tokio::task::JoinHandle;
+use tokio_util::sync::CancellationToken;
 
+use super::guard::{self, Guard};
 use super::link::{self, LinkPlan, Maker};
-use super::{Block, NetworkError, Slot, rules};
+use super::rules::{self, LINKS, Opening, Table};
+use super::{Block, NetworkError, Options, Slot, nft};
 
 /// Namespaces kept ready: a new one costs most of a millisecond, taking one microseconds.
 const POOL: usize = 8;
-
-/// Longest wait for the nft program.
-const NFT_DEADLINE: Duration = Duration::from_secs(30);
 
 /// One dyno's network: its namespace and its slot, both let go of when dropped.
 #[derive(Debug)]
@@ -29,43 +27,60 @@ pub struct DynoNetwork {
 /// Networks of all dynos of one supervisor.
 #[derive(Debug)]
 pub struct Network {
-    table: String,
+    table: Table,
     ready: tokio::sync::Mutex<mpsc::Receiver<Result<DynoNetwork, NetworkError>>>,
+    openings: watch::Sender<Vec<Opening>>,
+    notices: watch::Receiver<Vec<String>>,
+    guard: Mutex<Option<JoinHandle<()>>>,
+    stop: CancellationToken,
 }
 
 impl Network {
-    /// Loads the table and starts filling the pool. `instance` is eight hex digits; `ready` is
-    /// called for every network that joins the pool.
+    /// Loads the table, sets its guard and starts filling the pool. `instance` is eight hex
+    /// digits; `ready` is called for every network that joins the pool.
     ///
     /// # Errors
     /// nft is missing or refuses.
     pub async fn open(
         instance: &str,
         block: &Block,
+        options: Options,
         ready: impl Fn(&Slot) + Send + Sync + 'static,
     ) -> Result<Self, NetworkError> {
-        let table = format!("manifold_{instance}");
-        let links = format!("mf{}", instance.get(..4).unwrap_or(instance));
-        let subnet = format!("172.{}.0.0/16", 16 + block.index());
-        nft(
-            "load the firewall table",
-            &rules::table(&table, &links, &subnet),
-        )
-        .await?;
-        forward();
+        let links = links(instance);
+        let table = Table {
+            name: table_name(instance),
+            links: links.clone(),
+            block: block.index(),
+            connections_max: Some(options.connections.unwrap_or_else(connections_default)),
+            options,
+        };
+        let (openings, wanted) = watch::channel(Vec::new());
+        let (tell, notices) = watch::channel(Vec::new());
+        let guard = Guard::load(table.clone(), block.clone(), wanted, tell).await?;
+        // What an earlier supervisor's dynos left, of whatever end.
+        let own = block.clone();
+        guard::forget(move |flow| own.holds(flow.source) || own.holds(flow.answers)).await;
+        guard::forward();
         let (sender, pool) = mpsc::channel(POOL);
-        let block = block.clone();
+        let stop = CancellationToken::new();
+        let own = block.clone();
         std::thread::Builder::new()
             .name("networks".to_owned())
-            .spawn(move || fill(&sender, &block, &links, ready))
+            .spawn(move || fill(&sender, &own, &links, ready))
             .map_err(|source| NetworkError::Namespace {
                 act: "start a thread",
                 slot: 0,
                 source,
             })?;
+        let guard = tokio::spawn(guard.run(stop.clone()));
         Ok(Self {
             table,
             ready: tokio::sync::Mutex::new(pool),
+            openings,
+            notices,
+            guard: Mutex::new(Some(guard)),
+            stop,
         })
     }
 
@@ -84,17 +99,68 @@ impl Network {
         ready.recv().await.unwrap_or(Err(NetworkError::NoSlot))
     }
 
-    /// Ends the pool and removes the table.
+    /// Makes these the only holes in the wall, soon; flows through a hole that closes are cut.
+    pub fn set_openings(&self, openings: Vec<Opening>) {
+        self.openings.send_if_modified(|known| {
+            let is_new = *known != openings;
+            *known = openings;
+            is_new
+        });
+    }
+
+    /// The wall, in words.
+    pub fn facts(&self) -> super::Facts {
+        self.table.facts()
+    }
+
+    /// What the operator should know: tables of others that stand in the way.
+    pub fn notices(&self) -> watch::Receiver<Vec<String>> {
+        self.notices.clone()
+    }
+
+    /// Ends the pool and the guard and removes the table.
     ///
     /// # Errors
     /// nft refuses.
     pub async fn close(&self) -> Result<(), NetworkError> {
+        self.stop.cancel();
         let mut ready = self.ready.lock().await;
         ready.close();
         while ready.recv().await.is_some() {}
         drop(ready);
-        nft("remove the firewall table", &rules::no_table(&self.table)).await
+        let guard = self
+            .guard
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .take();
+        if let Some(guard) = guard {
+            // A guard that panicked restores nothing either.
+            let _ = guard.await;
+        }
+        remove(&self.table.name).await
     }
+}
+
+async fn remove(table: &str) -> Result<(), NetworkError> {
+    nft::apply("remove the firewall table", &rules::remove(table)).await
+}
+
+fn table_name(instance: &str) -> String {
+    format!("manifold_{instance}")
+}
+
+fn links(instance: &str) -> String {
+    format!("{LINKS}{}", instance.get(..4).unwrap_or(instance))
+}
+
+/// A sixteenth of what the kernel tracks: no dyno can fill the table for the others.
+fn connections_default() -> u32 {
+    let text = std::fs::read_to_string("/proc/sys/net/netfilter/nf_conntrack_max");
+    let most: u32 = text
+        .ok()
+        .and_then(|t| t.trim().parse().ok())
+        .unwrap_or(65_536);
+    (most / 16).clamp(1024, 16_384)
 }
 
 /// Fills the pool until it is closed. A thread of its own: it enters the namespaces it makes.
@@ -131,7 +197,7 @@ fn fill(
 }
 
 fn one(maker: &Maker, block: &Block, links: &str, mtu: u32) -> Result<DynoNetwork, NetworkError> {
-    let slot = block.slot()?;
+    let slot = slot(block)?;
     let name = format!("{links}{:04x}", slot.number);
     let plan = LinkPlan {
         slot: slot.number,
@@ -146,47 +212,18 @@ fn one(maker: &Maker, block: &Block, links: &str, mtu: u32) -> Result<DynoNetwor
     })
 }
 
-/// Routing between the links and the uplink must be on.
-fn forward() {
-    const FILE: &str = "/proc/sys/net/ipv4/ip_forward";
-    if std::fs::read_to_string(FILE).is_ok_and(|v| v.trim() == "1") {
-        return;
+/// A slot that nobody had, or whose last holder the kernel has forgotten. Used ones are cleaned
+/// all at once, when no other is left: once in about a thousand launches.
+fn slot(block: &Block) -> Result<Slot, NetworkError> {
+    if let Ok(slot) = block.slot() {
+        return Ok(slot);
     }
-    match std::fs::write(FILE, "1") {
-        Ok(()) => tracing::info!("turned on {FILE}, for the dynos' outbound traffic"),
-        Err(error) => {
-            tracing::warn!("dynos have no outbound network: cannot write {FILE}: {error}");
-        }
-    }
-}
-
-async fn nft(act: &'static str, text: &str) -> Result<(), NetworkError> {
-    let failed = |reason: String| NetworkError::Rules { act, reason };
-    crate::sys::fault(act).map_err(|error| failed(error.to_string()))?;
-    let mut child = tokio::process::Command::new("nft")
-        .args(["-f", "-"])
-        .stdin(Stdio::piped())
-        .stdout(Stdio::null())
-        .stderr(Stdio::piped())
-        .kill_on_drop(true)
-        .spawn()
-        .map_err(|e| {
-            failed(format!(
-                "nft does not start ({e}); install the package nftables"
-            ))
-        })?;
-    if let Some(mut stdin) = child.stdin.take() {
-        stdin
-            .write_all(text.as_bytes())
-            .await
-            .map_err(|e| failed(e.to_string()))?;
-    }
-    match tokio::time::timeout(NFT_DEADLINE, child.wait_with_output()).await {
-        Err(_) => Err(failed("nft did not answer within 30 s".to_owned())),
-        Ok(Err(error)) => Err(failed(error.to_string())),
-        Ok(Ok(output)) if output.status.success() => Ok(()),
-        Ok(Ok(output)) => Err(failed(
-            String::from_utf8_lossy(&output.stderr).trim().to_owned(),
-        )),
-    }
+    let used = block.used();
+    let addresses: std::collections::BTreeSet<_> = used
+        .iter()
+        .map(|number| block.subnet(*number).dyno)
+        .collect();
+    guard::forget_now(|flow| addresses.contains(&flow.source) || addresses.contains(&flow.answers));
+    block.clean(&used);
+    block.slot()
 }

@@ -7,8 +7,8 @@ use tokio::sync::OwnedMutexGuard;
 use super::{ReleaseError, Releases};
 use crate::model::AppId;
 use crate::settings::Settings;
-use crate::store::{AppState, ReleaseRecord, Removed, SlugRecord, StoreError};
-use crate::supervisor::{AppSpec, CommandError, ReleaseSpec, SlugSpec};
+use crate::store::{AppState, NetworkRuleTarget, ReleaseRecord, Removed, SlugRecord, StoreError};
+use crate::supervisor::{Allowance, AppSpec, CommandError, ReleaseSpec, SlugSpec};
 
 impl Releases {
     /// Closes what a dead supervisor left unfinished and applies every app.
@@ -110,6 +110,14 @@ fn app_spec(settings: &Settings, state: AppState) -> AppSpec {
             .map(|record| (record.process, record.entry))
             .collect(),
         routing: state.app.routing,
+        allowed: state
+            .network_rules
+            .into_iter()
+            .map(|rule| match rule.target {
+                NetworkRuleTarget::App { app, at, .. } => Allowance::App { app, at },
+                NetworkRuleTarget::Host(host) => Allowance::Host(host),
+            })
+            .collect(),
     }
 }
 

@@ -27,12 +27,17 @@
 //! hold_timeout = 75
 //! connect_timeout = 5
 //! metrics_period = 20
+//!
+//! [network]
+//! allow = []                              # private blocks that every dyno may reach
+//! resolvers = []                          # instead of the host's, for dynos
+//! connections = 16384                     # of one dyno at once
 //! ```
 //!
 //! `[disk]`, `[reserve]` and `[sizes.NAME]` are in `limits`.
 
 use std::collections::BTreeMap;
-use std::net::SocketAddr;
+use std::net::{Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -40,7 +45,7 @@ use serde::Deserialize;
 
 use super::acme::{self, AcmeSettings, FileAcme};
 use super::{DiskSettings, Paths, ReserveSettings, limits};
-use crate::model::{AppName, DynoSize, Hostname, HostnameError, StackName, StackNameError};
+use crate::model::{AppName, DynoSize, Hostname, HostnameError, Net, StackName, StackNameError};
 
 /// Where the settings file is looked for when `--config` does not say.
 pub const DEFAULT_FILE: &str = "/etc/manifold/manifold.toml";
@@ -72,6 +77,19 @@ pub struct Settings {
     pub reserve: ReserveSettings,
     /// Dyno sizes of this host, beside those of the platform.
     pub sizes: Vec<DynoSize>,
+    /// Where dynos get to.
+    pub network: NetworkSettings,
+}
+
+/// The network of all dynos.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct NetworkSettings {
+    /// Private blocks that every dyno may reach; never opens this host itself.
+    pub allow: Vec<Net>,
+    /// Resolvers of the dynos; empty: the host's.
+    pub resolvers: Vec<Ipv4Addr>,
+    /// Most tracked connections of one dyno; `None`: a sixteenth of the kernel's table.
+    pub connections: Option<u32>,
 }
 
 /// Deadlines of the platform; only tests have a reason to change them.
@@ -131,6 +149,7 @@ impl Default for Settings {
             disk: DiskSettings::default(),
             reserve: ReserveSettings::default(),
             sizes: Vec::new(),
+            network: NetworkSettings::default(),
         }
     }
 }
@@ -216,6 +235,18 @@ struct File {
     reserve: limits::FileReserve,
     #[serde(default)]
     sizes: BTreeMap<String, limits::FileSize>,
+    #[serde(default)]
+    network: FileNetwork,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct FileNetwork {
+    #[serde(default)]
+    allow: Vec<String>,
+    #[serde(default)]
+    resolvers: Vec<Ipv4Addr>,
+    connections: Option<u32>,
 }
 
 /// Seconds, fractions allowed.
@@ -337,6 +368,7 @@ fn merge(file: File, flags: &Flags) -> Result<Settings, SettingsError> {
         disk: limits::disk(&file.disk)?,
         reserve: limits::reserve(&file.reserve)?,
         sizes: limits::sizes(&file.sizes)?,
+        network: network(&file.network)?,
     })
 }
 
@@ -377,6 +409,29 @@ fn check_stack(name: &str) -> Result<StackName, SettingsError> {
             value: name.to_owned(),
             reason: error.to_string(),
         })
+}
+
+fn network(file: &FileNetwork) -> Result<NetworkSettings, SettingsError> {
+    let value = |key, value: String, reason: String| SettingsError::Value { key, value, reason };
+    let mut allow = Vec::with_capacity(file.allow.len());
+    for text in &file.allow {
+        let net = text.parse::<Net>();
+        allow.push(net.map_err(|error| value("network.allow", text.clone(), error.to_string()))?);
+    }
+    if let Some(address) = file.resolvers.iter().find(|a| a.is_loopback()) {
+        let reason = "a dyno has a loopback of its own: name a resolver's other address";
+        let reason = reason.to_owned();
+        return Err(value("network.resolvers", address.to_string(), reason));
+    }
+    if let Some(most) = file.connections.filter(|most| *most == 0) {
+        let reason = "give at least 1".to_owned();
+        return Err(value("network.connections", most.to_string(), reason));
+    }
+    Ok(NetworkSettings {
+        allow,
+        resolvers: file.resolvers.clone(),
+        connections: file.connections,
+    })
 }
 
 fn timings(file: &FileTimings) -> Result<Timings, SettingsError> {
@@ -497,6 +552,12 @@ mod tests {
             ("[timings]\nstop_grace = 0", "stop_grace"),
             ("[timings]\nstop_grace = nan", "stop_grace"),
             ("http = [\"localhost\"]", "http"),
+            ("[network]\nallow = [\"10.0.0.1/8\"]", "network.allow"),
+            (
+                "[network]\nresolvers = [\"127.0.0.53\"]",
+                "network.resolvers",
+            ),
+            ("[network]\nconnections = 0", "network.connections"),
         ] {
             let error = parse(text, &Flags::default()).expect_err(text);
             assert!(error.contains(key), "{error}");

@@ -7,6 +7,6 @@ mod limits;
 mod paths;
 
 pub use acme::{AcmeChallenge, AcmeSettings};
-pub use file::{DEFAULT_FILE, Flags, Settings, SettingsError, Timings};
+pub use file::{DEFAULT_FILE, Flags, NetworkSettings, Settings, SettingsError, Timings};
 pub use limits::{DiskSettings, ReserveSettings};
 pub use paths::Paths;

@@ -240,6 +240,7 @@ fn state(tx: &Transaction<'_>, app: AppRecord) -> Result<AppState, StoreError> {
     Ok(AppState {
         formation: formation::list(tx, app.id)?,
         domains: domains::list(tx, app.id)?,
+        network_rules: super::network::list(tx, app.id)?,
         features: features::list(tx, app.id)?,
         has_auto_certificates: certificates::is_auto(tx, app.id)?,
         release,

@@ -7,8 +7,8 @@ use rusqlite::Row;
 use rusqlite::types::{FromSql, FromSqlError, FromSqlResult, ToSql, ToSqlOutput, ValueRef};
 
 use crate::model::{
-    AppId, AppName, BuildId, ConfigVars, Digest, Hostname, ProcessType, ReleaseId, ReleaseStatus,
-    ReleaseVersion, RoutingPolicy, SlugId, StackName,
+    AppId, AppName, BuildId, ConfigVars, Digest, HostPort, Hostname, ProcessType, ReleaseId,
+    ReleaseStatus, ReleaseVersion, RoutingPolicy, SlugId, StackName,
 };
 
 macro_rules! text_columns {
@@ -32,6 +32,7 @@ text_columns!(
     AppName,
     BuildId,
     Digest,
+    HostPort,
     Hostname,
     ProcessType,
     ReleaseId,

@@ -15,6 +15,7 @@ mod column;
 mod domains;
 mod features;
 mod formation;
+mod network;
 mod records;
 mod releases;
 mod schema;
@@ -29,8 +30,8 @@ pub use certificates::{AutoRecord, CertificateRecord};
 pub use formation::Scale;
 pub use records::{
     AppChange, AppRecord, AppState, AuthorizationRecord, BuildRecord, BuildStatus, Change,
-    CreatedRelease, DomainRecord, FormationRecord, Interrupted, NewApp, NewRelease, ReleaseRecord,
-    Removed, SlugRecord,
+    CreatedRelease, DomainRecord, FormationRecord, Interrupted, NetworkRule, NetworkRuleTarget,
+    NewApp, NewRelease, ReleaseRecord, Removed, SlugRecord,
 };
 pub use worker::Store;
 
@@ -131,6 +132,18 @@ pub enum StoreError {
     /// This app already has that domain.
     #[error("{0} is already added to this app.")]
     DomainHere(Hostname),
+    /// An app to be reached does not exist.
+    #[error("Couldn't find the app {0}.")]
+    UnknownTarget(String),
+    /// An app needs no rule to be itself; its dynos do not reach each other.
+    #[error("An app cannot be opened to itself: its dynos are apart from each other, too.")]
+    TargetIsSelf,
+    /// No such rule of that app.
+    #[error("Couldn't find that network rule.")]
+    UnknownNetworkRule,
+    /// More rules than an app may have.
+    #[error("An app can have at most {0} network rules.")]
+    NetworkRulesFull(usize),
     /// More domains than an app may have.
     #[error("An app can have at most {0} domains.")]
     DomainsFull(usize),

@@ -6,8 +6,8 @@ use jiff::Timestamp;
 use uuid::Uuid;
 
 use crate::model::{
-    AppId, AppName, BuildId, ConfigVars, Digest, Feature, FormationEntry, Hostname, ProcessType,
-    ReleaseId, ReleaseStatus, ReleaseVersion, Routing, SlugId, StackName,
+    AppId, AppName, BuildId, ConfigVars, Digest, Feature, FormationEntry, HostPort, Hostname,
+    ProcessType, ReleaseId, ReleaseStatus, ReleaseVersion, Routing, SlugId, StackName,
 };
 
 /// An app.
@@ -175,6 +175,53 @@ pub struct DomainRecord {
     pub created: Timestamp,
 }
 
+/// One hole in the wall around an app's dynos.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct NetworkRule {
+    /// Identity.
+    pub id: Uuid,
+    /// Where to.
+    pub target: NetworkRuleTarget,
+    /// Who opened it.
+    pub user: String,
+    /// When.
+    pub created: Timestamp,
+}
+
+/// Where a hole leads.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum NetworkRuleTarget {
+    /// To the web dynos of an app.
+    App {
+        /// Which.
+        app: AppId,
+        /// Its name now.
+        name: AppName,
+        /// Where it answers.
+        at: std::net::Ipv4Addr,
+    },
+    /// To a port.
+    Host(HostPort),
+}
+
+impl std::fmt::Display for NetworkRuleTarget {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::App { name, .. } => name.fmt(f),
+            Self::Host(host) => host.fmt(f),
+        }
+    }
+}
+
+impl NetworkRule {
+    /// True if `key` is its id or its target as `network:allow` takes it.
+    pub fn is_named(&self, key: &str) -> bool {
+        key == self.id.to_string()
+            || key == self.target.to_string()
+            || matches!((&self.target, key.parse()), (NetworkRuleTarget::Host(own), Ok(other)) if *own == other)
+    }
+}
+
 /// Where a build is on its way. Source: Platform API, build `status`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum BuildStatus {
@@ -239,6 +286,8 @@ pub struct AppState {
     pub formation: Vec<FormationRecord>,
     /// Custom domains.
     pub domains: Vec<DomainRecord>,
+    /// What is open for its dynos.
+    pub network_rules: Vec<NetworkRule>,
     /// Switches that are on.
     pub features: BTreeSet<Feature>,
     /// Its domains get certificates by ACME.

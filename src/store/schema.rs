@@ -12,6 +12,7 @@ const MIGRATIONS: &[&str] = &[
     AUTHORIZATIONS,
     BUILDPACKS,
     CERTIFICATES,
+    NETWORK,
 ];
 
 const FIRST: &str = "
@@ -149,6 +150,27 @@ CREATE TABLE auto_domains (
     next INTEGER,
     reason TEXT
 ) STRICT;
+";
+
+const NETWORK: &str = "
+-- The number of the address at which an app answers other apps.
+CREATE TABLE app_addresses (
+    app TEXT PRIMARY KEY REFERENCES apps (id) ON DELETE CASCADE,
+    number INTEGER NOT NULL UNIQUE CHECK (number >= 0)
+) STRICT;
+
+CREATE TABLE network_rules (
+    id TEXT PRIMARY KEY,
+    app TEXT NOT NULL REFERENCES apps (id) ON DELETE CASCADE,
+    target_app TEXT REFERENCES apps (id) ON DELETE CASCADE,
+    host TEXT,
+    user TEXT NOT NULL,
+    created INTEGER NOT NULL,
+    CHECK ((target_app IS NULL) <> (host IS NULL))
+) STRICT;
+CREATE UNIQUE INDEX network_rules_by_app
+    ON network_rules (app, coalesce(target_app, ''), coalesce(host, ''));
+CREATE INDEX network_rules_by_target ON network_rules (target_app);
 ";
 
 /// Brings the database to this program's schema, each step in a transaction of its own.

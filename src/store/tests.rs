@@ -332,3 +332,51 @@ async fn what_was_acknowledged_survives_sigkill() {
         assert_eq!(releases.len(), 2, "{name}: a transaction is whole");
     }
 }
+
+#[tokio::test]
+async fn network_rules_follow_their_target_and_go_with_it() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let store = open(dir.path());
+    let front = store.create_app(new_app("front")).await.expect("an app");
+    let back = store.create_app(new_app("back")).await.expect("an app");
+    let other = store.create_app(new_app("other")).await.expect("an app");
+    let add = async |app, target: &str| {
+        let target = target.parse().expect("a target");
+        let rule = store.add_network_rule(app, target, "eve@test".to_owned());
+        rule.await
+    };
+    let first = add(front.id, "back").await.expect("a rule");
+    assert_eq!(first.id, add(front.id, "back").await.expect("it").id);
+    add(front.id, "10.0.0.5:5432").await.expect("a rule");
+    add(back.id, "other").await.expect("a rule");
+    let own = add(front.id, "front").await.expect_err("refused");
+    assert!(matches!(own, StoreError::TargetIsSelf), "{own}");
+    let nobody = add(front.id, "nobody").await.expect_err("refused");
+    assert_eq!(nobody.to_string(), "Couldn't find the app nobody.");
+    let rename = AppChange {
+        name: Some("rear".parse().expect("a name")),
+        ..AppChange::default()
+    };
+    store.update_app(back.id, rename).await.expect("renamed");
+    let shown = async |app| {
+        let rules = store.network_rules(app).await.expect("rules");
+        let texts = rules.iter().map(|rule| match &rule.target {
+            NetworkRuleTarget::App { at, .. } => format!("{} {at}", rule.target),
+            NetworkRuleTarget::Host(_) => rule.target.to_string(),
+        });
+        texts.collect::<Vec<_>>()
+    };
+    assert_eq!(shown(front.id).await, ["rear 198.18.0.1", "10.0.0.5:5432"]);
+    assert_eq!(shown(back.id).await, ["other 198.18.0.2"]);
+    let removed = store.remove_network_rule(front.id, "10.0.0.5:5432").await;
+    removed.expect("removed");
+    let again = store.remove_network_rule(front.id, "10.0.0.5:5432").await;
+    assert!(matches!(again, Err(StoreError::UnknownNetworkRule)));
+    store.delete_app(back.id).await.expect("deleted");
+    assert!(shown(front.id).await.is_empty());
+    // The freed address goes to the next app that needs one, which no old rule names.
+    add(front.id, "other").await.expect("a rule");
+    add(other.id, "front").await.expect("a rule");
+    assert_eq!(shown(front.id).await, ["other 198.18.0.2"]);
+    assert_eq!(shown(other.id).await, ["front 198.18.0.1"]);
+}

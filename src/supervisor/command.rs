@@ -1,6 +1,7 @@
 //! What others may ask of the driver.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::net::Ipv4Addr;
 use std::sync::Arc;
 
 use arc_swap::ArcSwap;
@@ -12,8 +13,8 @@ use super::usage::Usages;
 use super::{Bind, DynoView, Failure, LaunchedStdio, Snapshot, StdioOrder, WindowSize};
 use crate::model::{
     AppId, AppName, ConfigVars, Digest, DynoId, DynoName, DynoSize, ExitStatus, Feature,
-    FormationEntry, Hostname, ProcessType, ReleaseId, ReleaseVersion, Routing, SlugId, StackImage,
-    StackName,
+    FormationEntry, HostPort, Hostname, ProcessType, ReleaseId, ReleaseVersion, Routing, SlugId,
+    StackImage, StackName,
 };
 
 /// The desired state of one app, whole: the driver finds out what changed.
@@ -35,6 +36,22 @@ pub struct AppSpec {
     pub formation: BTreeMap<ProcessType, FormationEntry>,
     /// How its requests are spread.
     pub routing: Routing,
+    /// Where its dynos get to beside the outside world; applied to running ones, too.
+    pub allowed: Vec<Allowance>,
+}
+
+/// A hole in the wall around an app's dynos.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Allowance {
+    /// To the web dynos of an app, at this address.
+    App {
+        /// Which.
+        app: AppId,
+        /// Where it answers.
+        at: Ipv4Addr,
+    },
+    /// To a port.
+    Host(HostPort),
 }
 
 /// One release, as far as running it goes.
@@ -177,6 +194,7 @@ pub(super) enum Command {
     Forget(AppId, Reply<()>),
     /// Past a bound: say why, kill it.
     Exceed(DynoId, Vec<String>),
+    Sketch(AppId, ProcessType, Reply<super::Sketch>),
     Shutdown(oneshot::Sender<()>),
 }
 

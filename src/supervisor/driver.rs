@@ -237,6 +237,7 @@ impl Driver {
             }
             Command::Forget(app, reply) => self.forget(app, reply),
             Command::Exceed(dyno, lines) => self.step(dyno, &Input::Exceeded(lines)),
+            Command::Sketch(app, process, reply) => self.sketch(app, process, reply),
             Command::Shutdown(done) => {
                 self.stopping.get_or_insert_default().push(done);
                 let ids: Vec<DynoId> = self.dynos.keys().copied().collect();

@@ -29,7 +29,7 @@ use crate::keeper::{Client, ClientError, LaunchFds};
 use crate::model::{Digest, DynoId, ExitStatus, StackName};
 use crate::network::{self, Block, DynoNetwork, Network, NetworkError, Slot};
 use crate::rootfs::{self, RootfsError, Stacks};
-use crate::settings::Paths;
+use crate::settings::{NetworkSettings, Paths};
 use crate::slug::{SlugError, Trees};
 use crate::sys;
 
@@ -131,8 +131,19 @@ impl LinuxMachine {
         cgroups: Manager,
         disks: Disks,
         keeper: OwnedFd,
+        network: &NetworkSettings,
     ) -> Result<(Self, MachineEvents), MachineError> {
-        let stacks = Stacks::open(paths, &network::resolv_conf())?;
+        let resolv_conf = network::resolv_conf(&network.resolvers);
+        let options = NetworkSettings {
+            resolvers: network::resolvers(&resolv_conf),
+            ..network.clone()
+        };
+        if options.resolvers.is_empty() {
+            tracing::warn!(
+                "dynos have no resolver: the host's are loopback addresses or IPv6; name others by `resolvers` below [network] in the settings"
+            );
+        }
+        let stacks = Stacks::open(paths, &resolv_conf)?;
         let block = Block::claim()?;
         let (sender, mut ends) = mpsc::unbounded_channel::<(DynoId, ExitStatus)>();
         let (keeper, keeper_gone) =
@@ -142,7 +153,7 @@ impl LinuxMachine {
             let base = slot.uid_base();
             warmer.warm(UserRange { base });
         };
-        let network = Network::open(instance, &block, ready).await?;
+        let network = Network::open(instance, &block, options, ready).await?;
         let (news, exits) = mpsc::unbounded_channel();
         tokio::spawn(async move {
             while let Some((id, status)) = ends.recv().await {
@@ -169,6 +180,16 @@ impl LinuxMachine {
         Ok((machine, MachineEvents { exits, keeper_gone }))
     }
 
+    /// The holes in the wall from now on.
+    pub(super) fn set_openings(&self, openings: Vec<network::Opening>) {
+        self.inner.network.set_openings(openings);
+    }
+
+    /// What the operator should know about this host's firewall.
+    pub fn notices(&self) -> tokio::sync::watch::Receiver<Vec<String>> {
+        self.inner.network.notices()
+    }
+
     /// Removes what no dyno needs any more: the firewall table and the parent cgroup.
     ///
     /// # Errors
@@ -190,17 +211,11 @@ impl Inner {
         let started = Instant::now();
         let root = self.stacks.image(&order.stack, order.image);
         let root = root.map_err(failure("find the stack"))?;
-        let mut lowers = Vec::with_capacity(2);
-        if let Some(digest) = order.slug {
-            lowers.push(Layer {
-                source: self.tree(digest).await?,
-                must_map: true,
-            });
-        }
-        lowers.push(Layer {
-            source: root.lower,
-            must_map: true,
-        });
+        let slug = match order.slug {
+            Some(digest) => Some(self.tree(digest).await?),
+            None => None,
+        };
+        let lowers = layers(slug, root.lower);
         sys::fault("take a network").map_err(failure("take a network"))?;
         let network = self.network.acquire().await;
         let network = network.map_err(failure("make a network"))?;
@@ -219,7 +234,7 @@ impl Inner {
             }
         };
         let dir = volume.path();
-        let hostname = order.name.to_string().replace('.', "-");
+        let hostname = hostname(&order);
         let live = Live {
             group,
             eyes: None,
@@ -241,39 +256,16 @@ impl Inner {
                 return Err(error);
             }
         };
-        let plan = PlanRequest {
-            dyno: order.id,
-            hostname,
-            user,
-            lowers,
-            stack_binds: root.binds,
-            binds: order
-                .binds
-                .into_iter()
-                .map(|bind| (bind.source, bind.target, bind.read_only))
-                .collect(),
-            masked: rootfs::masked().to_vec(),
-            read_only: paths(rootfs::READ_ONLY),
-            tasks_max: order.size.tasks_max,
-            exec: Exec {
-                argv: argv(&order.command),
-                env: order.env,
-            },
-            terminal: match order.stdio {
-                StdioOrder::Terminal(size) => Some((size.columns, size.rows)),
-                _ => None,
-            },
-            stop_grace_ms: u64::try_from(order.stop_grace.as_millis()).unwrap_or(u64::MAX),
-        };
-        let plan = launch_plan(plan);
+        let (id, plan) = (order.id, plan(order, lowers, root.binds, user));
         match self.start(plan, &live, streams, ours).await {
             Ok((pid, stdio, terminal)) => {
                 let backend = Backend {
+                    address: Some(live.network.slot.subnet().dyno),
                     netns: Some(Arc::clone(&live.network.netns)),
                 };
                 let eyes = Eyes::open(&live.group);
                 self.live().insert(
-                    order.id,
+                    id,
                     Live {
                         eyes,
                         terminal,
@@ -288,7 +280,7 @@ impl Inner {
                 })
             }
             Err(error) => {
-                self.remove(order.id, live).await;
+                self.remove(id, live).await;
                 Err(error)
             }
         }
@@ -413,6 +405,54 @@ impl Inner {
     }
 }
 
+/// Read-only layers, the topmost first.
+fn layers(slug: Option<PathBuf>, stack: PathBuf) -> Vec<Layer> {
+    let layer = |source| Layer {
+        source,
+        must_map: true,
+    };
+    slug.into_iter().chain([stack]).map(layer).collect()
+}
+
+/// The dyno's name with a dash.
+fn hostname(order: &LaunchOrder) -> String {
+    order.name.to_string().replace('.', "-")
+}
+
+/// What is applied for an order, and what `security` tells.
+fn plan(
+    order: LaunchOrder,
+    lowers: Vec<Layer>,
+    stack_binds: Vec<(PathBuf, PathBuf)>,
+    user: UserRange,
+) -> LaunchPlan {
+    let (masked, read_only) = super::sketch::covers();
+    launch_plan(PlanRequest {
+        dyno: order.id,
+        hostname: hostname(&order),
+        user,
+        lowers,
+        stack_binds,
+        binds: order
+            .binds
+            .into_iter()
+            .map(|bind| (bind.source, bind.target, bind.read_only))
+            .collect(),
+        masked,
+        read_only,
+        tasks_max: order.size.tasks_max,
+        exec: Exec {
+            argv: argv(&order.command),
+            env: order.env,
+        },
+        terminal: match order.stdio {
+            StdioOrder::Terminal(size) => Some((size.columns, size.rows)),
+            _ => None,
+        },
+        stop_grace_ms: u64::try_from(order.stop_grace.as_millis()).unwrap_or(u64::MAX),
+    })
+}
+
 /// The plan; in test builds the attack tests may take layers out of it.
 fn launch_plan(request: PlanRequest) -> LaunchPlan {
     #[cfg_attr(
@@ -438,10 +478,6 @@ fn failure<E: std::error::Error>(step: &'static str) -> impl FnOnce(E) -> Failur
             checksum: None,
         }
     }
-}
-
-fn paths(texts: &[&str]) -> Vec<PathBuf> {
-    texts.iter().map(PathBuf::from).collect()
 }
 
 fn pipe() -> io::Result<(OwnedFd, OwnedFd)> {
@@ -484,6 +520,26 @@ fn make_upper(dir: &Path, owner: u32, hostname: &str) -> io::Result<()> {
 impl Machine for LinuxMachine {
     fn launch(&self, order: LaunchOrder) -> Task<'_, Result<Launched, Failure>> {
         Box::pin(self.inner.launch(order))
+    }
+
+    fn sketch(&self, order: LaunchOrder) -> Task<'_, Result<super::Sketch, Failure>> {
+        Box::pin(async move {
+            let inner = &self.inner;
+            let root = inner.stacks.image(&order.stack, order.image);
+            let root = root.map_err(failure("find the stack"))?;
+            let network = inner.network.facts();
+            let user = UserRange {
+                base: network.uid_first,
+            };
+            let slug = order.slug.map(|_| PathBuf::from("slug"));
+            let size = order.size.clone();
+            let lowers = layers(slug, PathBuf::from("stack"));
+            Ok(super::Sketch {
+                plan: plan(order, lowers, root.binds, user),
+                size,
+                network,
+            })
+        })
     }
 
     fn signal(&self, id: DynoId, signal: StopSignal) {

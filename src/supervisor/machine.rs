@@ -110,6 +110,8 @@ pub struct Backend {
     /// Its network namespace: enter it for the length of `socket()`, then connect to
     /// `127.0.0.1:PORT` from outside. `None`: the caller's own (host tests).
     pub netns: Option<Arc<OwnedFd>>,
+    /// Its address there, for rules that name it.
+    pub address: Option<std::net::Ipv4Addr>,
 }
 
 /// A dyno that ended.
@@ -153,6 +155,17 @@ pub type Task<'a, T> = Pin<Box<dyn Future<Output = T> + Send + 'a>>;
 pub trait Machine: Send + Sync + 'static {
     /// Prepares and launches; resolves when the command was exec'd or the launch failed.
     fn launch(&self, order: LaunchOrder) -> Task<'_, Result<Launched, Failure>>;
+
+    /// What `launch` would apply, without launching.
+    fn sketch(&self, _order: LaunchOrder) -> Task<'_, Result<super::Sketch, Failure>> {
+        Box::pin(async {
+            Err(Failure {
+                step: "plan the launch".to_owned(),
+                reason: "this machine has no plans".to_owned(),
+                checksum: None,
+            })
+        })
+    }
 
     /// Signals every process of a dyno; no-op for a dyno that is gone.
     fn signal(&self, id: DynoId, signal: StopSignal);

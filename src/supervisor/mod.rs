@@ -19,9 +19,11 @@ mod lifecycle;
 mod machine;
 mod memory;
 mod one_off;
+mod openings;
 mod preboot;
 mod recover;
 mod roll;
+mod sketch;
 mod snapshot;
 mod usage;
 #[cfg(debug_assertions)]
@@ -31,8 +33,8 @@ mod weaken;
 mod tests;
 
 pub use command::{
-    AppSpec, Attachment, CommandError, ReleaseSpec, RunKind, RunOrder, RunStarted, Selector,
-    SlugSpec, Supervisor,
+    Allowance, AppSpec, Attachment, CommandError, ReleaseSpec, RunKind, RunOrder, RunStarted,
+    Selector, SlugSpec, Supervisor,
 };
 pub use effects::{LinuxMachine, MachineError, MachineEvents};
 pub use machine::{
@@ -41,5 +43,6 @@ pub use machine::{
 };
 pub use memory::{R14, R15, running_line};
 pub use recover::sweep;
+pub use sketch::Sketch;
 pub use snapshot::{AppView, DynoView, Part, Snapshot};
 pub use usage::{DynoUsage, Sample, Usages};

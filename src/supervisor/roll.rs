@@ -358,7 +358,7 @@ impl Driver {
     }
 }
 
-fn formation_dyno(
+pub(super) fn formation_dyno(
     spec: &AppSpec,
     release: &ReleaseSpec,
     name: &DynoName,

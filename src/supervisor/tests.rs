@@ -209,6 +209,7 @@ impl Bench {
                 .map(|(name, _, quantity)| (process(name), entry(*quantity)))
                 .collect(),
             routing: crate::model::Routing::default(),
+            allowed: Vec::new(),
         }
     }
 

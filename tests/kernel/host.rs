@@ -36,6 +36,16 @@ impl Host {
         Ok(host)
     }
 
+    /// In a network namespace of its own.
+    pub(crate) fn within(netns: &Path, settings: &str) -> Result<Self, Failed> {
+        let mut host = Self::unlaunched(settings)?;
+        let netns = format!("--net={}", netns.display());
+        // nsenter(1) becomes the program: the pid is the supervisor's.
+        host.wrapper = vec!["nsenter".to_owned(), netns, "--".to_owned()];
+        host.launch()?;
+        Ok(host)
+    }
+
     /// All is ready for `launch`.
     pub(crate) fn unlaunched(settings: &str) -> Result<Self, Failed> {
         // Not /tmp: it may be a tmpfs, which cannot carry id-mapped layers on older kernels.
@@ -104,6 +114,16 @@ impl Host {
         self.cli_with_input(args, b"")
     }
 
+    /// A CLI that talks to this supervisor.
+    pub(crate) fn command(&self, args: &[&str]) -> Command {
+        let mut command = Command::new(support::manifold());
+        command
+            .args(args)
+            .env("MANIFOLD_SOCKET", self.socket())
+            .env("NO_COLOR", "1");
+        command
+    }
+
     pub(crate) fn cli_with_input(&self, args: &[&str], input: &[u8]) -> Output {
         let mut child = Command::new(support::manifold())
             .args(args)
@@ -131,6 +151,13 @@ impl Host {
         } else {
             Err(format!("manifold {args:?} failed: {output:?}\n{}", self.story()).into())
         }
+    }
+
+    /// The tiny app under this name, with `web.1` up.
+    pub(crate) fn deploy_tiny(&self, name: &str) -> Result<(), Failed> {
+        self.ok(&["create", name])?;
+        self.ok(&["deploy", &app_dir("tiny"), "-a", name])?;
+        self.eventually("web.1 is up", || self.all_up(name, &["web.1"]))
     }
 
     /// What the supervisor said, for failure messages.

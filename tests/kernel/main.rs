@@ -13,6 +13,8 @@ mod host;
 mod journey;
 mod languages;
 mod limits;
+mod network;
+mod security;
 mod support;
 
 use libtest_mimic::{Arguments, Trial};
@@ -30,6 +32,8 @@ fn main() {
         git::cases(),
         languages::cases(),
         certain::cases(),
+        network::cases(),
+        security::cases(),
     ]
     .into_iter()
     .flatten()

@@ -16,8 +16,10 @@ mod features;
 mod formation;
 mod git;
 mod logs;
+mod network_rules;
 mod releases;
 mod routing;
+mod security;
 mod slugs;
 mod sources;
 mod traffic;
@@ -120,6 +122,15 @@ fn app_routes() -> Router<Api> {
             "/apps/{app}/domains/{key}",
             get(domains::show).delete(domains::destroy),
         )
+        .route(
+            "/apps/{app}/network-rules",
+            get(network_rules::list).post(network_rules::create),
+        )
+        .route(
+            "/apps/{app}/network-rules/{key}",
+            get(network_rules::show).delete(network_rules::destroy),
+        )
+        .route("/apps/{app}/security/{key}", get(security::show))
         .route("/apps/{app}/collaborators", get(extras::collaborators))
         .route("/traffic", get(traffic::list))
         .route("/metrics", get(traffic::metrics))

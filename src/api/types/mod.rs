@@ -5,11 +5,15 @@
 pub mod attach;
 mod certs;
 pub mod git;
+mod network;
 mod resources;
 mod routing;
+mod security;
 mod traffic;
 
 pub use certs::*;
+pub use network::*;
 pub use resources::*;
 pub use routing::*;
+pub use security::*;
 pub use traffic::*;

@@ -1,0 +1,139 @@
+"""Does in a dyno what it is told on stdin, one attempt a line, and tells how it went."""
+
+import errno
+import select
+import socket
+import sys
+
+held = {}
+
+
+def tcp(host, port, wait="2"):
+    socket.create_connection((host, int(port)), float(wait)).close()
+
+
+def get(host, port):
+    with socket.create_connection((host, int(port)), 3) as stream:
+        stream.sendall(b"GET / HTTP/1.0\r\n\r\n")
+        text = b""
+        while part := stream.recv(4096):
+            text += part
+    return text.decode().strip().rsplit("\n", 1)[-1]
+
+
+def hold(host, port):
+    held[host] = socket.create_connection((host, int(port)), 3)
+    return echo(host)
+
+
+def echo(host):
+    held[host].settimeout(3)
+    held[host].sendall(b"still there")
+    if held[host].recv(100) != b"still there":
+        raise OSError(errno.ECONNRESET, "closed")
+
+
+def udp(host, port):
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sock:
+        sock.settimeout(1)
+        sock.connect((host, int(port)))
+        sock.send(b"hello")
+        sock.recv(100)
+
+
+def flows(host, port, count):
+    """Opens many UDP flows; how many were answered."""
+    socks = []
+    for _ in range(int(count)):
+        sock = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+        sock.connect((host, int(port)))
+        sock.setblocking(False)
+        try:
+            sock.send(b"hello")
+        except OSError:
+            pass
+        socks.append(sock)
+    answered = set()
+    while ready := select.select([s for s in socks if s not in answered], [], [], 1)[0]:
+        for sock in ready:
+            sock.recv(100)
+            answered.add(sock)
+    return str(len(answered))
+
+
+def dns(name):
+    return socket.gethostbyname(name)
+
+
+def scan(first, last, port):
+    """Who of 172.X.0.first to last answers, but ourselves."""
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sock:
+        sock.connect(("192.0.2.1", 9))
+        own = sock.getsockname()[0]
+    base = own.rsplit(".", 1)[0]
+    found = []
+    for last_byte in range(int(first), int(last) + 1):
+        address = f"{base}.{last_byte}"
+        if address == own:
+            continue
+        try:
+            socket.create_connection((address, int(port)), 0.05).close()
+            found.append(address)
+        except ConnectionRefusedError:
+            # Our end of our own link is this host: it refuses, whoever listens.
+            pass
+        except OSError:
+            pass
+    return ",".join(found) or "nobody"
+
+
+def six(host, port):
+    sock = socket.socket(socket.AF_INET6, socket.SOCK_STREAM)
+    sock.settimeout(2)
+    sock.connect((host, int(port)))
+
+
+def option(level, name, value):
+    sock = socket.socket(socket.AF_INET, socket.SOCK_STREAM)
+    sock.setsockopt(getattr(socket, level), int(name), int(value))
+
+
+def make(family, kind, protocol):
+    socket.socket(getattr(socket, family), getattr(socket, kind), int(protocol))
+
+
+def low(port):
+    sock = socket.socket(socket.AF_INET, socket.SOCK_STREAM)
+    sock.bind(("0.0.0.0", int(port)))
+
+
+def gateway():
+    for line in open("/proc/net/route"):
+        fields = line.split()
+        if fields[1] == "00000000":
+            return socket.inet_ntoa(bytes.fromhex(fields[2])[::-1])
+    return "none"
+
+
+def own():
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sock:
+        sock.connect(("192.0.2.1", 9))
+        return sock.getsockname()[0]
+
+
+def read(path):
+    return open(path).read().strip().replace("\n", "|")
+
+
+print("ready", flush=True)
+for line in sys.stdin:
+    words = line.split()
+    try:
+        outcome = globals()[words[0]](*words[1:]) or "SUCCEEDED"
+    except TimeoutError:
+        outcome = "BLOCKED ETIMEDOUT"
+    except socket.gaierror as error:
+        outcome = f"BLOCKED {error}"
+    except OSError as error:
+        outcome = f"BLOCKED {errno.errorcode.get(error.errno, error)}"
+    print(outcome, flush=True)
