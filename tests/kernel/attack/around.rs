@@ -392,8 +392,13 @@ fn sample(host: &Host, check_one: impl Fn(u32) -> Result<(), Failed>) -> Result<
                 let Ok(program) = std::fs::read_link(format!("/proc/{pid}/exe")) else {
                     continue;
                 };
-                if program != support::manifold() {
-                    check_one(pid)?;
+                if program == support::manifold() {
+                    continue;
+                }
+                let result = check_one(pid);
+                // One that ended meanwhile is in no group any more, and says nothing.
+                if std::fs::read_link(format!("/proc/{pid}/exe")).is_ok() {
+                    result?;
                     seen.insert(pid);
                 }
             }
