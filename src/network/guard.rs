@@ -15,6 +15,10 @@ use super::{Block, NetworkError, conntrack, foreign, nft};
 /// Without a word from the kernel the table is looked at this often, and so are other tables.
 const LOOK: Duration = Duration::from_secs(30);
 
+/// A table that could not be restored is tried again after this: our own attempts are news, too,
+/// and must not drive us in a circle.
+const RETRY: Duration = Duration::from_secs(1);
+
 /// The one that writes the table.
 pub(super) struct Guard {
     pub(super) table: Table,
@@ -25,6 +29,8 @@ pub(super) struct Guard {
     applied: Vec<Opening>,
     /// The table as nft printed it after our last change.
     seal: String,
+    /// The last attempt to restore it failed.
+    is_failing: bool,
 }
 
 impl Guard {
@@ -51,6 +57,7 @@ impl Guard {
             notices,
             applied: Vec::new(),
             seal,
+            is_failing: false,
         })
     }
 
@@ -75,7 +82,8 @@ impl Guard {
                     }
                     self.apply().await;
                 }
-                news = changed(&events) => {
+                () = tokio::time::sleep(RETRY), if self.is_failing => self.check().await,
+                news = changed(&events), if !self.is_failing => {
                     if let Err(error) = news {
                         tracing::warn!(%error, "lost news of firewall changes");
                     }
@@ -123,7 +131,7 @@ impl Guard {
     /// Restores the table if it is not as we left it.
     async fn check(&mut self) {
         match nft::list(&self.table.name).await {
-            Ok(text) if text == self.seal => {}
+            Ok(text) if text == self.seal => self.is_failing = false,
             _ => {
                 tracing::warn!(table = %self.table.name, "somebody changed or flushed our firewall table; it is restored");
                 let wanted = self.openings.borrow().clone();
@@ -134,8 +142,10 @@ impl Guard {
 
     async fn restore(&mut self, wanted: &[Opening]) {
         let text = self.table.text(wanted);
-        if let Err(error) = self.write(&text, wanted).await {
-            tracing::error!(%error, "the firewall table is NOT in place: dynos may reach what they should not; trying again in 30 s");
+        let written = self.write(&text, wanted).await;
+        self.is_failing = written.is_err();
+        if let Err(error) = written {
+            tracing::error!(%error, "the firewall table is NOT in place: dynos may reach what they should not; trying again every second");
         }
     }
 

@@ -12,6 +12,10 @@ const DEADLINE: Duration = Duration::from_secs(30);
 
 /// Applies `text` as one transaction.
 pub(super) async fn apply(act: &'static str, text: &str) -> Result<(), NetworkError> {
+    crate::sys::fault(act).map_err(|error| NetworkError::Rules {
+        act,
+        reason: error.to_string(),
+    })?;
     run(act, &["-f", "-"], text).await.map(drop)
 }
 
@@ -64,7 +68,6 @@ fn lasting(text: &str) -> String {
 
 async fn run(act: &'static str, args: &[&str], input: &str) -> Result<String, NetworkError> {
     let failed = |reason: String| NetworkError::Rules { act, reason };
-    crate::sys::fault(act).map_err(|error| failed(error.to_string()))?;
     let mut child = tokio::process::Command::new("nft")
         .args(args)
         .stdin(Stdio::piped())
