@@ -220,7 +220,7 @@ fn pids(dir: &Path) -> Vec<nix::unistd::Pid> {
 }
 
 /// Writes a control file; one that this controller or host does not have is skipped.
-fn write(dir: &Path, file: &str, value: &str) -> Result<(), CgroupError> {
+pub(super) fn write(dir: &Path, file: &str, value: &str) -> Result<(), CgroupError> {
     let path = dir.join(file);
     match OpenOptions::new().write(true).open(&path) {
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),

@@ -69,6 +69,11 @@ impl Manager {
         Ok(manager)
     }
 
+    /// The parent groups, one on v2, one per hierarchy on v1.
+    pub(super) fn parents(&self) -> &[PathBuf] {
+        &self.parents
+    }
+
     /// Which interface this host offers.
     pub fn version(&self) -> Version {
         self.version

@@ -13,6 +13,7 @@ mod events;
 mod group;
 mod limits;
 mod manager;
+mod reserve;
 mod sampler;
 mod stat;
 

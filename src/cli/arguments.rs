@@ -148,6 +148,20 @@ pub(super) enum Command {
         #[command(flatten)]
         json: Json,
     },
+    /// Change the size of process types, or show it
+    #[command(name = "ps:type", visible_aliases = ["ps:resize", "dyno:resize"])]
+    PsType {
+        /// TYPE=SIZE, or one SIZE for all types; none: show what is set
+        #[arg(value_name = "TYPE=SIZE")]
+        sizes: Vec<String>,
+        #[command(flatten)]
+        app: App,
+        #[command(flatten)]
+        json: Json,
+    },
+    /// Show what takes the disk, and how dynos are bounded
+    #[command(name = "disk")]
+    Disk(Json),
     /// Restart all dynos, those of a type, or one
     #[command(name = "ps:restart", visible_aliases = ["restart", "dyno:restart"])]
     PsRestart {

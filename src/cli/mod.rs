@@ -17,6 +17,7 @@ mod certs;
 mod client;
 mod config;
 mod deploy;
+mod disk;
 mod dispatch;
 mod domains;
 mod exit;

@@ -3,7 +3,7 @@
 use super::arguments::Json;
 use super::client::Client;
 use super::exit::{Done, Exit, Fault};
-use super::output::{Paint, Screen, one_line, plainly};
+use super::output::{self, Paint, Screen, one_line, plainly};
 use super::path::{of_app, segment};
 use super::time::Clock;
 use crate::api::types::{Dyno, Formation, FormationBatch, FormationUpdate};
@@ -142,6 +142,63 @@ fn quantities(formation: &[Formation]) -> String {
         .iter()
         .map(|entry| format!("{} at {}:{}", entry.process, entry.quantity, entry.size));
     words.collect::<Vec<_>>().join(", ")
+}
+
+/// `ps:type`: `TYPE=SIZE` words, or one bare `SIZE` for every type; then the table.
+pub(super) async fn resize(
+    client: &Client,
+    screen: &mut Screen,
+    app: &str,
+    words: &[String],
+    json: Json,
+) -> Done {
+    let path = of_app(app, "/formation");
+    if !words.is_empty() {
+        let updates = match words {
+            [size] if !size.contains('=') => {
+                let formation: Vec<Formation> = client.list(&path).await?;
+                let each = formation.iter().map(|entry| sized(&entry.process, size));
+                each.collect()
+            }
+            words => words
+                .iter()
+                .map(|word| match word.split_once('=') {
+                    Some((process, size)) if !process.is_empty() && !size.is_empty() => {
+                        Ok(sized(process, size))
+                    }
+                    _ => Err(
+                        Fault::usage(format!("`{}` is no TYPE=SIZE", one_line(word)))
+                            .hint("write web=standard-2x, or one SIZE alone for all types"),
+                    ),
+                })
+                .collect::<Done<Vec<_>>>()?,
+        };
+        let batch = FormationBatch { updates };
+        let work = client.patch::<Vec<Formation>>(&path, &batch);
+        screen.action("Scaling dynos", work, plainly).await?;
+    }
+    let mut formation: Vec<Formation> = client.list(&path).await?;
+    formation.sort_by(|a, b| a.process.cmp(&b.process));
+    if json.is_on {
+        return screen.json(&formation);
+    }
+    let row = |entry: &Formation| {
+        vec![
+            entry.process.clone(),
+            entry.size.clone(),
+            entry.quantity.to_string(),
+        ]
+    };
+    let rows: Vec<Vec<String>> = formation.iter().map(row).collect();
+    screen.data(&output::columns(&["Type", "Size", "Qty"], &rows))
+}
+
+fn sized(process: &str, size: &str) -> FormationUpdate {
+    FormationUpdate {
+        process: process.to_owned(),
+        quantity: None,
+        size: Some(size.to_owned()),
+    }
 }
 
 /// `ps:restart`.
@@ -289,6 +346,35 @@ mod tests {
             "Scaling dynos... done, now running web at 3:Standard-2X, worker at 1:Standard-1X\n"
         );
         assert_eq!(fake.out.text(), "web=3:Standard-2X worker=1:Standard-1X\n");
+    }
+
+    #[tokio::test]
+    async fn sizes_are_set_per_type_or_for_all() {
+        let fake = Fake::start();
+        let both = json!([
+            objects::formation("web", 3, "Standard-1X"),
+            objects::formation("worker", 1, "Standard-1X"),
+        ]);
+        fake.on("PATCH /apps/shop/formation", 200, &both);
+        fake.on("GET /apps/shop/formation", 200, &both);
+        fake.run(&["ps:type", "web=standard-2x", "-a", "shop"])
+            .await
+            .expect("set");
+        fake.run(&["ps:type", "2X", "-a", "shop"])
+            .await
+            .expect("set");
+        let calls = fake.calls();
+        let patches: Vec<_> = calls.iter().filter(|c| c.starts_with("PATCH")).collect();
+        assert_eq!(
+            patches,
+            [
+                r#"PATCH /apps/shop/formation {"updates":[{"type":"web","size":"standard-2x"}]}"#,
+                r#"PATCH /apps/shop/formation {"updates":[{"type":"web","size":"2X"},{"type":"worker","size":"2X"}]}"#,
+            ]
+        );
+        assert!(fake.out.text().contains("worker"));
+        let fault = fake.run(&["ps:type", "web=", "-a", "shop"]).await;
+        assert_eq!(fault.expect_err("refused").exit, Exit::Usage);
     }
 
     #[tokio::test]

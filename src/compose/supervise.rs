@@ -100,6 +100,11 @@ async fn serve(settings: Arc<Settings>, socket: std::os::fd::OwnedFd) -> anyhow:
     let hub = Hub::open(&paths.logs())?;
     let cgroups = Manager::open(&format!("manifold-{}", state.instance))?;
     sweep(&paths, &cgroups);
+    // Without it dynos are still bounded each, so the platform may go on.
+    match cgroups.keep_for_host(|total| settings.reserve.memory(total)) {
+        Ok(limit) => tracing::debug!(?limit, "memory of all dynos together"),
+        Err(error) => tracing::warn!(%error, "no memory is kept from all dynos together"),
+    }
     let disks = Disks::open(&paths, settings.disk);
     let opened = LinuxMachine::open(
         &paths,

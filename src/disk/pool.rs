@@ -31,6 +31,20 @@ pub enum Mechanism {
     },
 }
 
+impl std::fmt::Display for Mechanism {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Images => f.write_str("bounded by ext4 images over loop devices"),
+            Self::Memory { reason } => {
+                write!(
+                    f,
+                    "bounded by tmpfs in the dyno's memory, builds not at all: {reason}"
+                )
+            }
+        }
+    }
+}
+
 /// All volumes of one state directory. Cheap to clone.
 #[derive(Clone, Debug)]
 pub struct Disks {

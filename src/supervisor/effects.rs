@@ -17,7 +17,7 @@ use nix::sys::signal::Signal;
 use tokio::sync::{mpsc, oneshot};
 
 use super::memory;
-use super::usage::{Curve, Sample};
+use super::usage::{Curve, DiskRoom, Sample};
 use super::{
     Backend, Exited, Failure, LaunchOrder, Launched, LaunchedStdio, Machine, StdioOrder,
     StopSignal, Task, WindowSize,
@@ -596,6 +596,17 @@ impl Machine for LinuxMachine {
             tasks,
             running,
             disk: volume.usage().ok().map(|usage| (usage, volume.limit())),
+        })
+    }
+
+    fn disk_room(&self) -> Option<DiskRoom> {
+        let disks = &self.inner.disks;
+        let (free_bytes, reserve_bytes) = disks.room().ok()?;
+        Some(DiskRoom {
+            mechanism: disks.mechanism().to_string(),
+            free_bytes,
+            reserve_bytes,
+            idle_bytes: disks.idle_bytes(),
         })
     }
 

@@ -9,7 +9,7 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use super::Sample;
+use super::{DiskRoom, Sample};
 use crate::cgroup::Glance;
 use crate::disk::Keep;
 use crate::model::{Digest, DynoId, DynoName, DynoSize, ExitStatus, StackImage, StackName};
@@ -184,6 +184,11 @@ pub trait Machine: Send + Sync + 'static {
 
     /// A full look at a launched dyno; `None` for one that is gone.
     fn sample(&self, _id: DynoId) -> Option<Sample> {
+        None
+    }
+
+    /// The disk below the state directory; `None` where layers are not bounded (tests).
+    fn disk_room(&self) -> Option<DiskRoom> {
         None
     }
 

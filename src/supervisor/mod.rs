@@ -45,4 +45,4 @@ pub use memory::{R14, R15, running_line};
 pub use recover::sweep;
 pub use sketch::Sketch;
 pub use snapshot::{AppView, DynoView, Part, Snapshot};
-pub use usage::{DynoUsage, Sample, Usages};
+pub use usage::{DiskRoom, DynoUsage, Sample, Usages};

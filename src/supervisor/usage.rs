@@ -33,6 +33,19 @@ pub struct DynoUsage {
     pub load: [f64; 3],
 }
 
+/// The disk below the state directory.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct DiskRoom {
+    /// How writable layers are bounded, in words.
+    pub mechanism: String,
+    /// Free on the host.
+    pub free_bytes: u64,
+    /// Of that kept for the host.
+    pub reserve_bytes: u64,
+    /// Taken by layers that lie ready.
+    pub idle_bytes: u64,
+}
+
 /// What was last known of every dyno that lives.
 pub type Usages = BTreeMap<DynoId, DynoUsage>;
 
@@ -82,6 +95,11 @@ impl Supervisor {
     /// What there is to say about a dyno in which the kernel killed for memory.
     pub async fn autopsy(&self, id: DynoId) -> Vec<String> {
         self.machine.0.autopsy(id).await
+    }
+
+    /// The disk below the state directory.
+    pub fn disk_room(&self) -> Option<DiskRoom> {
+        self.machine.0.disk_room()
     }
 
     /// What was last known of every dyno.

@@ -89,6 +89,10 @@ fn memory() -> Result<(), Failed> {
     let memory = "sample#memory_quota=64.00MB";
     check(count("held", memory) >= 2, host.logs("hog"))?;
     check(host.all_up("hog", &["held.1"]), "R14 only warns")?;
+    let disk = host.ok(&["disk"])?;
+    for word in ["bounded by ext4 images", "hog/held.1", "trees"] {
+        contains(&disk, word)?;
+    }
 
     host.ok(&["ps:scale", "held=0", "cached=1:small", "-a", "hog"])?;
     host.eventually("R14 for page cache", || count("cached", r14) >= 2)?;

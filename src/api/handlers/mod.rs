@@ -9,6 +9,7 @@ mod builds;
 mod catalog;
 mod certs;
 mod config_vars;
+mod disk;
 mod domains;
 mod dynos;
 mod extras;
@@ -170,6 +171,7 @@ fn app_routes() -> Router<Api> {
 
 fn catalog_routes() -> Router<Api> {
     Router::new()
+        .route("/disk", get(disk::show))
         .route("/account", get(account::show))
         .route("/users/~", get(account::show))
         .route(
