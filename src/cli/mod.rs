@@ -25,6 +25,7 @@ mod features;
 mod git;
 mod logs;
 mod network;
+mod orders;
 mod output;
 mod pack;
 mod path;

@@ -19,6 +19,18 @@ mod support;
 
 use libtest_mimic::{Arguments, Trial};
 
+/// Not run in the virtual machine yet: written and tried in place only, and too slow when emulated.
+/// `xtask/src/security.rs` says the same of their rows.
+const HERE_ONLY: &[&str] = &[
+    "certain::",
+    "drops::",
+    "git::",
+    "languages::",
+    "limits::",
+    "network::",
+    "security::",
+];
+
 fn main() {
     let arguments = Arguments::from_args();
     let mut cases: Vec<Trial> = [
@@ -38,6 +50,19 @@ fn main() {
     .into_iter()
     .flatten()
     .collect();
+    if support::is_guest() {
+        cases = cases
+            .into_iter()
+            .map(|case| {
+                let is_here_only = HERE_ONLY.iter().any(|room| case.name().starts_with(room));
+                if is_here_only {
+                    case.with_ignored_flag(true)
+                } else {
+                    case
+                }
+            })
+            .collect();
+    }
     if !nix::unistd::geteuid().is_root() {
         eprintln!("not root: the kernel tests are skipped. Run: sudo -E cargo test --test kernel");
         cases = cases

@@ -41,6 +41,11 @@ pub(crate) fn prepare_state(state: &Path) -> std::io::Result<()> {
     std::fs::write(state.join("instance"), instance)
 }
 
+/// True in the virtual machine, where the program comes with the tests.
+pub(crate) fn is_guest() -> bool {
+    std::env::var_os("MANIFOLD_BIN").is_some()
+}
+
 /// Between two looks at a condition that nothing announces (another program's state).
 pub(crate) fn pause() {
     std::thread::park_timeout(Duration::from_millis(50));

@@ -34,6 +34,18 @@ const SECTIONS: [(&str, &str, &str); 15] = [
     ("M", "builds", "Builds"),
 ];
 
+/// Kernel tests that are not run in the virtual machine (`tests/kernel/main.rs`): their rows claim
+/// nothing there.
+const HERE_ONLY: &[&str] = &[
+    "certain::",
+    "drops::",
+    "git::",
+    "languages::",
+    "limits::",
+    "network::",
+    "security::",
+];
+
 /// One row of the contract.
 #[derive(Clone, Debug, PartialEq, Eq)]
 struct Row {
@@ -54,6 +66,10 @@ struct Row {
 }
 
 impl Row {
+    fn is_here_only(&self) -> bool {
+        HERE_ONLY.iter().any(|room| self.kernel.starts_with(room))
+    }
+
     fn is_covered(&self) -> bool {
         !self.kernel.is_empty() || !self.tests.is_empty()
     }
@@ -192,6 +208,7 @@ fn line(row: &Row) -> String {
         (true, _) if row.is_covered() => "unit".to_owned(),
         (true, _) => "–".to_owned(),
     };
+    let not_run = "not run".to_owned();
     let attackers = if row.kernel.is_empty() {
         String::new()
     } else {
@@ -205,7 +222,7 @@ fn line(row: &Row) -> String {
         &attackers,
         &shown,
         &held,
-        &held,
+        if row.is_here_only() { &not_run } else { &held },
     ];
     let cells: Vec<_> = cells.iter().map(|cell| cell.replace('|', r"\|")).collect();
     format!("| {} |\n", cells.join(" | "))
@@ -334,7 +351,7 @@ impl Shown {
             if !row.tests.is_empty() && !self.has_passed(row) {
                 faults.push(format!("{}: not all of {:?} passed", row.id, row.tests));
             }
-            if row.kernel.is_empty() {
+            if row.kernel.is_empty() || (*place == Place::Guest && row.is_here_only()) {
                 continue;
             }
             for attacker in &row.attackers {
