@@ -37,6 +37,7 @@ const SECTIONS: [(&str, &str, &str); 15] = [
 /// Kernel tests that are not run in the virtual machine (`tests/kernel/main.rs`): their rows claim
 /// nothing there.
 const HERE_ONLY: &[&str] = &[
+    "attack::",
     "certain::",
     "drops::",
     "git::",
