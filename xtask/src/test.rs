@@ -30,6 +30,9 @@ pub(crate) struct Options {
     /// Leave out the virtual machine
     #[arg(long)]
     no_vm: bool,
+    /// Also build the stack `cedar` and deploy all six languages on it
+    #[arg(long)]
+    languages: bool,
     /// Run only the tests whose names contain this
     #[arg(long, value_name = "TEXT")]
     filter: Option<String>,
@@ -66,7 +69,7 @@ pub(crate) fn run(options: &Options) -> ExitCode {
         tested(&mut test, tally, &mut shown)
     });
     let mut stacks = None;
-    if filter.is_none() {
+    if options.languages {
         report.step("stack for the kernel tests", |_| {
             stacks = Some(stack::for_tests()?);
             Ok(())
