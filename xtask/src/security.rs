@@ -420,7 +420,7 @@ gap = "nobody wrote it"
         let text = table(&parse(ROWS).expect("rows"));
         assert!(text.starts_with("Rows shown by a test: P0 1 of 1, P1 0 of 1, P2 0 of 0.\n"));
         assert!(text.contains(
-            "| B-01 | P0 | a \\| b | no | user, root | `attack::inside` | held | held |\n"
+            "| B-01 | P0 | a \\| b | no | user, root | `attack::inside` | held | not run |\n"
         ));
         assert!(text.contains("| **not covered**: nobody wrote it | – | – |\n"));
     }
