@@ -3,47 +3,146 @@
 //! Two files an app, `current` and `previous`. A full `current` takes the place of `previous`.
 //! Lines are not synced: a power cut may cost the last seconds, never more.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::{HashMap, HashSet, VecDeque};
 use std::fs::{self, OpenOptions};
 use std::io::{self, Write as _};
 use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _};
 use std::path::{Path, PathBuf};
-use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
+use std::sync::mpsc::{SyncSender, sync_channel};
+use std::sync::{Arc, Condvar, Mutex, PoisonError};
+use std::time::Duration;
 
 use super::Line;
+use super::hub::{HISTORY, HISTORY_BYTES};
 use crate::model::AppId;
 
 /// A segment is closed past this many bytes, or past this many lines.
 pub(super) const SEGMENT_BYTES: u64 = 4 << 20;
 pub(super) const SEGMENT_LINES: u64 = 1500;
 
-/// Lines that may wait for the disk; more are kept in memory only, and counted.
-const QUEUE: usize = 16 * 1024;
-
-/// Bytes gathered before they are written out.
-const BATCH: usize = 1 << 20;
-
-pub(super) enum Message {
-    Line(AppId, std::sync::Arc<Line>),
-    Forget(AppId),
-    /// Answered when all before it is written.
-    Flush(SyncSender<()>),
+/// Lines on their way to the disk, and the one thread that writes them, which ends with this.
+///
+/// An app has room for its history and no more: of a flood only what will be history is written,
+/// and no app waits behind another's.
+#[derive(Debug)]
+pub(super) struct Outbox {
+    shared: Arc<Shared>,
 }
 
-/// Starts the one thread that writes; it ends when every sender is gone.
-pub(super) fn start(dir: PathBuf) -> io::Result<SyncSender<Message>> {
-    let (sender, receiver) = sync_channel(QUEUE);
-    std::thread::Builder::new()
-        .name("logs".to_owned())
-        .spawn(move || {
-            Writer {
-                dir,
-                segments: HashMap::new(),
-                failing: HashSet::new(),
-            }
-            .run(&receiver);
-        })?;
-    Ok(sender)
+#[derive(Debug, Default)]
+struct Shared {
+    waiting: Mutex<Waiting>,
+    news: Condvar,
+}
+
+#[derive(Debug, Default)]
+struct Waiting {
+    apps: HashMap<AppId, Lines>,
+    forgotten: Vec<AppId>,
+    /// Answered when all before is written.
+    flushes: Vec<SyncSender<()>>,
+    is_closed: bool,
+}
+
+#[derive(Debug, Default)]
+struct Lines {
+    lines: VecDeque<Arc<Line>>,
+    bytes: usize,
+}
+
+impl Lines {
+    fn push(&mut self, line: Arc<Line>) {
+        self.bytes += line.message.len();
+        self.lines.push_back(line);
+        while self.lines.len() > HISTORY || self.bytes > HISTORY_BYTES {
+            let Some(oldest) = self.lines.pop_front() else {
+                break;
+            };
+            self.bytes -= oldest.message.len();
+        }
+    }
+}
+
+impl Waiting {
+    fn has_work(&self) -> bool {
+        self.is_closed
+            || !(self.apps.is_empty() && self.forgotten.is_empty() && self.flushes.is_empty())
+    }
+}
+
+impl Outbox {
+    /// Starts the writer of this directory.
+    pub(super) fn open(dir: PathBuf) -> io::Result<Self> {
+        let shared = Arc::new(Shared::default());
+        let theirs = Arc::clone(&shared);
+        let writer = Writer {
+            dir,
+            segments: HashMap::new(),
+            failing: HashSet::new(),
+        };
+        std::thread::Builder::new()
+            .name("logs".to_owned())
+            .spawn(move || writer.run(&theirs))?;
+        Ok(Self { shared })
+    }
+
+    fn with(&self, change: impl FnOnce(&mut Waiting)) {
+        let mut waiting = self.shared.lock();
+        let had_work = waiting.has_work();
+        change(&mut waiting);
+        drop(waiting);
+        if !had_work {
+            self.shared.news.notify_one();
+        }
+    }
+
+    /// Hands over a line. Never blocks on the disk.
+    pub(super) fn push(&self, app: AppId, line: Arc<Line>) {
+        self.with(|waiting| waiting.apps.entry(app).or_default().push(line));
+    }
+
+    /// Removes an app's segments; it must get no line any more.
+    pub(super) fn forget(&self, app: AppId) {
+        self.with(|waiting| {
+            waiting.apps.remove(&app);
+            waiting.forgotten.push(app);
+        });
+    }
+
+    /// Waits until everything so far is written; false if that takes longer than `most`.
+    pub(super) fn flush(&self, most: Duration) -> bool {
+        let (done, wait) = sync_channel(1);
+        self.with(|waiting| waiting.flushes.push(done));
+        wait.recv_timeout(most).is_ok()
+    }
+}
+
+impl Drop for Outbox {
+    fn drop(&mut self) {
+        self.with(|waiting| waiting.is_closed = true);
+    }
+}
+
+impl Shared {
+    fn lock(&self) -> std::sync::MutexGuard<'_, Waiting> {
+        self.waiting.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// All that waits, when there is something.
+    fn take(&self) -> Waiting {
+        let mut waiting = self.lock();
+        while !waiting.has_work() {
+            waiting = self
+                .news
+                .wait(waiting)
+                .unwrap_or_else(PoisonError::into_inner);
+        }
+        let is_closed = waiting.is_closed;
+        Waiting {
+            is_closed,
+            ..std::mem::take(&mut *waiting)
+        }
+    }
 }
 
 struct Writer {
@@ -55,42 +154,32 @@ struct Writer {
 }
 
 impl Writer {
-    fn run(mut self, messages: &Receiver<Message>) {
-        while let Ok(first) = messages.recv() {
-            let mut batch: HashMap<AppId, (u64, Vec<u8>)> = HashMap::new();
-            let mut bytes = 0;
-            let mut next = Some(first);
-            while let Some(message) = next {
-                match message {
-                    Message::Line(app, line) => {
-                        let (lines, out) = batch.entry(app).or_default();
-                        *lines += 1;
-                        bytes += line.message.len();
-                        line.write_to(out);
-                    }
-                    Message::Forget(app) => {
-                        batch.remove(&app);
-                        self.forget(app);
-                    }
-                    Message::Flush(done) => {
-                        self.write(std::mem::take(&mut batch));
-                        // Nobody waits any more: fine.
-                        let _ = done.send(());
-                    }
-                }
-                next = if bytes < BATCH {
-                    messages.try_recv().ok()
-                } else {
-                    None
-                };
+    fn run(mut self, shared: &Shared) {
+        loop {
+            let work = shared.take();
+            for app in work.forgotten {
+                self.forget(app);
             }
-            self.write(batch);
+            self.write(work.apps);
+            for done in work.flushes {
+                // Nobody waits any more: fine.
+                let _ = done.send(());
+            }
+            if work.is_closed {
+                return;
+            }
         }
     }
 
-    fn write(&mut self, batch: HashMap<AppId, (u64, Vec<u8>)>) {
-        for (app, (lines, bytes)) in batch {
-            match self.append(app, lines, &bytes) {
+    fn write(&mut self, batch: HashMap<AppId, Lines>) {
+        let mut bytes = Vec::new();
+        for (app, lines) in batch {
+            bytes.clear();
+            for line in &lines.lines {
+                line.write_to(&mut bytes);
+            }
+            let count = u64::try_from(lines.lines.len()).unwrap_or(u64::MAX);
+            match self.append(app, count, &bytes) {
                 Ok(()) => {
                     self.failing.remove(&app);
                 }

@@ -2,23 +2,31 @@
 
 use std::collections::{HashMap, HashSet, VecDeque};
 use std::path::{Path, PathBuf};
-use std::sync::mpsc::{SyncSender, TrySendError, sync_channel};
 use std::sync::{Arc, Mutex, PoisonError, Weak};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
-use super::disk::{self, Message};
+use jiff::Timestamp;
+
+use super::budget::Budget;
+use super::disk::{self, Outbox};
 use super::tail::Queue;
 use super::{Line, Source, Tail};
 use crate::model::AppId;
 
 /// Lines of history per app. Source: Dev Center, "Logging".
-const HISTORY: usize = 1500;
+pub(super) const HISTORY: usize = 1500;
 
 /// Bytes of history per app held in memory; past it the oldest lines go first.
-const HISTORY_BYTES: usize = 4 << 20;
+pub(super) const HISTORY_BYTES: usize = 4 << 20;
 
 /// Longest wait for the disk when the hub is closed.
 const FLUSH: Duration = Duration::from_secs(10);
+
+/// During a flood an app is told at most so often how many of its lines were dropped.
+const TELL: Duration = Duration::from_secs(1);
+
+/// And the host's operator at most so often.
+const WARN: Duration = Duration::from_mins(1);
 
 /// The hub cannot be opened.
 #[derive(Debug, thiserror::Error)]
@@ -37,9 +45,7 @@ pub struct Hub {
 #[derive(Debug)]
 struct Inner {
     apps: Mutex<Apps>,
-    disk: SyncSender<Message>,
-    /// Lines that did not fit into the queue to the disk.
-    unwritten: std::sync::atomic::AtomicU64,
+    disk: Outbox,
 }
 
 #[derive(Debug, Default)]
@@ -54,6 +60,85 @@ struct App {
     lines: VecDeque<Arc<Line>>,
     bytes: usize,
     tails: Vec<Weak<Queue>>,
+    flood: Option<Box<Flood>>,
+}
+
+/// What is known of an app that prints; kept from its first line on.
+#[derive(Debug)]
+struct Flood {
+    budget: Budget,
+    dropped: Option<Dropped>,
+    /// When the operator was told, and how many lines were dropped since.
+    warned: Option<Instant>,
+    untold: u64,
+}
+
+/// Lines that were dropped and not told yet.
+#[derive(Clone, Copy, Debug)]
+struct Dropped {
+    count: u64,
+    since: Timestamp,
+    at: Instant,
+}
+
+impl Dropped {
+    fn line(self) -> Line {
+        let since = self.since.strftime("%Y-%m-%dT%H:%M:%S+00:00");
+        Line::platform(
+            "logplex",
+            format!(
+                "Error L10 (output buffer overflow): {} messages dropped since {since}.",
+                self.count
+            ),
+        )
+    }
+}
+
+impl Flood {
+    fn new(now: Instant) -> Self {
+        Self {
+            budget: Budget::new(now),
+            dropped: None,
+            warned: None,
+            untold: 0,
+        }
+    }
+
+    fn count(&mut self, app: AppId, lines: u64, now: Instant) {
+        let dropped = self.dropped.get_or_insert_with(|| Dropped {
+            count: 0,
+            since: Timestamp::now(),
+            at: now,
+        });
+        dropped.count += lines;
+        self.untold += lines;
+        if self.warned.is_none_or(|at| now - at >= WARN) {
+            tracing::warn!(
+                %app,
+                "an app prints faster than its log takes: {} lines dropped (L10)",
+                self.untold
+            );
+            self.warned = Some(now);
+            self.untold = 0;
+        }
+    }
+
+    /// The L10 line, if one is due.
+    fn due(&mut self, now: Instant) -> Option<Line> {
+        self.dropped
+            .take_if(|dropped| now.saturating_duration_since(dropped.at) >= TELL)
+            .map(Dropped::line)
+    }
+}
+
+impl Apps {
+    /// `None` for an app that is gone.
+    fn known(&mut self, app: AppId) -> Option<&mut App> {
+        if self.forgotten.contains(&app) {
+            return None;
+        }
+        Some(self.known.entry(app).or_default())
+    }
 }
 
 /// Which lines a reader wants. Applied before counting.
@@ -78,6 +163,18 @@ impl Filter {
 }
 
 impl App {
+    /// Into the history, and to everybody who follows.
+    fn publish(&mut self, line: &Arc<Line>) {
+        self.push(line);
+        self.tails.retain(|tail| match tail.upgrade() {
+            Some(queue) => {
+                queue.push(line);
+                true
+            }
+            None => false,
+        });
+    }
+
     fn push(&mut self, line: &Arc<Line>) {
         self.bytes += line.message.len();
         self.lines.push_back(Arc::clone(line));
@@ -114,11 +211,10 @@ impl Hub {
                 app.push(&Arc::new(line));
             }
         }
-        let disk = disk::start(dir.to_owned()).map_err(failed)?;
+        let disk = Outbox::open(dir.to_owned()).map_err(failed)?;
         let inner = Inner {
             apps: Mutex::new(apps),
             disk,
-            unwritten: std::sync::atomic::AtomicU64::new(0),
         };
         Ok(Self {
             inner: Arc::new(inner),
@@ -136,39 +232,67 @@ impl Hub {
     /// dropped.
     pub fn append(&self, app: AppId, line: Line) {
         let line = Arc::new(line);
-        {
-            let mut apps = self.lock();
-            if apps.forgotten.contains(&app) {
-                return;
-            }
-            let known = apps.known.entry(app).or_default();
-            known.push(&line);
-            known.tails.retain(|tail| match tail.upgrade() {
-                Some(queue) => {
-                    queue.push(&line);
-                    true
-                }
-                None => false,
-            });
+        let mut apps = self.lock();
+        if let Some(known) = apps.known(app) {
+            known.publish(&line);
+            // Under the lock: the disk gets an app's lines in their order.
+            self.inner.disk.push(app, line);
         }
-        self.write(Message::Line(app, line));
     }
 
-    /// To the disk, unless that is too slow: then the line is in memory only, and counted.
-    fn write(&self, message: Message) {
-        use std::sync::atomic::Ordering::Relaxed;
-        match self.inner.disk.try_send(message) {
-            Ok(()) => {
-                let lost = self.inner.unwritten.swap(0, Relaxed);
-                if lost > 0 {
-                    tracing::warn!("{lost} log lines were not written: the disk is too slow");
-                }
-            }
-            Err(TrySendError::Full(_)) => {
-                self.inner.unwritten.fetch_add(1, Relaxed);
-            }
-            Err(TrySendError::Disconnected(_)) => {}
+    /// Appends a line of a dyno, now; false if its app prints too fast: then the caller drops the
+    /// line, and [`Hub::dropped`] counts it.
+    pub(super) fn offer(&self, app: AppId, process: &str, message: &[u8], now: Instant) -> bool {
+        let mut apps = self.lock();
+        let Some(known) = apps.known(app) else {
+            return true;
+        };
+        let flood = known.flood.get_or_insert_with(|| Box::new(Flood::new(now)));
+        let due = flood.due(now);
+        let is_taken = flood.budget.take(now, message.len());
+        let taken = is_taken.then(|| Line {
+            time: Timestamp::now(),
+            source: Source::App,
+            process: process.to_owned(),
+            message: message.to_vec(),
+        });
+        for line in due.into_iter().chain(taken).map(Arc::new) {
+            known.publish(&line);
+            self.inner.disk.push(app, line);
         }
+        is_taken
+    }
+
+    /// Counts lines that were not taken: told as L10, once a second.
+    pub(super) fn dropped(&self, app: AppId, lines: u64, now: Instant) {
+        let mut apps = self.lock();
+        if let Some(flood) = apps.known(app).and_then(|known| known.flood.as_mut()) {
+            flood.count(app, lines, now);
+        }
+    }
+
+    /// Tells of dropped lines when nothing more is printed that would; true if it is too early.
+    pub(super) fn settle(&self, app: AppId, now: Instant) -> bool {
+        self.tell(app, |flood| flood.due(now))
+    }
+
+    /// The same at the end of a dyno, early or not.
+    pub(super) fn settle_now(&self, app: AppId) {
+        self.tell(app, |flood| flood.dropped.take().map(Dropped::line));
+    }
+
+    fn tell(&self, app: AppId, take: impl FnOnce(&mut Flood) -> Option<Line>) -> bool {
+        let mut apps = self.lock();
+        let Some(flood) = apps.known(app).and_then(|known| known.flood.as_mut()) else {
+            return false;
+        };
+        let line = take(flood);
+        let is_early = flood.dropped.is_some();
+        drop(apps);
+        if let Some(line) = line {
+            self.append(app, line);
+        }
+        is_early
     }
 
     /// Appends a platform line: `heroku[PROCESS]: MESSAGE`.
@@ -195,13 +319,11 @@ impl Hub {
     /// History as [`Hub::history`], then live lines.
     pub fn tail(&self, app: AppId, filter: Filter, lines: usize) -> Tail {
         let mut apps = self.lock();
-        let is_gone = apps.forgotten.contains(&app);
-        if is_gone {
+        let Some(known) = apps.known(app) else {
             let queue = Arc::new(Queue::new(filter, Vec::new()));
             queue.close();
             return Tail { queue };
-        }
-        let known = apps.known.entry(app).or_default();
+        };
         let history = known.last(&filter, lines);
         let queue = Arc::new(Queue::new(filter, history));
         known.tails.push(Arc::downgrade(&queue));
@@ -220,8 +342,7 @@ impl Hub {
                 queue.close();
             }
         }
-        // In line behind the app's last lines; waits for room if it must: it is rare.
-        let _ = self.inner.disk.send(Message::Forget(app));
+        self.inner.disk.forget(app);
     }
 
     /// Apps that have lines: the ones without a row are leftovers of a run that died.
@@ -231,8 +352,7 @@ impl Hub {
 
     /// Waits until everything so far is written, at most ten seconds.
     pub fn flush(&self) {
-        let (done, wait) = sync_channel(1);
-        if self.inner.disk.send(Message::Flush(done)).is_ok() && wait.recv_timeout(FLUSH).is_err() {
+        if !self.inner.disk.flush(FLUSH) {
             tracing::warn!("log lines were not written within ten seconds");
         }
     }
@@ -341,6 +461,52 @@ mod tests {
         hub.flush();
         assert!(!dir.path().join(app.to_string()).exists());
         assert!(hub.history(app, &Filter::default(), 10).is_empty());
+    }
+
+    #[test]
+    fn of_a_flood_the_disk_gets_what_is_history_and_other_apps_lose_nothing() {
+        let (dir, hub) = hub();
+        let (loud, quiet) = (AppId::new(), AppId::new());
+        for n in 0..60_000 {
+            hub.platform(loud, "web.1", format!("{n}"));
+            if n % 60 == 0 {
+                hub.platform(quiet, "web.1", format!("{n}"));
+            }
+        }
+        hub.flush();
+        drop(hub);
+        let again = Hub::open(dir.path()).expect("opened");
+        let lines = texts(&again.history(loud, &Filter::default(), 1500));
+        let expected: Vec<String> = (58_500..60_000).map(|n| n.to_string()).collect();
+        assert_eq!(lines, expected);
+        let lines = texts(&again.history(quiet, &Filter::default(), 1500));
+        let expected: Vec<String> = (0..1000).map(|n| (n * 60).to_string()).collect();
+        assert_eq!(lines, expected);
+    }
+
+    #[test]
+    fn what_is_dropped_is_told_once_a_second_with_its_count() {
+        let (_dir, hub) = hub();
+        let app = AppId::new();
+        let start = Instant::now();
+        let mut shown = 0;
+        for _ in 0..10_600 {
+            shown += u64::from(hub.offer(app, "web.1", b"x", start));
+        }
+        assert_eq!(shown, 10_000);
+        hub.dropped(app, 600, start);
+        assert!(hub.settle(app, start), "too early to tell");
+        let other = AppId::new();
+        assert!(hub.offer(other, "web.1", b"y", start), "another app's line");
+        let later = start + Duration::from_secs(1);
+        assert!(hub.offer(app, "web.1", b"after", later));
+        let lines = texts(&hub.history(app, &Filter::default(), 2));
+        assert!(
+            lines[0].starts_with("Error L10 (output buffer overflow): 600 messages dropped since "),
+            "{lines:?}"
+        );
+        assert_eq!(lines[1], "after");
+        assert!(!hub.settle(app, later), "all is told");
     }
 
     #[test]

@@ -1,12 +1,12 @@
 //! From a dyno's pipe to its app's log.
 
 use std::os::fd::OwnedFd;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
-use jiff::Timestamp;
 use tokio::io::Interest;
 
-use super::{Hub, Line, Source, Splitter};
+use super::budget::pause;
+use super::{Hub, Splitter};
 use crate::model::AppId;
 use crate::sys;
 
@@ -17,7 +17,8 @@ const FLUSH: Duration = Duration::from_millis(250);
 const CHUNK: usize = 64 * 1024;
 
 /// Reads a dyno's output to its end, line by line. The dyno never waits for long: reading costs
-/// no disk and no network, and what readers cannot take is dropped at their side (L11).
+/// no disk and no network, what readers cannot take is dropped at their side (L11), and what is
+/// more than an app may print is dropped here and counted (L10).
 pub async fn pump(hub: Hub, app: AppId, process: String, output: OwnedFd) {
     let output = match sys::watch(output) {
         Ok(output) => output,
@@ -27,15 +28,7 @@ pub async fn pump(hub: Hub, app: AppId, process: String, output: OwnedFd) {
         }
     };
     let mut splitter = Splitter::default();
-    let mut append = |message: Vec<u8>| {
-        let line = Line {
-            time: Timestamp::now(),
-            source: Source::App,
-            process: process.clone(),
-            message,
-        };
-        hub.append(app, line);
-    };
+    let mut is_untold = false;
     let mut buffer = Vec::new();
     loop {
         let read = output.async_io(Interest::READABLE, |fd| {
@@ -43,11 +36,14 @@ pub async fn pump(hub: Hub, app: AppId, process: String, output: OwnedFd) {
             buffer.resize(CHUNK, 0);
             nix::unistd::read(fd, &mut buffer).map_err(std::io::Error::from)
         });
-        let read = if splitter.has_rest() {
+        let read = if splitter.has_rest() || is_untold {
             if let Ok(read) = tokio::time::timeout(FLUSH, read).await {
                 read
             } else {
-                splitter.flush(&mut append);
+                let mut offer = Offer::new(&hub, app, &process);
+                splitter.flush(|line| offer.line(line));
+                offer.finish();
+                is_untold = hub.settle(app, Instant::now());
                 continue;
             }
         } else {
@@ -56,8 +52,13 @@ pub async fn pump(hub: Hub, app: AppId, process: String, output: OwnedFd) {
         match read {
             Ok(0) => break,
             Ok(length) => {
-                splitter.push(&buffer[..length], &mut append);
-                if length < CHUNK {
+                let mut offer = Offer::new(&hub, app, &process);
+                splitter.push(&buffer[..length], |line| offer.line(line));
+                let dropped = offer.finish();
+                if dropped > 0 {
+                    is_untold = true;
+                    tokio::time::sleep(pause(dropped)).await;
+                } else if length < CHUNK {
                     buffer = Vec::new();
                 }
             }
@@ -67,7 +68,45 @@ pub async fn pump(hub: Hub, app: AppId, process: String, output: OwnedFd) {
             }
         }
     }
-    splitter.flush(append);
+    let mut offer = Offer::new(&hub, app, &process);
+    splitter.flush(|line| offer.line(line));
+    offer.finish();
+    hub.settle_now(app);
+}
+
+/// The lines of one read: after the first that is dropped the others are only counted.
+struct Offer<'a> {
+    hub: &'a Hub,
+    app: AppId,
+    process: &'a str,
+    now: Instant,
+    dropped: u64,
+}
+
+impl<'a> Offer<'a> {
+    fn new(hub: &'a Hub, app: AppId, process: &'a str) -> Self {
+        Self {
+            hub,
+            app,
+            process,
+            now: Instant::now(),
+            dropped: 0,
+        }
+    }
+
+    fn line(&mut self, line: &[u8]) {
+        if self.dropped > 0 || !self.hub.offer(self.app, self.process, line, self.now) {
+            self.dropped += 1;
+        }
+    }
+
+    /// How many were dropped.
+    fn finish(self) -> u64 {
+        if self.dropped > 0 {
+            self.hub.dropped(self.app, self.dropped, self.now);
+        }
+        self.dropped
+    }
 }
 
 #[cfg(test)]
@@ -95,5 +134,47 @@ mod tests {
         drop(write);
         task.await.expect("ended");
         assert_eq!(tail.next().await.expect("a line").message, b"last");
+    }
+
+    #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+    async fn of_a_flood_every_line_is_shown_or_counted() {
+        const LINES: usize = 60_000;
+        let dir = tempfile::tempdir().expect("a directory");
+        let hub = Hub::open(dir.path()).expect("opened");
+        let app = AppId::new();
+        let (read, write) = nix::unistd::pipe2(nix::fcntl::OFlag::O_CLOEXEC).expect("a pipe");
+        nix::fcntl::fcntl(
+            &read,
+            nix::fcntl::FcntlArg::F_SETFL(nix::fcntl::OFlag::O_NONBLOCK),
+        )
+        .expect("set");
+        let mut tail = hub.tail(app, Filter::default(), 10);
+        let task = tokio::spawn(pump(hub.clone(), app, "web.1".to_owned(), read));
+        let writer = std::thread::spawn(move || {
+            let mut write = std::io::BufWriter::new(std::fs::File::from(write));
+            for n in 0..LINES {
+                writeln!(write, "line {n}").expect("written");
+            }
+        });
+        let counter = tokio::spawn(async move {
+            let (mut shown, mut dropped) = (0, 0);
+            while let Some(line) = tail.next().await {
+                let text = String::from_utf8_lossy(&line.message).into_owned();
+                // L10 and L11: `... N messages dropped ...`, `... dropped N messages ...`.
+                if let Some((told, _)) = text.split_once(" messages ") {
+                    let count = told.rsplit(' ').next().map(str::parse::<usize>);
+                    dropped += count.expect("a word").expect("a count");
+                } else {
+                    shown += 1;
+                }
+            }
+            (shown, dropped)
+        });
+        writer.join().expect("ended");
+        task.await.expect("ended");
+        hub.forget(app);
+        let (shown, dropped) = counter.await.expect("counted");
+        assert_eq!(shown + dropped, LINES, "{shown} shown, {dropped} dropped");
+        assert!(dropped > LINES / 2, "{dropped}");
     }
 }

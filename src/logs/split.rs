@@ -11,14 +11,18 @@ pub struct Splitter {
 
 impl Splitter {
     /// Takes bytes and hands out every whole line, without its newline and a `\r` before it.
-    pub fn push(&mut self, mut bytes: &[u8], mut line: impl FnMut(Vec<u8>)) {
+    pub fn push(&mut self, mut bytes: &[u8], mut line: impl FnMut(&[u8])) {
         while !bytes.is_empty() {
             let room = LINE_MAX - self.rest.len();
             let window = &bytes[..bytes.len().min(room + 1)];
             if let Some(end) = window.iter().position(|b| *b == b'\n') {
-                self.rest.extend_from_slice(&bytes[..end]);
+                if self.rest.is_empty() {
+                    line(without_return(&bytes[..end]));
+                } else {
+                    self.rest.extend_from_slice(&bytes[..end]);
+                    self.flush(&mut line);
+                }
                 bytes = &bytes[end + 1..];
-                self.flush_line(&mut line);
             } else if bytes.len() <= room {
                 self.rest.extend_from_slice(bytes);
                 return;
@@ -27,8 +31,8 @@ impl Splitter {
                 bytes = &bytes[room..];
                 // Cut before a character that would be torn, if one is.
                 let cut = boundary(&self.rest);
-                let tail = self.rest.split_off(cut);
-                line(std::mem::replace(&mut self.rest, tail));
+                line(&self.rest[..cut]);
+                self.rest.drain(..cut);
             }
         }
     }
@@ -39,18 +43,16 @@ impl Splitter {
     }
 
     /// Hands out the unfinished line, if there is one.
-    pub fn flush(&mut self, mut line: impl FnMut(Vec<u8>)) {
+    pub fn flush(&mut self, mut line: impl FnMut(&[u8])) {
         if self.has_rest() {
-            self.flush_line(&mut line);
+            line(without_return(&self.rest));
+            self.rest.clear();
         }
     }
+}
 
-    fn flush_line(&mut self, line: &mut impl FnMut(Vec<u8>)) {
-        if self.rest.last() == Some(&b'\r') {
-            self.rest.pop();
-        }
-        line(std::mem::take(&mut self.rest));
-    }
+fn without_return(line: &[u8]) -> &[u8] {
+    line.strip_suffix(b"\r").unwrap_or(line)
 }
 
 /// Where to cut a full piece: before an unfinished UTF-8 character at its end, else at the end.
@@ -79,9 +81,9 @@ mod tests {
         let mut splitter = Splitter::default();
         let mut lines = Vec::new();
         for chunk in chunks {
-            splitter.push(chunk, |line| lines.push(line));
+            splitter.push(chunk, |line| lines.push(line.to_vec()));
         }
-        splitter.flush(|line| lines.push(line));
+        splitter.flush(|line| lines.push(line.to_vec()));
         lines
     }
 

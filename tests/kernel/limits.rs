@@ -9,6 +9,7 @@ use crate::support::Leftovers;
 pub(crate) fn cases() -> Vec<Trial> {
     vec![
         Trial::test("limits::disk", disk),
+        Trial::test("limits::floods", floods),
         Trial::test("limits::memory", memory),
     ]
 }
@@ -131,6 +132,116 @@ fn memory() -> Result<(), Failed> {
     host.eventually("nothing runs", || host.states("hog").is_empty())?;
     host.stop()?;
     Leftovers::none_since(&before)
+}
+
+const PRINTED: usize = 200_000;
+
+/// Prints its lines as fast as it can, or one every few milliseconds.
+const PRINTER: &str = r"
+import sys, time
+lines, pause = int(sys.argv[1]), float(sys.argv[2])
+for n in range(lines):
+    print('line', n, flush=pause > 0)
+    if pause: time.sleep(pause)
+sys.stdout.flush()
+time.sleep(10**6)
+";
+
+/// L10: of a flood every line is in the log or counted there, a dyno that prints without end
+/// goes on, and the log of another app is whole, on the disk too.
+fn floods() -> Result<(), Failed> {
+    let before = Leftovers::count();
+    let mut host = Host::with("[timings]\nstop_grace = 2\n")?;
+    let procfile = format!(
+        "counted: python3 print.py {PRINTED} 0\nendless: yes\nquiet: python3 print.py 600 0.01\n"
+    );
+    for name in ["counted", "endless", "quiet"] {
+        app(
+            &host,
+            name,
+            &[("print.py", PRINTER), ("Procfile", &procfile)],
+        )?;
+    }
+    let started_at = std::time::Instant::now();
+    let follow = host.dir.path().join("follow");
+    let mut tail = host
+        .command(&["logs", "--tail", "-a", "counted"])
+        .stdin(std::process::Stdio::null())
+        .stdout(std::fs::File::create(&follow)?)
+        .spawn()?;
+    for name in ["endless", "quiet", "counted"] {
+        host.ok(&["ps:scale", &format!("{name}=1"), "-a", name])?;
+    }
+    let followed = || {
+        let text = std::fs::read_to_string(&follow).unwrap_or_default();
+        let shown = text.matches("app[counted.1]: line ").count();
+        (shown, dropped(&text))
+    };
+    let all = host.eventually("each line is shown or counted", || {
+        let (shown, dropped) = followed();
+        shown + dropped >= PRINTED
+    });
+    nix::sys::signal::kill(
+        nix::unistd::Pid::from_raw(i32::try_from(tail.id())?),
+        nix::sys::signal::Signal::SIGTERM,
+    )?;
+    tail.wait()?;
+    let (shown, dropped_of_counted) = followed();
+    all.map_err(|error| format!("{shown} shown, {dropped_of_counted} dropped: {error:?}"))?;
+    check(
+        shown + dropped_of_counted == PRINTED && dropped_of_counted > PRINTED / 2,
+        format!("{shown} shown and {dropped_of_counted} dropped of {PRINTED}"),
+    )?;
+
+    host.eventually("the endless one is told of it", || {
+        host.logs("endless").contains("Error L10")
+    })?;
+    check(host.all_up("endless", &["endless.1"]), "and it goes on")?;
+    let whole: Vec<String> = (0..600).map(|n| format!("line {n}")).collect();
+    let quiet = |host: &Host| -> Vec<String> {
+        let logs = host.logs("quiet");
+        let lines = logs
+            .lines()
+            .filter_map(|line| line.split_once("app[quiet.1]: "));
+        lines.map(|(_, text)| text.to_owned()).collect()
+    };
+    host.eventually("the quiet one has said all", || quiet(&host).len() >= 600)?;
+    check(quiet(&host) == whole, host.logs("quiet"))?;
+    check(
+        !host.logs("quiet").contains("Error L10"),
+        host.logs("quiet"),
+    )?;
+    let journal = std::fs::read_to_string(host.journal())?;
+    let warnings = journal.matches("prints faster than its log takes").count();
+    let minutes = started_at.elapsed().as_secs() / 60 + 1;
+    check(
+        warnings >= 2 && warnings as u64 <= 2 * minutes,
+        format!("{warnings} warnings for two apps: {}", host.story()),
+    )?;
+    for name in ["counted", "endless", "quiet"] {
+        host.ok(&["ps:scale", &format!("{name}=0"), "-a", name])?;
+    }
+    host.eventually("nothing runs", || {
+        ["counted", "endless", "quiet"]
+            .iter()
+            .all(|name| host.states(name).is_empty())
+    })?;
+    host.stop()?;
+    host.launch()?;
+    check(quiet(&host) == whole, "another start finds the whole log")?;
+    host.stop()?;
+    Leftovers::none_since(&before)
+}
+
+/// The sum of what the lines of L10 and L11 count.
+fn dropped(logs: &str) -> usize {
+    let lines = logs
+        .lines()
+        .filter(|line| line.contains("heroku[logplex]: Error L1"));
+    lines
+        .filter_map(|line| line.split_once(" messages "))
+        .filter_map(|(told, _)| told.rsplit(' ').next()?.parse::<usize>().ok())
+        .sum()
 }
 
 fn started(settings: &str) -> Result<Host, Failed> {
