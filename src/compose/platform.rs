@@ -122,7 +122,7 @@ impl Platform {
             &doors.http,
             &supervisor,
             hub.clone(),
-            settings.timings,
+            &settings,
             certs.clone(),
         );
         let router = router.map_err(PlatformError::Router)?;

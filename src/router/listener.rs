@@ -20,7 +20,7 @@ use super::upstream;
 use super::wire::Origin;
 use crate::certs::Certs;
 use crate::logs::Hub;
-use crate::settings::Timings;
+use crate::settings::{Settings, Timings};
 use crate::supervisor::Supervisor;
 
 /// Connections at once, of all clients; more wait in the kernel's backlog.
@@ -162,7 +162,7 @@ pub struct Router {
 }
 
 impl Router {
-    /// Serves on the taken sockets: one single-threaded runtime per core, each accepting from all.
+    /// Serves on the taken sockets: single-threaded runtimes, each accepting from all.
     ///
     /// # Errors
     /// A thread or its runtime cannot be made.
@@ -170,7 +170,7 @@ impl Router {
         listeners: &Listeners,
         supervisor: &Supervisor,
         hub: Hub,
-        timings: Timings,
+        settings: &Settings,
         certs: Certs,
     ) -> io::Result<Self> {
         let table = Table::default().build(&supervisor.snapshot());
@@ -182,7 +182,7 @@ impl Router {
             table,
             news: Notify::new(),
             hub,
-            timings,
+            timings: settings.timings,
             stop: CancellationToken::new(),
             cut: CancellationToken::new(),
             make_room: Notify::new(),
@@ -191,7 +191,7 @@ impl Router {
         });
         tokio::spawn(follow(Arc::clone(&shared), supervisor.clone()));
         tokio::spawn(sweep(Arc::clone(&shared)));
-        let count = std::thread::available_parallelism().map_or(1, usize::from);
+        let count = settings.router_threads;
         let mut threads = Vec::with_capacity(count);
         for number in 0..count {
             let runtime = tokio::runtime::Builder::new_current_thread()

@@ -7,6 +7,7 @@
 //! api    = ["127.0.0.1:5001"]             # API over TCP, with tokens; none unless set
 //! domain = "localhost"                    # apps answer at APP.localhost
 //! stack  = "host"                         # stack of new apps
+//! router_threads = 2                      # default: one per core
 //!
 //! https  = []                             # router with TLS; write "0.0.0.0:443" to serve the world
 //!
@@ -50,6 +51,9 @@ use crate::model::{AppName, DynoSize, Hostname, HostnameError, Net, StackName, S
 /// Where the settings file is looked for when `--config` does not say.
 pub const DEFAULT_FILE: &str = "/etc/manifold/manifold.toml";
 
+/// More threads than that only wait for each other.
+const ROUTER_THREADS_MAX: usize = 64;
+
 /// Everything `supervise` runs with.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Settings {
@@ -69,6 +73,8 @@ pub struct Settings {
     pub stack: StackName,
     /// Automatic certificates.
     pub acme: AcmeSettings,
+    /// Threads of the router, 1 to 64. Default: one per core.
+    pub router_threads: usize,
     /// How long things may take.
     pub timings: Timings,
     /// Bounds of the disk.
@@ -145,6 +151,9 @@ impl Default for Settings {
             domain: "localhost".to_owned(),
             stack: StackName::host(),
             acme: AcmeSettings::default(),
+            router_threads: std::thread::available_parallelism()
+                .map_or(1, usize::from)
+                .min(ROUTER_THREADS_MAX),
             timings: Timings::default(),
             disk: DiskSettings::default(),
             reserve: ReserveSettings::default(),
@@ -225,6 +234,7 @@ struct File {
     https: Option<Vec<SocketAddr>>,
     domain: Option<String>,
     stack: Option<String>,
+    router_threads: Option<usize>,
     #[serde(default)]
     acme: FileAcme,
     #[serde(default)]
@@ -364,6 +374,9 @@ fn merge(file: File, flags: &Flags) -> Result<Settings, SettingsError> {
         domain: domain.map_or(Ok(default.domain), |name| check_domain(&name))?,
         stack: stack.map_or(Ok(default.stack), |name| check_stack(&name))?,
         acme: acme::merge(file.acme)?,
+        router_threads: file
+            .router_threads
+            .map_or(Ok(default.router_threads), check_threads)?,
         timings: timings(&file.timings)?,
         disk: limits::disk(&file.disk)?,
         reserve: limits::reserve(&file.reserve)?,
@@ -400,6 +413,17 @@ fn check_domain(name: &str) -> Result<String, SettingsError> {
         return Err(value("too long to put an app name in front".to_owned()));
     }
     Ok(hostname.into())
+}
+
+fn check_threads(count: usize) -> Result<usize, SettingsError> {
+    if (1..=ROUTER_THREADS_MAX).contains(&count) {
+        return Ok(count);
+    }
+    Err(SettingsError::Value {
+        key: "router_threads",
+        value: count.to_string(),
+        reason: format!("write a number from 1 to {ROUTER_THREADS_MAX}"),
+    })
 }
 
 fn check_stack(name: &str) -> Result<StackName, SettingsError> {
@@ -549,6 +573,7 @@ mod tests {
             ("http = []", "http"),
             ("domain = \"*.a\"", "domain"),
             ("stack = \"Host\"", "stack"),
+            ("router_threads = 0", "router_threads"),
             ("[timings]\nstop_grace = 0", "stop_grace"),
             ("[timings]\nstop_grace = nan", "stop_grace"),
             ("http = [\"localhost\"]", "http"),

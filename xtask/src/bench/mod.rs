@@ -1,5 +1,5 @@
-//! `cargo xtask bench launch`: how long a launch takes, beside other launchers and beside the bare
-//! system calls; how the cost grows with many dynos; what each costs.
+//! `cargo xtask bench`. `launch`: how long a launch takes, beside other launchers and beside the
+//! bare system calls; how the cost grows with many dynos; what each costs.
 //!
 //! Latencies are taken in interleaved rounds of one run: only the ratios mean something elsewhere.
 //! The peers run `/bin/true` with new namespaces, a read-only root on the host's `/usr` and a
@@ -8,6 +8,7 @@
 mod floor;
 mod ours;
 mod peers;
+mod router;
 mod routing;
 mod scale;
 mod slug;
@@ -45,6 +46,11 @@ enum What {
     Launch(Launch),
     /// Queue times under each routing policy: dynos that serve one request at a time
     Routing(routing::Options),
+    /// CPU, latency and memory of the router: manifold, nginx, `HAProxy`
+    Router(router::Options),
+    /// A web process for `router`
+    #[command(hide = true)]
+    Backend(router::Backend),
 }
 
 #[derive(Args, Clone, Debug)]
@@ -62,14 +68,16 @@ struct Launch {
 
 /// Runs the command.
 pub(crate) fn run(options: &Options) -> Result<ExitCode> {
-    packages::install(packages::ALL)?;
     let options = match &options.what {
         What::Launch(options) => options,
         What::Routing(options) => {
-            routing::run(options)?;
-            return Ok(ExitCode::SUCCESS);
+            packages::install(packages::ALL)?;
+            return routing::run(options).map(|()| ExitCode::SUCCESS);
         }
+        What::Router(options) => return router::run(options).map(|()| ExitCode::SUCCESS),
+        What::Backend(backend) => return router::backend(backend).map(|()| ExitCode::SUCCESS),
     };
+    packages::install(packages::ALL)?;
     packages::install(packages::BENCH_LAUNCH)?;
     let before = Leftovers::count();
     let mut report = Report::default();
