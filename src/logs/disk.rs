@@ -20,6 +20,10 @@ use crate::model::AppId;
 pub(super) const SEGMENT_BYTES: u64 = 4 << 20;
 pub(super) const SEGMENT_LINES: u64 = 1500;
 
+/// After the first line the writer waits so long for more: a wake-up and a write for each would cost
+/// more than the request it tells of.
+const GATHER: Duration = Duration::from_millis(20);
+
 /// Lines on their way to the disk, and the one thread that writes them, which ends with this.
 ///
 /// An app has room for its history and no more: of a flood only what will be history is written,
@@ -64,9 +68,13 @@ impl Lines {
 }
 
 impl Waiting {
+    /// More than lines, which can wait a little.
+    fn is_urgent(&self) -> bool {
+        self.is_closed || !(self.forgotten.is_empty() && self.flushes.is_empty())
+    }
+
     fn has_work(&self) -> bool {
-        self.is_closed
-            || !(self.apps.is_empty() && self.forgotten.is_empty() && self.flushes.is_empty())
+        self.is_urgent() || !self.apps.is_empty()
     }
 }
 
@@ -88,17 +96,27 @@ impl Outbox {
 
     fn with(&self, change: impl FnOnce(&mut Waiting)) {
         let mut waiting = self.shared.lock();
-        let had_work = waiting.has_work();
+        let (had_work, was_urgent) = (waiting.has_work(), waiting.is_urgent());
         change(&mut waiting);
+        let is_urgent = waiting.is_urgent();
         drop(waiting);
-        if !had_work {
+        if !had_work || (is_urgent && !was_urgent) {
             self.shared.news.notify_one();
         }
     }
 
     /// Hands over a line. Never blocks on the disk.
     pub(super) fn push(&self, app: AppId, line: Arc<Line>) {
-        self.with(|waiting| waiting.apps.entry(app).or_default().push(line));
+        self.push_all([(app, line)]);
+    }
+
+    /// Hands over many. Never blocks on the disk.
+    pub(super) fn push_all(&self, lines: impl IntoIterator<Item = (AppId, Arc<Line>)>) {
+        self.with(|waiting| {
+            for (app, line) in lines {
+                waiting.apps.entry(app).or_default().push(line);
+            }
+        });
     }
 
     /// Removes an app's segments; it must get no line any more.
@@ -130,13 +148,13 @@ impl Shared {
 
     /// All that waits, when there is something.
     fn take(&self) -> Waiting {
-        let mut waiting = self.lock();
-        while !waiting.has_work() {
-            waiting = self
-                .news
-                .wait(waiting)
-                .unwrap_or_else(PoisonError::into_inner);
-        }
+        let waiting = self.lock();
+        let waiting = self.news.wait_while(waiting, |w| !w.has_work());
+        let waiting = waiting.unwrap_or_else(PoisonError::into_inner);
+        let more = self
+            .news
+            .wait_timeout_while(waiting, GATHER, |w| !w.is_urgent());
+        let (mut waiting, _) = more.unwrap_or_else(PoisonError::into_inner);
         let is_closed = waiting.is_closed;
         Waiting {
             is_closed,

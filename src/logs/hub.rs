@@ -240,6 +240,18 @@ impl Hub {
         }
     }
 
+    /// Appends lines in their order, all at once: for who has many. Takes them out of `lines`,
+    /// which keeps its room. Never blocks.
+    pub fn append_all(&self, lines: &mut Vec<(AppId, Line)>) {
+        let mut apps = self.lock();
+        let kept = lines.drain(..).filter_map(|(app, line)| {
+            let line = Arc::new(line);
+            apps.known(app)?.publish(&line);
+            Some((app, line))
+        });
+        self.inner.disk.push_all(kept);
+    }
+
     /// Appends a line of a dyno, now; false if its app prints too fast: then the caller drops the
     /// line, and [`Hub::dropped`] counts it.
     pub(super) fn offer(&self, app: AppId, process: &str, message: &[u8], now: Instant) -> bool {
