@@ -5,19 +5,22 @@
 //! by then ends the client's connection.
 
 use std::cell::Cell;
+use std::future::poll_fn;
 use std::time::Duration;
 
 use bytes::{Buf as _, BufMut, BytesMut};
 use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _};
-use tokio::time::{Instant, sleep_until};
+use tokio::time::Instant;
 
 use super::chunks::{Decoder, Step};
+use super::deadline::Deadline;
 use super::failure::Failure;
 use super::head::{Framing, Request};
 use super::proxy::Fresh;
 use super::relay::{Answer, Answered, Tail};
 use super::tunnel;
 use super::wire::Wire;
+use super::worker;
 use crate::settings::Timings;
 
 /// One read of a body.
@@ -32,6 +35,8 @@ pub(super) struct Exchange<'a, C, D> {
     pub(super) client: &'a mut C,
     /// What the client sent behind the head.
     pub(super) buffer: &'a mut BytesMut,
+    /// Of the client's connection.
+    pub(super) deadline: &'a mut Deadline,
     pub(super) upstream: &'a mut D,
     pub(super) request: &'a Request,
     /// As to be sent to the dyno.
@@ -173,15 +178,10 @@ impl Progress {
     }
 
     /// Ends with the failure that the clock says.
-    pub(super) async fn clock(&self) -> Failure {
-        loop {
-            let (limit, failure) = self.limit();
-            let deadline = self.last.get() + limit;
-            if Instant::now() >= deadline {
-                return failure;
-            }
-            sleep_until(deadline).await;
-        }
+    pub(super) async fn clock(&self, deadline: &mut Deadline) -> Failure {
+        let due = || self.last.get() + self.limit().0;
+        poll_fn(|context| deadline.poll(due(), context)).await;
+        self.limit().1
     }
 }
 
@@ -197,6 +197,7 @@ pub(super) async fn run<C: Wire, D: Wire>(exchange: Exchange<'_, C, D>) -> End {
     let Exchange {
         client,
         buffer,
+        deadline,
         upstream,
         request,
         head,
@@ -208,7 +209,7 @@ pub(super) async fn run<C: Wire, D: Wire>(exchange: Exchange<'_, C, D>) -> End {
     let progress = Progress::new(timings, manners.is_continue_passed);
     let (mut from_client, mut to_client) = client.split();
     let (mut from_dyno, mut to_dyno) = upstream.split();
-    let mut rest = BytesMut::new();
+    let mut rest = worker::lend();
     let answered = {
         let up = async {
             upload(
@@ -232,7 +233,7 @@ pub(super) async fn run<C: Wire, D: Wire>(exchange: Exchange<'_, C, D>) -> End {
             tail: Tail::default(),
         }
         .run(&mut from_dyno, &mut to_client);
-        let clock = progress.clock();
+        let clock = progress.clock(deadline);
         tokio::pin!(up, answer, clock);
         let mut is_up = true;
         loop {
@@ -250,7 +251,7 @@ pub(super) async fn run<C: Wire, D: Wire>(exchange: Exchange<'_, C, D>) -> End {
         }
     };
     let is_uploaded = progress.is_uploaded.get();
-    match answered {
+    let end = match answered {
         Ok(Answered::Final {
             status,
             is_closed,
@@ -268,7 +269,7 @@ pub(super) async fn run<C: Wire, D: Wire>(exchange: Exchange<'_, C, D>) -> End {
         Ok(Answered::Switched) => {
             let client = (&mut from_client, &mut to_client);
             let dyno = (&mut from_dyno, &mut to_dyno);
-            let end = tunnel::run(client, dyno, buffer, &mut rest, &progress).await;
+            let end = tunnel::run(client, dyno, buffer, &mut rest, &progress, deadline).await;
             End::Piped {
                 bytes: progress.bytes.get(),
                 end,
@@ -282,7 +283,9 @@ pub(super) async fn run<C: Wire, D: Wire>(exchange: Exchange<'_, C, D>) -> End {
             bytes: progress.bytes.get(),
             is_started: progress.is_started.get(),
         },
-    }
+    };
+    worker::give_back(rest);
+    end
 }
 
 /// True if sending it twice is as good as once, and no body byte is spent by it. All others get a

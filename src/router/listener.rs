@@ -3,12 +3,14 @@
 use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
+use std::sync::mpsc::sync_channel;
 use std::thread::JoinHandle;
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
 use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::{Notify, Semaphore};
+use tokio::runtime::{LocalOptions, LocalRuntime};
+use tokio::sync::{AcquireError, Notify, OwnedSemaphorePermit, Semaphore};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
@@ -18,6 +20,7 @@ use super::table::Table;
 use super::tls::{self, Tls};
 use super::upstream;
 use super::wire::Origin;
+use super::worker;
 use crate::certs::Certs;
 use crate::logs::Hub;
 use crate::settings::{Settings, Timings};
@@ -148,8 +151,6 @@ pub(super) struct Shared {
     pub(super) stop: CancellationToken,
     /// Cut what still runs.
     pub(super) cut: CancellationToken,
-    /// Ends the connection that has been idle for longest: there are too many.
-    pub(super) make_room: Notify,
     connections: Arc<Semaphore>,
     tasks: TaskTracker,
 }
@@ -185,7 +186,6 @@ impl Router {
             timings: settings.timings,
             stop: CancellationToken::new(),
             cut: CancellationToken::new(),
-            make_room: Notify::new(),
             connections: Arc::new(Semaphore::new(connections_max())),
             tasks: TaskTracker::new(),
         });
@@ -194,21 +194,28 @@ impl Router {
         let count = settings.router_threads;
         let mut threads = Vec::with_capacity(count);
         for number in 0..count {
-            let runtime = tokio::runtime::Builder::new_current_thread()
-                .enable_all()
-                .build()?;
             let plain = listeners.plain.iter().map(|s| (s, Kind::Plain));
             let tls = listeners.tls.iter().map(|s| (s, Kind::Tls));
             let sockets = plain.chain(tls).map(|(s, kind)| Ok((s.try_clone()?, kind)));
             let sockets = sockets.collect::<io::Result<Vec<_>>>()?;
             let shared = Arc::clone(&shared);
+            let (started, outcome) = sync_channel(1);
             let thread = std::thread::Builder::new().name(format!("router-{number}"));
-            let life = move || {
-                // Connections stay on their thread, so what they share needs no lock.
-                let local = tokio::task::LocalSet::new();
-                local.block_on(&runtime, serve(shared, sockets));
+            let life = move || match runtime(&shared.hub) {
+                Ok(runtime) => {
+                    // The receiver waits.
+                    let _ = started.send(Ok(()));
+                    runtime.block_on(serve(Arc::clone(&shared), sockets));
+                    // What is cut ends with the runtime, and writes its line.
+                    drop(runtime);
+                    worker::flush(&shared.hub);
+                }
+                Err(error) => drop(started.send(Err(error))),
             };
             threads.push(thread.spawn(life)?);
+            outcome
+                .recv()
+                .unwrap_or_else(|_| Err(io::ErrorKind::Other.into()))?;
         }
         Ok(Self { shared, threads })
     }
@@ -241,6 +248,16 @@ impl Router {
             tracing::error!("waiting for the router's threads failed");
         }
     }
+}
+
+/// A thread's own runtime. Connections stay on their thread, so what they share there needs no
+/// lock, and waking one is cheap.
+fn runtime(hub: &Hub) -> io::Result<LocalRuntime> {
+    let hub = hub.clone();
+    tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .on_thread_park(move || worker::flush(&hub))
+        .build_local(LocalOptions::default())
 }
 
 /// Keeps the table up to date with the supervisor's snapshots.
@@ -291,21 +308,22 @@ async fn serve(shared: Arc<Shared>, sockets: Vec<(std::net::TcpListener, Kind)>)
         }
     }
     shared.stop.cancelled().await;
+    worker::stop();
     own.close();
     own.wait().await;
     // Connections live on this thread: it goes last.
     shared.tasks.close();
-    shared.tasks.wait().await;
+    tokio::select! {
+        () = shared.tasks.wait() => {}
+        () = shared.cut.cancelled() => {}
+    }
 }
 
 async fn accept(shared: Arc<Shared>, listener: TcpListener, kind: Kind) {
     let port = listener.local_addr().map_or(0, |address| address.port());
     loop {
-        if shared.connections.available_permits() == 0 {
-            shared.make_room.notify_one();
-        }
         let place = tokio::select! {
-            place = Arc::clone(&shared.connections).acquire_owned() => place,
+            place = place(&shared) => place,
             () = shared.stop.cancelled() => return,
         };
         let accepted = tokio::select! {
@@ -329,21 +347,31 @@ async fn accept(shared: Arc<Shared>, listener: TcpListener, kind: Kind) {
     }
 }
 
+/// A place for one more connection. When there is none, idle ones have to go.
+async fn place(shared: &Shared) -> Result<OwnedSemaphorePermit, AcquireError> {
+    let place = Arc::clone(&shared.connections).acquire_owned();
+    tokio::pin!(place);
+    loop {
+        if shared.connections.available_permits() == 0 {
+            worker::make_room();
+        }
+        tokio::select! {
+            biased;
+            place = &mut place => return place,
+            // Another thread got the one that was made free, or this one had nothing idle.
+            () = tokio::time::sleep(ACCEPT_PAUSE) => {}
+        }
+    }
+}
+
 async fn connection(shared: Arc<Shared>, stream: TcpStream, origin: Origin, kind: Kind) {
     if let Err(error) = stream.set_nodelay(true) {
         tracing::debug!(%error, "client gone before its first byte");
         return;
     }
-    let cut = shared.cut.clone();
     match kind {
-        Kind::Plain => tokio::select! {
-            () = proxy::serve(shared, stream, origin) => {}
-            () = cut.cancelled() => {}
-        },
+        Kind::Plain => proxy::serve(shared, stream, origin).await,
         // Boxed: a plain connection must not carry the room that TLS and HTTP/2 need.
-        Kind::Tls => tokio::select! {
-            () = Box::pin(tls::serve(shared, stream, origin)) => {}
-            () = cut.cancelled() => {}
-        },
+        Kind::Tls => Box::pin(tls::serve(shared, stream, origin)).await,
     }
 }

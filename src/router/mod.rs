@@ -11,6 +11,7 @@
 
 mod access_log;
 mod chunks;
+mod deadline;
 mod exchange;
 mod failure;
 #[cfg(test)]
@@ -30,5 +31,6 @@ mod tls;
 mod tunnel;
 mod upstream;
 mod wire;
+mod worker;
 
 pub use listener::{Listeners, Router, RouterError};

@@ -8,6 +8,7 @@ use bytes::{Bytes, BytesMut};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 
 use super::access_log::Record;
+use super::deadline::Deadline;
 use super::exchange::{self, End, Exchange, Manners, Side};
 use super::failure::{self, Failure};
 use super::h2::ToDyno;
@@ -21,6 +22,7 @@ use super::table::{AppRoute, DynoRoute};
 use super::tunnel;
 use super::upstream;
 use super::wire::{Origin, Wire};
+use super::worker::{self, Ear};
 use crate::model::Feature;
 use crate::traffic::{DynoTraffic, Sample};
 
@@ -45,8 +47,10 @@ const LINGER: Duration = Duration::from_secs(1);
 /// Serves a client to the end of its connection.
 pub(super) async fn serve(shared: Arc<Shared>, mut client: impl Wire, origin: Origin) {
     let mut buffer = BytesMut::new();
+    let mut deadline = Deadline::new(tokio::time::Instant::now() + KEEP_ALIVE);
+    let ear = Ear::new();
     loop {
-        let request = match read_request(&shared, &mut client, &mut buffer).await {
+        let request = match read_request(&mut client, &mut buffer, &mut deadline, &ear).await {
             Ok(Some(request)) => request,
             Ok(None) => return,
             Err((refused, head)) => {
@@ -54,7 +58,15 @@ pub(super) async fn serve(shared: Arc<Shared>, mut client: impl Wire, origin: Or
                 return linger(client).await;
             }
         };
-        match handle(&shared, &mut client, &mut buffer, &request, &origin).await {
+        let handled = handle(
+            &shared,
+            &mut client,
+            &mut buffer,
+            &mut deadline,
+            &request,
+            &origin,
+        );
+        match handled.await {
             Next::Request => {}
             Next::Close => return linger(client).await,
             Next::Cut => return client.reset(),
@@ -73,8 +85,9 @@ pub(super) async fn stream(
     let mut buffer = BytesMut::new();
     match head::request(&head) {
         Ok(request) => {
-            let next = handle(shared, client, &mut buffer, &request, origin).await;
-            next == Next::Cut
+            let mut deadline = Deadline::new(tokio::time::Instant::now() + KEEP_ALIVE);
+            let handled = handle(shared, client, &mut buffer, &mut deadline, &request, origin);
+            handled.await == Next::Cut
         }
         Err(refused) => {
             refuse(shared, client, refused, Some(&head), origin).await;
@@ -106,21 +119,24 @@ impl Next {
 
 /// The next request's head; `None` when the client is done, or we are.
 async fn read_request(
-    shared: &Shared,
     client: &mut impl Wire,
     buffer: &mut BytesMut,
+    deadline: &mut Deadline,
+    ear: &Ear,
 ) -> Result<Option<Request>, (Refused, Option<Bytes>)> {
     if buffer.is_empty() {
         // Nothing is held while nothing comes.
-        *buffer = BytesMut::new();
+        worker::give_back(std::mem::take(buffer));
+        let due = tokio::time::Instant::now() + KEEP_ALIVE;
         tokio::select! {
+            biased;
             ready = client.readable() => if ready.is_err() { return Ok(None) },
-            () = tokio::time::sleep(KEEP_ALIVE) => return Ok(None),
-            () = shared.make_room.notified() => return Ok(None),
-            () = shared.stop.cancelled() => return Ok(None),
+            () = deadline.wait(due) => return Ok(None),
+            () = ear.called(true) => return Ok(None),
         }
+        *buffer = worker::lend();
     }
-    let deadline = tokio::time::Instant::now() + HEAD;
+    let due = tokio::time::Instant::now() + HEAD;
     let mut looked = 0;
     loop {
         // One empty line before a request is forgiven. Source: RFC 9112 section 2.2.
@@ -145,11 +161,16 @@ async fn read_request(
         // A lone CR may be half of the empty line.
         looked = if buffer.len() > 1 { buffer.len() } else { 0 };
         buffer.reserve(READ);
-        match tokio::time::timeout_at(deadline, client.read_buf(buffer)).await {
-            Ok(Ok(1..)) => {}
-            Ok(_) => return Ok(None),
-            Err(_) if buffer.is_empty() => return Ok(None),
-            Err(_) => {
+        let read = tokio::select! {
+            biased;
+            read = client.read_buf(buffer) => Some(read),
+            () = deadline.wait(due) => None,
+        };
+        match read {
+            Some(Ok(1..)) => {}
+            Some(_) => return Ok(None),
+            None if buffer.is_empty() => return Ok(None),
+            None => {
                 return Err(alone(Refused {
                     status: 408,
                     cause: "slow head",
@@ -251,6 +272,7 @@ async fn handle(
     shared: &Shared,
     client: &mut impl Wire,
     buffer: &mut BytesMut,
+    deadline: &mut Deadline,
     request: &Request,
     origin: &Origin,
 ) -> Next {
@@ -258,7 +280,7 @@ async fn handle(
     let started = Instant::now();
     let wants_more = request.connection.lasts(request.is_old);
     // An unread body would be taken for the next request.
-    let may_go_on = wants_more && request.framing == Framing::None && !shared.stop.is_cancelled();
+    let may_go_on = wants_more && request.framing == Framing::None && !worker::is_stopping();
     if let Some(proof) = https::proof(shared, request) {
         let head = "Content-Type: application/octet-stream\r\n";
         send(
@@ -365,7 +387,7 @@ async fn handle(
         let fresh = (!upstream.is_reused).then(|| Fresh::new(dyno));
         let served = Instant::now();
         let manners = Manners {
-            wants_more: wants_more && !shared.stop.is_cancelled(),
+            wants_more: wants_more && !worker::is_stopping(),
             is_strict: https::is_strict(&app, origin),
             is_continue_passed,
         };
@@ -375,6 +397,7 @@ async fn handle(
                 exchange::run(Exchange {
                     client: &mut *client,
                     buffer: &mut *buffer,
+                    deadline: &mut *deadline,
                     upstream: $upstream,
                     request,
                     head,
@@ -528,13 +551,14 @@ impl<'a> Turn<'a> {
             dyno.counters.add(&sample);
         }
         let line = self.record.line();
-        self.shared.hub.platform(self.app.id, "router", line);
+        worker::log(&self.shared.hub, self.app.id, line);
     }
 
     /// The line, then the error page: whoever has the answer finds the line.
     async fn fail(&mut self, client: &mut impl Wire, failure: Failure, may_go_on: bool) -> Next {
         self.record.failure = Some(failure);
         self.end(failure.status);
+        worker::flush(&self.shared.hub);
         // Nobody is there to read the answer to a 499.
         if failure.status != 499 {
             let frame = if failure == Failure::MAINTENANCE {

@@ -1,10 +1,12 @@
 //! Which host belongs to which app, and which dynos serve it: rebuilt from every snapshot.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
-use std::net::TcpStream;
 use std::sync::atomic::{AtomicU32, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, LazyLock, Mutex, PoisonError};
+use std::thread::ThreadId;
 use std::time::{Duration, Instant};
+
+use tokio::net::TcpStream;
 
 use super::failure::Failure;
 use super::policy::{Health, Load, Rule};
@@ -83,6 +85,8 @@ pub(super) struct DynoRoute {
 #[derive(Debug)]
 pub(super) struct Idle {
     pub(super) stream: TcpStream,
+    /// The thread whose reactor it is registered with.
+    pub(super) home: ThreadId,
     pub(super) since: Instant,
 }
 

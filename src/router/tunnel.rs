@@ -3,6 +3,7 @@
 use bytes::BytesMut;
 use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _};
 
+use super::deadline::Deadline;
 use super::exchange::{Progress, READ, Side};
 
 /// Who ended it.
@@ -28,6 +29,7 @@ pub(super) async fn run(
     from_client: &mut BytesMut,
     from_dyno: &mut BytesMut,
     progress: &Progress,
+    deadline: &mut Deadline,
 ) -> End {
     progress.touch();
     let up = pipe(
@@ -42,7 +44,7 @@ pub(super) async fn run(
         from_dyno,
         |count| progress.add(count),
     );
-    let clock = progress.clock();
+    let clock = progress.clock(deadline);
     tokio::pin!(up, down, clock);
     let (mut is_up, mut is_down) = (true, true);
     let mut first = None;

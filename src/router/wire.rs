@@ -40,7 +40,8 @@ impl Wire for TcpStream {
     }
 
     fn readable(&mut self) -> impl Future<Output = io::Result<()>> {
-        Self::readable(self)
+        // The way reads wait, too: `TcpStream::readable` would enter a list for every wait.
+        std::future::poll_fn(|context| self.poll_read_ready(context))
     }
 
     /// The end will be a RST, not a FIN.

@@ -28,6 +28,7 @@ use crate::router::chunks::Decoder;
 use crate::router::listener::Shared;
 use crate::router::proxy;
 use crate::router::wire::{Origin, Wire};
+use crate::router::worker::Ear;
 
 /// From the end of the handshake to the client's preface.
 const PREFACE: Duration = Duration::from_secs(10);
@@ -90,7 +91,9 @@ async fn streams_of<S>(
 {
     let mut idle_until = Instant::now() + KEEP_ALIVE;
     let mut is_leaving = false;
+    let ear = Ear::new();
     loop {
+        let is_idle = streams.is_empty();
         tokio::select! {
             event = poll_fn(|cx| next(&mut connection, alarm, cx)) => match event {
                 Event::Stream(stream) => {
@@ -107,15 +110,15 @@ async fn streams_of<S>(
                     return;
                 }
             },
-            Some(_) = streams.join_next(), if !streams.is_empty() => {
+            Some(_) = streams.join_next(), if !is_idle => {
                 idle_until = Instant::now() + KEEP_ALIVE;
             }
-            () = shared.stop.cancelled(), if !is_leaving => {
+            () = ear.called(is_idle), if !is_leaving => {
                 connection.graceful_shutdown();
                 is_leaving = true;
                 idle_until = Instant::now() + LAST_WORDS;
             }
-            () = sleep_until(idle_until), if streams.is_empty() => {
+            () = sleep_until(idle_until), if is_idle => {
                 if is_leaving {
                     return;
                 }
