@@ -39,12 +39,21 @@ pub(crate) struct Options {
     /// Rounds
     #[arg(long, default_value_t = 7, value_parser = clap::value_parser!(u16).range(1..))]
     rounds: u16,
+    /// Two rounds of fewer requests: shows that all works, not how fast
+    #[arg(long)]
+    quick: bool,
     /// Measure only what contains this: small-1, small-4, 100k, 10m, latency, idle
     #[arg(long, value_name = "TEXT", default_value = "")]
     only: String,
     /// Requests per second of the latency measurement
     #[arg(long, default_value_t = 2000)]
     rate: u32,
+}
+
+impl Options {
+    fn rounds(&self) -> u16 {
+        if self.quick { 2 } else { self.rounds }
+    }
 }
 
 /// Options of the backends, which the bench starts itself.
@@ -148,7 +157,7 @@ fn measure(router: &Path, options: &Options, report: &mut Report) -> Result<()> 
     let field = Field::start(router, 1)?;
     println!("proxies on core {PROXY_CORE}, clients and backends on core {REST_CORE}");
     for work in ONE.iter().filter(|work| is_wanted(work.name)) {
-        cost(&field, work, options.rounds, report)?;
+        cost(&field, work, options, report)?;
     }
     if is_wanted("latency") {
         latency(&field, options, report)?;
@@ -161,12 +170,18 @@ fn measure(router: &Path, options: &Options, report: &mut Report) -> Result<()> 
     drop(field);
     if is_wanted(FOUR.name) {
         let field = Field::start(router, 4)?;
-        cost(&field, &FOUR, options.rounds, report)?;
+        cost(&field, &FOUR, options, report)?;
     }
     Ok(())
 }
 
-fn cost(field: &Field, work: &Work, rounds: u16, report: &mut Report) -> Result<()> {
+fn cost(field: &Field, work: &Work, options: &Options, report: &mut Report) -> Result<()> {
+    let rounds = options.rounds();
+    let requests = if options.quick {
+        work.requests / 10
+    } else {
+        work.requests
+    };
     let path = format!("/{}", work.bytes);
     for round in 0..=rounds {
         for proxy in &field.proxies {
@@ -176,14 +191,14 @@ fn cost(field: &Field, work: &Work, rounds: u16, report: &mut Report) -> Result<
             clients.closed(work.connections * 4)?;
             let (worker, whole) = (proxy.worker()?, proxy.whole()?);
             clients
-                .closed(work.requests)
+                .closed(requests)
                 .with_context(|| format!("{} through {}", work.title, proxy.kind.name()))?;
             let (worker, whole) = (proxy.worker()? - worker, proxy.whole()? - whole);
             if round > 0 {
                 let cost = Cost {
                     worker,
                     whole,
-                    requests: work.requests,
+                    requests,
                 };
                 report.cost(work.title, work.bytes, proxy.kind, cost);
             }
@@ -195,7 +210,7 @@ fn cost(field: &Field, work: &Work, rounds: u16, report: &mut Report) -> Result<
 
 fn latency(field: &Field, options: &Options, report: &mut Report) -> Result<()> {
     let count = usize::try_from(options.rate)? * 2;
-    for round in 0..=options.rounds {
+    for round in 0..=options.rounds() {
         let mut one = |kind: Option<Kind>, address, proxy: Option<&Proxy>| -> Result<()> {
             process::keep_going()?;
             let mut clients = Clients::connect(address, CONNECTIONS, "/1024")?;
@@ -212,7 +227,7 @@ fn latency(field: &Field, options: &Options, report: &mut Report) -> Result<()> 
         for proxy in &field.proxies {
             one(Some(proxy.kind), proxy.address, Some(proxy))?;
         }
-        println!("latency: round {round} of {}", options.rounds);
+        println!("latency: round {round} of {}", options.rounds());
     }
     Ok(())
 }
