@@ -8,6 +8,7 @@ use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use super::limits::CPU_PERIOD_US;
+use super::offers::Offers;
 use super::{CgroupError, Limits, Sampler, Version, events};
 
 /// How long the kernel may take to let go of a group whose tasks are dead.
@@ -44,7 +45,7 @@ impl Group {
         memory: PathBuf,
         dirs: Vec<PathBuf>,
         limits: &Limits,
-        has_swap: bool,
+        offers: &Offers,
     ) -> Result<Self, CgroupError> {
         let group = Self {
             version,
@@ -62,7 +63,7 @@ impl Group {
                 return Err(error);
             }
         }
-        match group.limit(limits, has_swap) {
+        match group.limit(limits, offers) {
             Ok(()) => Ok(group),
             Err(error) => {
                 let _ = group.remove();
@@ -80,7 +81,8 @@ impl Group {
         }
     }
 
-    fn limit(&self, limits: &Limits, has_swap: bool) -> Result<(), CgroupError> {
+    fn limit(&self, limits: &Limits, offers: &Offers) -> Result<(), CgroupError> {
+        let has_swap = offers.has_swap;
         let memory = limits.memory_max_bytes(has_swap).to_string();
         let tasks = limits.tasks_max.to_string();
         for dir in &self.dirs {
@@ -97,8 +99,10 @@ impl Group {
                     if let Some(quota) = limits.cpu_quota_us() {
                         write(dir, "cpu.max", &format!("{quota} {CPU_PERIOD_US}"))?;
                     }
-                    if limits.io_weight != IO_WEIGHT {
-                        write(dir, "io.weight", &limits.io_weight.to_string())?;
+                    if let Some(file) = offers.io_weight
+                        && limits.io_weight != IO_WEIGHT
+                    {
+                        write(dir, file, &limits.io_weight.to_string())?;
                     }
                     write(dir, "pids.max", &tasks)?;
                 }

@@ -6,6 +6,8 @@ use std::path::{Path, PathBuf};
 
 use cgroups_rs::fs::{Controllers, Hierarchy as _, hierarchies};
 
+use super::offers::Offers;
+use super::own::Own;
 use super::{CgroupError, Group, Limits};
 use crate::model::DynoId;
 
@@ -28,7 +30,8 @@ pub struct Manager {
     version: Version,
     /// Distinct parent directories; the memory controller's first.
     parents: Vec<PathBuf>,
-    has_swap: bool,
+    pub(super) offers: Offers,
+    pub(super) own: Option<Own>,
 }
 
 impl Manager {
@@ -37,36 +40,43 @@ impl Manager {
     /// # Errors
     /// No controllers, or the group cannot be made.
     pub fn open(name: &str) -> Result<Self, CgroupError> {
-        let manager = if hierarchies::is_cgroup2_unified_mode() {
-            let base = v2_base(&hierarchies::V2::new().root())?;
+        let mut manager = if hierarchies::is_cgroup2_unified_mode() {
+            let (base, leaf) = v2_base(&hierarchies::V2::new().root())?;
+            let own = Own {
+                is_ours: leaf.is_none(),
+                dir: leaf.unwrap_or_else(|| own_dir(&base, name)),
+            };
             Self {
                 version: Version::V2,
                 parents: vec![base.join(name)],
-                has_swap: has_swap(),
+                offers: Offers::default(),
+                own: Some(own),
             }
         } else {
+            let cpu = hierarchies::V1::new().get_mount_point(Controllers::Cpu);
             Self {
                 version: Version::V1,
                 parents: v1_parents(name)?,
-                has_swap: has_swap(),
+                offers: Offers::default(),
+                own: cpu.map(|(mount, _)| Own {
+                    dir: own_dir(&mount, name),
+                    is_ours: true,
+                }),
             }
         };
         for parent in &manager.parents {
-            match std::fs::create_dir(parent) {
-                Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}
-                Err(source) => {
-                    return Err(CgroupError::Make {
-                        path: parent.clone(),
-                        source,
-                    });
-                }
-                Ok(()) => {}
-            }
+            make(parent)?;
             if manager.version == Version::V2 {
                 delegate(parent)?;
             }
         }
+        manager.offers = Offers::of(manager.version, &manager.parents, has_swap());
         Ok(manager)
+    }
+
+    /// What this host cannot enforce, in sentences for its operator.
+    pub fn lacks(&self) -> &[String] {
+        &self.offers.lacks
     }
 
     /// The parent groups, one on v2, one per hierarchy on v1.
@@ -86,7 +96,7 @@ impl Manager {
     pub fn create(&self, id: DynoId, limits: &Limits) -> Result<Group, CgroupError> {
         let name = id.to_string();
         let dirs: Vec<PathBuf> = self.parents.iter().map(|p| p.join(&name)).collect();
-        Group::make(self.version, dirs[0].clone(), dirs, limits, self.has_swap)
+        Group::make(self.version, dirs[0].clone(), dirs, limits, &self.offers)
     }
 
     /// Kills and removes every group below ours. Call before the first launch.
@@ -115,13 +125,29 @@ impl Manager {
         first.map(|()| count)
     }
 
-    /// Removes the (empty) parent group.
+    /// Removes the (empty) parent group and our own.
     ///
     /// # Errors
-    /// It is not empty.
+    /// The first that stayed: it is not empty.
     pub fn close(&self) -> Result<(), CgroupError> {
-        Group::existing(self.version, self.parents.clone()).remove()
+        let parents = Group::existing(self.version, self.parents.clone()).remove();
+        parents.and(self.release())
     }
+}
+
+/// Makes a group that may be there.
+pub(super) fn make(dir: &Path) -> Result<(), CgroupError> {
+    match std::fs::create_dir(dir) {
+        Err(source) if source.kind() != io::ErrorKind::AlreadyExists => Err(CgroupError::Make {
+            path: dir.to_owned(),
+            source,
+        }),
+        _ => Ok(()),
+    }
+}
+
+fn own_dir(base: &Path, name: &str) -> PathBuf {
+    base.join(format!("{name}.own"))
 }
 
 /// True if there is anything below the head of /proc/swaps.
@@ -135,14 +161,12 @@ fn v1_parents(name: &str) -> Result<Vec<PathBuf>, CgroupError> {
     let hierarchy = hierarchies::V1::new();
     let mut parents: Vec<PathBuf> = Vec::new();
     for controller in [Controllers::Mem, Controllers::Cpu, Controllers::Pids] {
-        let missing = format!("{controller:?}");
-        if let Some((mount, _)) = hierarchy.get_mount_point(controller) {
-            let parent = mount.join(name);
-            if !parents.contains(&parent) {
-                parents.push(parent);
-            }
-        } else {
-            tracing::warn!("cgroup controller {missing} is not mounted: its limit is not enforced");
+        let Some((mount, _)) = hierarchy.get_mount_point(controller) else {
+            continue;
+        };
+        let parent = mount.join(name);
+        if !parents.contains(&parent) {
+            parents.push(parent);
         }
     }
     if parents.is_empty() {
@@ -152,8 +176,9 @@ fn v1_parents(name: &str) -> Result<Vec<PathBuf>, CgroupError> {
     }
 }
 
-/// v2: our own service's group when systemd delegated it to us, else the top.
-fn v2_base(root: &Path) -> Result<PathBuf, CgroupError> {
+/// v2: our own service's group when systemd delegated it to us, with the leaf that our processes
+/// are in; else the top.
+fn v2_base(root: &Path) -> Result<(PathBuf, Option<PathBuf>), CgroupError> {
     let own = std::fs::read_to_string("/proc/self/cgroup").unwrap_or_default();
     let own = own
         .lines()
@@ -163,15 +188,11 @@ fn v2_base(root: &Path) -> Result<PathBuf, CgroupError> {
     let own = own.strip_suffix(&format!("/{OWN_LEAF}")).unwrap_or(own);
     if Path::new(own).extension().is_none_or(|e| e != "service") {
         delegate(root)?;
-        return Ok(root.to_owned());
+        return Ok((root.to_owned(), None));
     }
     let base = root.join(own);
     let leaf = base.join(OWN_LEAF);
-    match std::fs::create_dir(&leaf) {
-        Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}
-        Err(source) => return Err(CgroupError::Make { path: leaf, source }),
-        Ok(()) => {}
-    }
+    make(&leaf)?;
     let procs = std::fs::read_to_string(base.join("cgroup.procs")).unwrap_or_default();
     for pid in procs.lines() {
         let path = leaf.join("cgroup.procs");
@@ -182,27 +203,24 @@ fn v2_base(root: &Path) -> Result<PathBuf, CgroupError> {
         })?;
     }
     delegate(&base)?;
-    Ok(base)
+    Ok((base, Some(leaf)))
 }
 
-/// Lets the children of a v2 group have limits; a controller that is not there is said once.
+/// Lets the children of a v2 group have limits; what is missing then is found by its files.
 fn delegate(group: &Path) -> Result<(), CgroupError> {
     let path = group.join("cgroup.subtree_control");
-    for controller in ["memory", "cpu", "pids"] {
+    for controller in ["memory", "cpu", "pids", "io"] {
         let value = format!("+{controller}");
         match std::fs::write(&path, &value) {
-            Err(error) if error.kind() == io::ErrorKind::NotFound => {
+            Err(source) if source.kind() == io::ErrorKind::NotFound => {
                 return Err(CgroupError::Write {
                     path,
                     value,
-                    source: error,
+                    source,
                 });
             }
             Err(error) => {
-                tracing::warn!(
-                    "{}: {controller} limits are not enforced: {error}",
-                    path.display()
-                );
+                tracing::debug!(%error, "{}: no {controller}", path.display());
             }
             Ok(()) => {}
         }

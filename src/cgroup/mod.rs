@@ -7,12 +7,17 @@
 //! Memory: R14 is a warning at the quota and R15 kills at twice of it, so the kernel's limit is
 //! twice the quota (memory and swap together where swap is accounted); a kernel OOM kill is the
 //! last line behind the sampler.
+//!
+//! All dynos lie in one parent group, which leaves memory and task numbers to the host. Beside it
+//! lies the group of the supervisor and its keeper, with more weight than all dynos together.
 
 mod error;
 mod events;
 mod group;
 mod limits;
 mod manager;
+mod offers;
+mod own;
 mod reserve;
 mod sampler;
 mod stat;

@@ -105,6 +105,10 @@ async fn serve(settings: Arc<Settings>, socket: std::os::fd::OwnedFd) -> anyhow:
         Ok(limit) => tracing::debug!(?limit, "memory of all dynos together"),
         Err(error) => tracing::warn!(%error, "no memory is kept from all dynos together"),
     }
+    let keeper = nix::unistd::getppid().as_raw().unsigned_abs();
+    if let Err(error) = cgroups.reserve_for(&[keeper, std::process::id()]) {
+        tracing::warn!(%error, "supervisor and keeper have no share of the CPU of their own");
+    }
     let disks = Disks::open(&paths, settings.disk);
     let opened = LinuxMachine::open(
         &paths,

@@ -193,7 +193,7 @@ fn journal(host: &Host) -> String {
     std::fs::read_to_string(host.journal()).unwrap_or_default()
 }
 
-fn keeper(host: &Host) -> u32 {
+pub(crate) fn keeper(host: &Host) -> u32 {
     host.process.as_ref().map_or(0, std::process::Child::id)
 }
 
@@ -211,7 +211,7 @@ fn is_supervisor(pid: u32) -> bool {
     is_ours && levels.is_some_and(|pids| pids.split_whitespace().count() == 1)
 }
 
-fn supervisor(host: &Host) -> Option<u32> {
+pub(crate) fn supervisor(host: &Host) -> Option<u32> {
     let mut all = children(keeper(host)).into_iter();
     all.find(|pid| is_supervisor(*pid))
 }
@@ -224,7 +224,7 @@ fn firsts(host: &Host) -> Vec<u32> {
 }
 
 /// Cgroups of dynos.
-fn groups(host: &Host) -> Vec<PathBuf> {
+pub(crate) fn groups(host: &Host) -> Vec<PathBuf> {
     let instance = std::fs::read_to_string(host.dir.path().join("state/instance"));
     let name = format!("manifold-{}", instance.unwrap_or_default().trim());
     let mut found = Vec::new();
@@ -260,7 +260,7 @@ impl Dice {
 }
 
 /// One request over the API's socket: faster than a CLI, so that kills can hit a launch.
-fn api(socket: &Path, method: &str, path: &str, body: &str) -> Result<String, Failed> {
+pub(crate) fn api(socket: &Path, method: &str, path: &str, body: &str) -> Result<String, Failed> {
     let mut stream = UnixStream::connect(socket)?;
     stream.set_read_timeout(Some(PATIENCE))?;
     let length = body.len();

@@ -10,6 +10,7 @@ pub(crate) fn cases() -> Vec<Trial> {
     vec![
         Trial::test("limits::disk", disk),
         Trial::test("limits::floods", floods),
+        Trial::test("limits::hostile", crate::hostile::run),
         Trial::test("limits::memory", memory),
     ]
 }

@@ -10,6 +10,7 @@ mod dyno;
 mod errors;
 mod git;
 mod host;
+mod hostile;
 mod journey;
 mod languages;
 mod limits;

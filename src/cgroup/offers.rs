@@ -1,0 +1,112 @@
+//! What this host's cgroups can enforce, and what to say about the rest.
+
+use std::path::PathBuf;
+
+use super::Version;
+
+/// What the host offers beside the limits that every dyno needs.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Offers {
+    pub(super) has_swap: bool,
+    /// The control file for weights of disk I/O.
+    pub(super) io_weight: Option<&'static str>,
+    /// What is not enforced, why, and what to do.
+    pub(super) lacks: Vec<String>,
+}
+
+impl Offers {
+    /// Looks at the parent groups of the dynos: a group has the files of its controllers.
+    pub(super) fn of(version: Version, parents: &[PathBuf], has_swap: bool) -> Self {
+        let has = |file: &str| parents.iter().any(|parent| parent.join(file).exists());
+        let (memory, swap, cpu, quota) = match version {
+            Version::V1 => (
+                "memory.limit_in_bytes",
+                "memory.memsw.limit_in_bytes",
+                "cpu.shares",
+                "cpu.cfs_quota_us",
+            ),
+            Version::V2 => ("memory.max", "memory.swap.max", "cpu.weight", "cpu.max"),
+        };
+        let mut lacks = Vec::new();
+        for (controller, file, what) in [
+            ("memory", memory, "the memory of dynos is not limited"),
+            ("cpu", cpu, "CPU shares have no effect"),
+            ("pids", "pids.max", "processes of dynos are not counted"),
+        ] {
+            if !has(file) {
+                lacks.push(format!(
+                    "{what}: this host has no {controller} controller for cgroups (is it disabled on the kernel's command line, or in use by the other cgroup version?)"
+                ));
+            }
+        }
+        if has_swap && has(memory) && !has(swap) {
+            lacks.push("swap of dynos is not limited: the kernel does not account it (boot with swapaccount=1)".to_owned());
+        }
+        if has(cpu) && !has(quota) {
+            lacks.push("cpu_percent of sizes has no effect: the kernel has no CPU bandwidth control (CONFIG_CFS_BANDWIDTH)".to_owned());
+        }
+        // v1 has weights only below a scheduler that is gone, or with BFQ on every disk.
+        let weights = ["io.bfq.weight", "io.weight"];
+        let io_weight = match version {
+            Version::V1 => None,
+            Version::V2 => weights.into_iter().find(|file| has(file)),
+        };
+        if io_weight.is_none() {
+            lacks.push("io_weight of sizes has no effect: it needs cgroup v2 with the io controller and BFQ or io.cost".to_owned());
+        }
+        Self {
+            has_swap,
+            io_weight,
+            lacks,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn offers(version: Version, files: &[&str], has_swap: bool) -> (Option<&'static str>, String) {
+        let dir = tempfile::tempdir().expect("a directory");
+        for file in files {
+            std::fs::write(dir.path().join(file), "").expect("written");
+        }
+        let offers = Offers::of(version, &[dir.path().to_owned()], has_swap);
+        (offers.io_weight, offers.lacks.join("\n"))
+    }
+
+    #[test]
+    fn a_host_with_everything_has_nothing_to_say() {
+        let all = [
+            "memory.max",
+            "memory.swap.max",
+            "cpu.weight",
+            "cpu.max",
+            "pids.max",
+            "io.weight",
+        ];
+        let (io_weight, lacks) = offers(Version::V2, &all, true);
+        assert_eq!((io_weight, lacks.as_str()), (Some("io.weight"), ""));
+    }
+
+    #[test]
+    fn each_thing_that_is_missing_is_said() {
+        let (_, lacks) = offers(Version::V1, &["memory.limit_in_bytes", "cpu.shares"], true);
+        let lines: Vec<&str> = lacks.lines().collect();
+        assert_eq!(lines.len(), 4, "{lacks}");
+        for (line, start) in lines.iter().zip([
+            "processes of dynos are not counted",
+            "swap of dynos is not limited",
+            "cpu_percent of sizes has no effect",
+            "io_weight of sizes has no effect",
+        ]) {
+            assert!(line.starts_with(start), "{line}");
+        }
+        let (_, lacks) = offers(Version::V2, &["cpu.weight", "pids.max"], true);
+        assert!(
+            lacks.contains("the memory of dynos is not limited"),
+            "{lacks}"
+        );
+        assert!(!lacks.contains("swap"), "once is enough: {lacks}");
+    }
+}
