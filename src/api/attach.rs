@@ -24,8 +24,9 @@ use crate::model::{AppId, DynoId, DynoName, ExitStatus};
 use crate::supervisor::{Attachment, Failure, LaunchedStdio, Selector, Supervisor, WindowSize};
 use crate::sys;
 
-/// Attached one-offs that wait for their client at once; beyond, new ones are refused.
-const WAITING_MAX: usize = 1024;
+/// Attached one-offs that wait for their client at once; beyond, new ones are refused. Far below
+/// the number of dynos of a host: who never comes must leave room for apps.
+const WAITING_MAX: usize = 64;
 
 /// Input held for a dyno that does not read, in bytes.
 const STDIN_BUFFER: usize = 256 * 1024;

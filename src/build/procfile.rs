@@ -3,7 +3,7 @@
 
 use std::collections::BTreeMap;
 
-use crate::model::ProcessType;
+use crate::model::{COMMAND_BYTES_MAX, PROCESS_TYPES_MAX, ProcessType};
 
 /// Most bytes that are read of a Procfile.
 pub(super) const BYTES_MAX: u64 = 256 << 10;
@@ -65,6 +65,11 @@ impl Procfile {
                 "Procfile line {number} declares `{process}` again and is ignored: the first one counts"
             ));
         }
+        if self.types.len() == PROCESS_TYPES_MAX {
+            return Some(format!(
+                "Procfile line {number} is ignored: too many process types, at most {PROCESS_TYPES_MAX} count"
+            ));
+        }
         let reserved = RESERVED.contains(&process.as_str());
         let warning = reserved.then(|| {
             format!("Procfile line {number}: the platform's own dynos are called `{process}` too, choose another name")
@@ -74,11 +79,12 @@ impl Procfile {
     }
 }
 
-/// `^([A-Za-z0-9_-]{1,63}):[ \t]*(.+)$`. A command with a NUL byte could never be run.
+/// `^([A-Za-z0-9_-]{1,63}):[ \t]*(.+)$`. A command with a NUL byte, or a longer one than the kernel
+/// takes, could never be run.
 fn split(line: &str) -> Option<(ProcessType, &str)> {
     let (name, command) = line.split_once(':')?;
     let command = command.trim_start_matches([' ', '\t']);
-    if command.is_empty() || command.contains('\0') {
+    if command.is_empty() || command.contains('\0') || command.len() > COMMAND_BYTES_MAX {
         return None;
     }
     Some((name.parse().ok()?, command))
@@ -147,6 +153,22 @@ mod tests {
         check("run: a", &[("run", "a")], 1);
         check(&format!("{}: x", "n".repeat(64)), &[], 1);
         check(&"junk\n".repeat(100), &[], WARNINGS_MAX + 1);
+        check(
+            &format!("web: {}", "x".repeat(COMMAND_BYTES_MAX + 1)),
+            &[],
+            1,
+        );
+    }
+
+    #[test]
+    fn types_past_the_bound_are_ignored() {
+        let lines: Vec<_> = (0..PROCESS_TYPES_MAX + 3)
+            .map(|n| format!("t{n}: x"))
+            .collect();
+        let text = lines.join("\n");
+        let procfile = Procfile::parse(text.as_bytes());
+        assert_eq!(procfile.types.len(), PROCESS_TYPES_MAX);
+        assert_eq!(procfile.warnings.len(), 3);
     }
 
     fn render(types: &BTreeMap<ProcessType, String>) -> String {

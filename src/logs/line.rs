@@ -25,13 +25,20 @@ pub struct Line {
 }
 
 impl Line {
-    /// A line of the platform, now.
+    /// A line of the platform, now. It may quote what people wrote, such as a command: a newline
+    /// there becomes a space, lest the rest passes for a line of its own.
     pub fn platform(process: &str, message: impl Into<Vec<u8>>) -> Self {
+        let mut message = message.into();
+        for byte in &mut message {
+            if matches!(byte, b'\n' | b'\r') {
+                *byte = b' ';
+            }
+        }
         Self {
             time: Timestamp::now(),
             source: Source::Heroku,
             process: process.to_owned(),
-            message: message.into(),
+            message,
         }
     }
 
@@ -81,6 +88,12 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
+
+    #[test]
+    fn what_the_platform_quotes_stays_one_line() {
+        let line = Line::platform("run.1", "Starting process with command `a\nb\r\nc`");
+        assert_eq!(line.message, b"Starting process with command `a b  c`");
+    }
 
     proptest! {
         #[test]

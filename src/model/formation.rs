@@ -7,6 +7,13 @@ use serde::{Deserialize, Serialize};
 
 use super::DynoSize;
 
+/// Most process types of one app.
+pub const PROCESS_TYPES_MAX: usize = 256;
+
+/// Longest command of a process type or one-off dyno, in bytes. The kernel takes 128 KiB in one
+/// argument. Source: `execve(2)`, "Limits on size of arguments and environment".
+pub const COMMAND_BYTES_MAX: usize = 64 << 10;
+
 /// A process type: `^[A-Za-z0-9_-]{1,63}$`, case-sensitive.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(try_from = "String", into = "String")]

@@ -24,7 +24,10 @@ pub use config::{ConfigError, ConfigVars, TOTAL_BYTES_MAX};
 pub use domain::{Hostname, HostnameError};
 pub use dyno::{DynoName, DynoNameError, DynoState, ExitStatus};
 pub use feature::{Feature, FeatureError};
-pub use formation::{FormationEntry, ProcessType, ProcessTypeError, ScaleError, ScaleRequest};
+pub use formation::{
+    COMMAND_BYTES_MAX, FormationEntry, PROCESS_TYPES_MAX, ProcessType, ProcessTypeError,
+    ScaleError, ScaleRequest,
+};
 pub use ids::{AppId, BuildId, DynoId, ReleaseId, SlugId};
 pub use network::{
     APP_ADDRESS_PORT, APP_ADDRESSES_MAX, HostPort, Net, NetError, NetworkTarget,

@@ -8,10 +8,14 @@ use std::time::{Duration, Instant};
 
 use libtest_mimic::Failed;
 
+use crate::attack::As;
 use crate::support;
 
 /// Longest wait for anything in these tests (an emulated machine is slow).
 pub(crate) const PATIENCE: Duration = Duration::from_mins(3);
+
+/// The switch of the supervisor's test builds.
+const WEAKEN: &str = "MANIFOLD_TEST_ONLY_WEAKEN_DYNOS";
 
 /// A supervisor of our own on a state directory of our own.
 pub(crate) struct Host {
@@ -100,6 +104,17 @@ impl Host {
             support::pause();
         }
         Ok(())
+    }
+
+    /// Restarts so that dynos have root, and `bare` ones no filter: see `supervisor::weaken`.
+    pub(crate) fn weaken(&mut self, attacker: As) -> Result<(), Failed> {
+        self.stop()?;
+        self.env.retain(|(name, _)| name != WEAKEN);
+        if attacker != As::User {
+            self.env
+                .push((WEAKEN.to_owned(), attacker.word().to_owned()));
+        }
+        self.launch()
     }
 
     pub(crate) fn socket(&self) -> PathBuf {

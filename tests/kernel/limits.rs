@@ -2,18 +2,21 @@
 
 use libtest_mimic::{Failed, Trial};
 
+use crate::attack::{As, Report};
 use crate::host::{Host, app_dir, check, contains};
 use crate::support::Leftovers;
 
 /// The cases of this file.
 pub(crate) fn cases() -> Vec<Trial> {
     vec![
-        Trial::test("limits::disk", disk),
+        Trial::test(DISK, disk),
         Trial::test("limits::floods", floods),
         Trial::test("limits::hostile", crate::hostile::run),
         Trial::test("limits::memory", memory),
     ]
 }
+
+const DISK: &str = "limits::disk";
 
 /// Small sizes, so that filling them takes no time.
 const SIZES: &str = "
@@ -311,34 +314,45 @@ print('inodes', until_full(make), len(made) < 2000)
 /// room, what was used is given back, and nothing stays mounted.
 fn disk() -> Result<(), Failed> {
     let before = Leftovers::count();
+    let mut report = Report::new(DISK);
     let mut host = started(SIZES)?;
-    let words = [
-        "run", "-a", "tiny", "-s", "tiny", "--", "python3", "-c", FILL,
-    ];
-    let output = host.cli(&words);
-    let text = String::from_utf8_lossy(&output.stdout).into_owned();
-    for line in [
-        "bytes in /tmp ENOSPC",
-        "elsewhere ENOSPC",
-        "deleted but open ENOSPC",
-        "freed 1048576",
-        "sparse ENOSPC",
-        "fallocate ENOSPC",
-        "inodes ENOSPC True",
-    ] {
-        check(
-            text.contains(line),
-            format!("{line:?} in {text}\n{output:?}"),
-        )?;
+    for attacker in [As::User, As::Root, As::Bare] {
+        if attacker != As::User {
+            host.weaken(attacker)?;
+        }
+        let room = free_mb(&host)?;
+        let words = [
+            "run", "-a", "tiny", "-s", "tiny", "--", "python3", "-c", FILL,
+        ];
+        let output = host.cli(&words);
+        let text = String::from_utf8_lossy(&output.stdout).into_owned();
+        let said = |lines: &[&str]| {
+            let missing = lines.iter().find(|line| !text.contains(*line));
+            let story = || format!("{missing:?} in {text}\n{output:?}");
+            check(missing.is_none(), story())
+        };
+        report.holds("X-05", attacker, || {
+            said(&[
+                "bytes in /tmp ENOSPC",
+                "elsewhere ENOSPC",
+                "deleted but open ENOSPC",
+                "freed 1048576",
+                "sparse ENOSPC",
+                "fallocate ENOSPC",
+            ])?;
+            empty_again(&host)?;
+            let taken = room.saturating_sub(free_mb(&host)?);
+            check(taken < 256, format!("{taken} MiB of the host stay taken"))?;
+            Ok("ENOSPC at 32 MiB in 6 ways; the next layer is empty".to_owned())
+        });
+        report.holds("X-06", attacker, || {
+            said(&["inodes ENOSPC True"])?;
+            empty_again(&host)?;
+            Ok("ENOSPC at 2000 inodes; the next layer is empty".to_owned())
+        });
     }
-    // The next dyno of that size starts empty, though the volume is used again.
-    let text = inside(
-        &host,
-        "tiny",
-        "ls -A /tmp /app; df --output=used -m /tmp | tail -1",
-    );
-    check(!text.contains("many"), format!("a fresh layer: {text}"))?;
-    contains(&text, "server.py")?;
+    host.weaken(As::User)?;
+    host.eventually("web.1 is up", || host.all_up("tiny", &["web.1"]))?;
     // 40 MiB of zeros are a small upload and more than a build may write here.
     let source = tempfile::tempdir()?;
     std::fs::write(source.path().join("requirements.txt"), "")?;
@@ -352,5 +366,23 @@ fn disk() -> Result<(), Failed> {
     )?;
     host.eventually("web.1 still runs", || host.all_up("tiny", &["web.1"]))?;
     host.stop()?;
-    Leftovers::none_since(&before)
+    Leftovers::none_since(&before)?;
+    report.finish(&[As::User, As::Root, As::Bare])
+}
+
+/// The next dyno of that size starts empty, though the volume is used again.
+fn empty_again(host: &Host) -> Result<(), Failed> {
+    let text = inside(
+        host,
+        "tiny",
+        "ls -A /tmp /app; df --output=used -m /tmp | tail -1",
+    );
+    check(!text.contains("many"), format!("a fresh layer: {text}"))?;
+    contains(&text, "server.py")
+}
+
+/// Free on the file system of the state directory, in MiB.
+fn free_mb(host: &Host) -> Result<u64, Failed> {
+    let stat = nix::sys::statvfs::statvfs(host.dir.path())?;
+    Ok((stat.blocks_available() * stat.fragment_size()) >> 20)
 }

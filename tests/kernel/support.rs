@@ -46,6 +46,11 @@ pub(crate) fn is_guest() -> bool {
     std::env::var_os("MANIFOLD_BIN").is_some()
 }
 
+/// How many times longer a bound on time is there: the virtual machine may be emulated.
+pub(crate) fn patience() -> u32 {
+    if is_guest() { 15 } else { 1 }
+}
+
 /// Between two looks at a condition that nothing announces (another program's state).
 pub(crate) fn pause() {
     std::thread::park_timeout(Duration::from_millis(50));

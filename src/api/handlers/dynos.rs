@@ -14,7 +14,7 @@ use crate::api::peer::Caller;
 use crate::api::reply::{self, Answer};
 use crate::api::state::Api;
 use crate::api::{convert, range, types};
-use crate::model::{AppId, DynoName, DynoSize, ProcessType};
+use crate::model::{AppId, COMMAND_BYTES_MAX, DynoName, DynoSize, ProcessType, TOTAL_BYTES_MAX};
 use crate::store::{AppRecord, AppState};
 use crate::supervisor::{DynoView, Part, RunKind, RunOrder, Selector, StdioOrder, WindowSize};
 
@@ -144,6 +144,11 @@ fn order(state: &AppState, body: types::DynoCreate) -> Result<(RunOrder, bool), 
     if body.command.trim().is_empty() || body.command.contains('\0') {
         return Err(ApiError::invalid("command must be a text to run"));
     }
+    if body.command.len() > COMMAND_BYTES_MAX {
+        return Err(ApiError::invalid(format!(
+            "command is longer than {COMMAND_BYTES_MAX} bytes: put it into a script of the app"
+        )));
+    }
     let ttl = body.time_to_live;
     if ttl.is_some_and(|seconds| !(1..=TTL_MAX_SECONDS).contains(&seconds)) {
         return Err(ApiError::invalid(format!(
@@ -162,6 +167,11 @@ fn order(state: &AppState, body: types::DynoCreate) -> Result<(RunOrder, bool), 
     }
     let size = body.size.as_deref().map(DynoSize::find).transpose()?;
     let mut env = environment(body.env)?;
+    if env.iter().map(|(k, v)| k.len() + v.len()).sum::<usize>() > TOTAL_BYTES_MAX {
+        return Err(ApiError::invalid(format!(
+            "env takes more than {TOTAL_BYTES_MAX} bytes: pass a file or a config var instead"
+        )));
+    }
     let window = WindowSize {
         columns: take_number(&mut env, "COLUMNS"),
         rows: take_number(&mut env, "LINES"),

@@ -14,7 +14,7 @@ use crate::api::reply::{self, Answer};
 use crate::api::sessions::secret;
 use crate::api::state::Api;
 use crate::api::{convert, files};
-use crate::model::{ProcessType, SlugId};
+use crate::model::{COMMAND_BYTES_MAX, PROCESS_TYPES_MAX, ProcessType, SlugId};
 use crate::store::{SlugRecord, StoreError};
 
 /// Body of `POST /apps/A/slugs`.
@@ -41,12 +41,19 @@ pub(super) async fn create(
     App(app): App,
     Body(body): Body<Create>,
 ) -> Answer {
+    if body.process_types.len() > PROCESS_TYPES_MAX {
+        let message = format!("A slug has at most {PROCESS_TYPES_MAX} process types.");
+        return Err(ApiError::invalid(message));
+    }
     if let Some(process) = body
         .process_types
         .iter()
-        .find(|(_, command)| command.contains('\0'))
+        .find(|(_, command)| command.contains('\0') || command.len() > COMMAND_BYTES_MAX)
     {
-        let message = format!("The command of {} has a NUL byte.", process.0);
+        let message = format!(
+            "The command of {} has a NUL byte or is longer than {COMMAND_BYTES_MAX} bytes.",
+            process.0
+        );
         return Err(ApiError::invalid(message));
     }
     let now = Timestamp::now();

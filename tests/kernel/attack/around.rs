@@ -84,7 +84,7 @@ pub(super) fn inside(host: &Host, script: &str) -> String {
 }
 
 /// Direct children of a process.
-fn children(pid: u32) -> Vec<u32> {
+pub(super) fn children(pid: u32) -> Vec<u32> {
     let path = format!("/proc/{pid}/task/{pid}/children");
     let text = std::fs::read_to_string(path).unwrap_or_default();
     text.split_whitespace()
@@ -92,17 +92,17 @@ fn children(pid: u32) -> Vec<u32> {
         .collect()
 }
 
-fn keeper(host: &Host) -> Result<u32, Failed> {
+pub(super) fn keeper(host: &Host) -> Result<u32, Failed> {
     Ok(host.process.as_ref().ok_or("no supervisor runs")?.id())
 }
 
-fn cmdline(pid: u32) -> String {
+pub(super) fn cmdline(pid: u32) -> String {
     let words = std::fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
     String::from_utf8_lossy(&words).into_owned()
 }
 
 /// The supervisor, and PID 1 of every dyno.
-fn family(host: &Host) -> Result<(u32, Vec<u32>), Failed> {
+pub(super) fn family(host: &Host) -> Result<(u32, Vec<u32>), Failed> {
     let all = children(keeper(host)?);
     let (supervisors, dynos): (Vec<_>, Vec<_>) = all
         .into_iter()
@@ -114,7 +114,7 @@ fn family(host: &Host) -> Result<(u32, Vec<u32>), Failed> {
 }
 
 /// Every process of every dyno.
-fn processes(host: &Host) -> Result<Vec<u32>, Failed> {
+pub(super) fn processes(host: &Host) -> Result<Vec<u32>, Failed> {
     let mut open = family(host)?.1;
     let mut found = Vec::new();
     while let Some(pid) = open.pop() {
@@ -125,13 +125,13 @@ fn processes(host: &Host) -> Result<Vec<u32>, Failed> {
 }
 
 /// The command of a formation dyno.
-fn command(host: &Host, name: &str) -> Result<u32, Failed> {
+pub(super) fn command(host: &Host, name: &str) -> Result<u32, Failed> {
     let wanted = format!("DYNO={name}");
     let found = support::find_process(|env| env.contains(&wanted), host.dir.path());
     Ok(found.ok_or_else(|| format!("no process of {name}"))?)
 }
 
-fn field(pid: u32, name: &str) -> String {
+pub(super) fn field(pid: u32, name: &str) -> String {
     let text = std::fs::read_to_string(format!("/proc/{pid}/status")).unwrap_or_default();
     let line = text.lines().find_map(|line| line.strip_prefix(name));
     line.unwrap_or_default()
@@ -304,7 +304,7 @@ fn fresh_layer(host: &Host) -> Result<String, Failed> {
 }
 
 /// Runs a program as an ordinary user of the host.
-fn as_nobody(program: &str, path: &Path) -> Result<bool, Failed> {
+pub(super) fn as_nobody(program: &str, path: &Path) -> Result<bool, Failed> {
     let ids = ["--reuid=65534", "--regid=65534", "--clear-groups"];
     let status = Command::new("setpriv")
         .args(ids)

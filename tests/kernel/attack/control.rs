@@ -48,19 +48,32 @@ fn attach(host: &Host, path: &str) -> Result<Answer, Failed> {
 fn send(host: &Host, head: &str) -> Result<Answer, Failed> {
     let mut stream = UnixStream::connect(host.socket())?;
     stream.set_read_timeout(Some(PATIENCE))?;
-    stream.write_all(head.as_bytes())?;
+    // A body that is too large is refused before it was all read; the answer is there even so.
+    match stream.write_all(head.as_bytes()) {
+        Err(error) if is_cut(&error) => {}
+        other => other?,
+    }
     let mut text = String::new();
     let mut buffer = [0; 4096];
     // An upgrade's connection may stay open: its head is all that is asked for.
     let is_upgrade = head.contains("Upgrade: ");
     while !is_upgrade || !text.contains("\r\n\r\n") {
-        let count = stream.read(&mut buffer)?;
+        let count = match stream.read(&mut buffer) {
+            Err(error) if is_cut(&error) && !text.is_empty() => 0,
+            other => other?,
+        };
         if count == 0 {
             break;
         }
         text.push_str(&String::from_utf8_lossy(&buffer[..count]));
     }
     Ok(Answer { text })
+}
+
+/// The other side has heard enough.
+fn is_cut(error: &std::io::Error) -> bool {
+    use std::io::ErrorKind::{BrokenPipe, ConnectionReset};
+    [BrokenPipe, ConnectionReset].contains(&error.kind())
 }
 
 fn one_off(host: &Host) -> Result<(String, String), Failed> {

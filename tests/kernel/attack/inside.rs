@@ -18,9 +18,6 @@ use crate::support::{self, Leftovers};
 /// The name of the test, as the rows have it.
 pub(super) const TEST: &str = "attack::inside_a_dyno";
 
-/// The switch of the supervisor's test builds: see `supervisor::weaken`.
-const SWITCH: &str = "MANIFOLD_TEST_ONLY_WEAKEN_DYNOS";
-
 const PROBE: &[(&str, &str)] = &[
     ("base.py", include_str!("probe/base.py")),
     ("dynos.py", include_str!("probe/dynos.py")),
@@ -53,9 +50,7 @@ pub(super) fn run() -> Result<(), Failed> {
     let mut report = Report::new(TEST);
     for attacker in [As::User, As::Root, As::Bare] {
         if attacker != As::User {
-            host.stop()?;
-            host.env = vec![(SWITCH.to_owned(), attacker.word().to_owned())];
-            host.launch()?;
+            host.weaken(attacker)?;
         }
         let ready = format!("neighbour is ready as {}", attacker.word());
         host.eventually("the neighbour is there", || {

@@ -14,10 +14,12 @@
 //! either tells what is still open. Then `cargo xtask security` writes SECURITY.md anew.
 
 mod around;
+mod beside;
 mod control;
 mod cores;
 mod inside;
 mod links;
+mod plane;
 mod report;
 mod rows;
 mod terminals;
@@ -32,5 +34,7 @@ pub(crate) fn cases() -> Vec<Trial> {
     vec![
         Trial::test(inside::TEST, inside::run),
         Trial::test(around::TEST, around::run),
+        Trial::test(beside::TEST, beside::run),
+        Trial::test(plane::TEST, plane::run),
     ]
 }

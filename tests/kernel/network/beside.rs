@@ -4,6 +4,7 @@ use libtest_mimic::Failed;
 
 use super::prober::Prober;
 use super::yard::{Canary, HOST, LAN, WORLD, Yard, eventually};
+use crate::attack::{As, Report};
 use crate::host::{Host, check, contains};
 
 const SETTINGS: &str = "[network]\nresolvers = [\"10.9.0.1\"]\n[timings]\nstop_grace = 2\n";
@@ -21,7 +22,16 @@ fn table(yard: &Yard) -> Option<String> {
         .then(|| format!("{head}{tail}"))
 }
 
+/// The name of the test, as the attacks' rows have it.
+pub(super) const FLUSHED: &str = "network::a_flushed_table_comes_back_and_nothing_was_open";
+
 pub(super) fn flushed() -> Result<(), Failed> {
+    let mut report = Report::new(FLUSHED);
+    report.holds("N-14", As::User, restored);
+    report.finish(&[As::User])
+}
+
+fn restored() -> Result<String, Failed> {
     let yard = Yard::new()?;
     let service = yard.in_host(Canary::tcp)?;
     let lan = yard.in_world(Canary::tcp)?;
@@ -72,7 +82,8 @@ pub(super) fn flushed() -> Result<(), Failed> {
     check(
         yard.nft("list table ip other")? == other,
         "the other is as it was",
-    )
+    )?;
+    Ok("flushed, deleted or changed in 5 ways: restored, nothing came through".to_owned())
 }
 
 /// As Docker with iptables-nft leaves it: all forwarding is dropped but its own.

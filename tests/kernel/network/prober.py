@@ -1,8 +1,10 @@
 """Does in a dyno what it is told on stdin, one attempt a line, and tells how it went."""
 
 import errno
+import fcntl
 import select
 import socket
+import struct
 import sys
 
 held = {}
@@ -91,6 +93,35 @@ def six(host, port):
     sock = socket.socket(socket.AF_INET6, socket.SOCK_STREAM)
     sock.settimeout(2)
     sock.connect((host, int(port)))
+
+
+def unix(path):
+    sock = socket.socket(socket.AF_UNIX)
+    sock.connect(path)
+
+
+def device(name):
+    sock = socket.socket(socket.AF_INET, socket.SOCK_STREAM)
+    sock.setsockopt(socket.SOL_SOCKET, socket.SO_BINDTODEVICE, name.encode())
+
+
+def bind(address):
+    sock = socket.socket(socket.AF_INET, socket.SOCK_STREAM)
+    sock.bind((address, 0))
+
+
+def link_request(request, payload):
+    """An ioctl that changes eth0: struct ifreq is a name and a union."""
+    sock = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+    fcntl.ioctl(sock, request, struct.pack("16s24s", b"eth0", payload))
+
+
+def address(text):
+    link_request(0x8916, struct.pack("HH4s", socket.AF_INET, 0, socket.inet_aton(text)))
+
+
+def mac(text):
+    link_request(0x8924, struct.pack("H6s", 1, bytes.fromhex(text.replace(":", ""))))
 
 
 def option(level, name, value):

@@ -7,67 +7,175 @@ use libtest_mimic::Failed;
 
 use super::prober::Prober;
 use super::yard::{Canary, HOST, HOST_LAN, LAN, METADATA, SHARED, WORLD, Yard};
+use crate::attack::{As, Report};
 use crate::host::{Host, check, contains};
 use crate::support;
 
 const SETTINGS: &str = "[network]\nresolvers = [\"10.9.0.1\"]\n[timings]\nstop_grace = 2\n";
 
+/// The names of the tests, as the attacks' rows have them.
+pub(super) const CLOSED: &str = "network::a_dyno_reaches_out_and_nothing_else";
+pub(super) const SPOOFED: &str = "network::addresses_cannot_be_borrowed";
+pub(super) const FLOOD: &str = "network::one_dyno_cannot_use_up_connections";
+
+/// The API's TCP address, on every address of the host.
+const API_PORT: u16 = 5001;
+
+/// Services that listen wherever a dyno might get to.
+struct Services {
+    /// On every address of the host, loopback too.
+    host: Canary,
+    /// On every address of the world.
+    world: Canary,
+    /// Datagrams, in the world.
+    datagrams: Canary,
+}
+
 pub(super) fn closed() -> Result<(), Failed> {
     let yard = Yard::new()?;
-    let service = yard.in_host(Canary::tcp)?;
-    let outside = yard.in_world(Canary::tcp)?;
-    let multicast = yard.in_world(|| Canary::udp(Ipv4Addr::UNSPECIFIED, 0))?;
-    let _resolver = yard.in_world(|| Canary::udp(LAN, 53))?;
-    let host = Host::within(&yard.netns(), SETTINGS)?;
+    let services = Services {
+        host: yard.in_host(Canary::tcp)?,
+        world: yard.in_world(Canary::tcp)?,
+        datagrams: yard.in_world(|| Canary::udp(Ipv4Addr::UNSPECIFIED, 0))?,
+    };
+    let resolver = yard.in_world(|| Canary::udp(LAN, 53))?;
+    let settings = format!("api = [\"0.0.0.0:{API_PORT}\"]\n{SETTINGS}");
+    let mut host = Host::within(&yard.netns(), &settings)?;
     host.deploy_tiny("tiny")?;
     host.ok(&["ps:scale", "web=2", "-a", "tiny"])?;
-    host.eventually("both are up", || host.all_up("tiny", &["web.1", "web.2"]))?;
-    let mut prober = Prober::start(&host, "tiny")?;
-    let (port, out) = (service.port, outside.port);
-    prober.expect(&format!("tcp {WORLD} {out}"), "SUCCEEDED")?;
-    prober.expect("dns canary.test", &WORLD.to_string())?;
-    let reached = outside.count();
+    let mut report = Report::new(CLOSED);
+    for attacker in [As::User, As::Root, As::Bare] {
+        if attacker != As::User {
+            host.weaken(attacker)?;
+        }
+        host.eventually("both are up", || host.all_up("tiny", &["web.1", "web.2"]))?;
+        let mut prober = Prober::start(&host, "tiny")?;
+        let prober = &mut prober;
+        let reached = services.world.count();
+        let out = format!("tcp {WORLD} {}", services.world.port);
+        prober.expect(&out, "SUCCEEDED")?;
+        report.holds("N-01", attacker, || host_services(prober, &services));
+        report.holds("N-02", attacker, || control(&yard, &host, prober));
+        report.holds("N-03", attacker, || link_local(prober, &services));
+        report.holds("N-04", attacker, || neighbours(&host, prober));
+        report.holds("N-06", attacker, || private(prober, &services));
+        report.holds("N-12", attacker, || privileges(prober, attacker));
+        if attacker == As::User {
+            report.holds("N-07", attacker, || names(prober, &resolver));
+            report.holds("N-08", attacker, || inbound(&yard, &host, prober));
+            report.holds("N-13", attacker, || no_ipv6(prober, &services));
+        }
+        prober.expect(&out, "SUCCEEDED")?;
+        let came = services.world.count() - reached;
+        check(came == 2, format!("only what was allowed came: {came}"))?;
+    }
+    host.stop()?;
+    report.finish(&[As::User, As::Root, As::Bare])
+}
+
+/// The host's addresses as a dyno may name them.
+fn addresses(prober: &mut Prober) -> Result<[String; 3], Failed> {
     let gateway = prober.ask("gateway")?;
-    for address in [gateway.as_str(), &HOST.to_string(), &HOST_LAN.to_string()] {
+    Ok([gateway, HOST.to_string(), HOST_LAN.to_string()])
+}
+
+fn host_services(prober: &mut Prober, services: &Services) -> Result<String, Failed> {
+    let port = services.host.port;
+    for address in addresses(prober)? {
         prober.expect(&format!("tcp {address} {port}"), "BLOCKED ECONNREFUSED")?;
         prober.expect(&format!("udp {address} {port}"), "BLOCKED ETIMEDOUT")?;
     }
     prober.expect(&format!("tcp 127.0.0.1 {port}"), "BLOCKED ECONNREFUSED")?;
     prober.expect(&format!("six ::1 {port}"), "BLOCKED ECONNREFUSED")?;
-    prober.expect(&format!("tcp {METADATA} {out}"), "BLOCKED ETIMEDOUT")?;
-    prober.expect(&format!("tcp {LAN} {out}"), "BLOCKED EHOSTUNREACH")?;
-    prober.expect(&format!("tcp {SHARED} {out}"), "BLOCKED EHOSTUNREACH")?;
+    check(services.host.count() == 0, "somebody reached the service")?;
+    Ok("ECONNREFUSED at 5 addresses of the host, no packet arrived".to_owned())
+}
+
+fn control(yard: &Yard, host: &Host, prober: &mut Prober) -> Result<String, Failed> {
+    for address in addresses(prober)? {
+        for port in [API_PORT, host.http.port()] {
+            prober.expect(&format!("tcp {address} {port}"), "BLOCKED ECONNREFUSED")?;
+        }
+    }
+    let socket = host.socket().display().to_string();
+    prober.expect(&format!("unix {socket}"), "BLOCKED ENOENT")?;
+    let api = (HOST, API_PORT).into();
+    yard.in_host(|| TcpStream::connect_timeout(&api, Duration::from_secs(5)))?;
+    Ok("the API's port and the router's: ECONNREFUSED; its socket: ENOENT".to_owned())
+}
+
+fn link_local(prober: &mut Prober, services: &Services) -> Result<String, Failed> {
+    let port = services.world.port;
+    prober.expect(&format!("tcp {METADATA} {port}"), "BLOCKED ETIMEDOUT")?;
+    let datagrams = services.datagrams.port;
+    prober.expect(&format!("udp {METADATA} {datagrams}"), "BLOCKED ETIMEDOUT")?;
+    for address in ["fe80::1", "fd00:ec2::254"] {
+        unreachable(prober, address, port)?;
+    }
+    Ok("169.254.169.254 answers nothing, IPv6 ones are not there".to_owned())
+}
+
+/// IPv6: none on the link, so nothing to attack and nobody to ask.
+fn unreachable(prober: &mut Prober, address: &str, port: u16) -> Result<(), Failed> {
+    let got = prober.ask(&format!("six {address} {port}"))?;
+    let none = [
+        "BLOCKED ENETUNREACH",
+        "BLOCKED EINVAL",
+        "BLOCKED EADDRNOTAVAIL",
+    ];
+    check(none.contains(&got.as_str()), format!("{address}: {got}"))
+}
+
+/// By their addresses and their ports.
+fn neighbours(host: &Host, prober: &mut Prober) -> Result<String, Failed> {
+    let ports = dynos(host)?;
+    for port in [vec![22], ports.clone()].concat() {
+        prober.expect(&format!("scan 1 40 {port}"), "nobody")?;
+    }
+    Ok(format!("40 addresses, ports 22 and {ports:?}: nobody"))
+}
+
+fn private(prober: &mut Prober, services: &Services) -> Result<String, Failed> {
+    let (port, datagrams) = (services.world.port, services.datagrams.port);
+    prober.expect(&format!("tcp {LAN} {port}"), "BLOCKED EHOSTUNREACH")?;
+    prober.expect(&format!("tcp {SHARED} {port}"), "BLOCKED EHOSTUNREACH")?;
     prober.expect("tcp 192.168.7.7 80", "BLOCKED EHOSTUNREACH")?;
-    prober.expect(
-        &format!("udp {LAN} {}", multicast.port),
-        "BLOCKED EHOSTUNREACH",
+    prober.expect("tcp 172.31.255.1 80", "BLOCKED EHOSTUNREACH")?;
+    // The kernel tells at most one refusal a second to each address; the rest is silence.
+    let got = prober.ask(&format!("udp {LAN} {datagrams}"))?;
+    check(
+        ["BLOCKED EHOSTUNREACH", "BLOCKED ETIMEDOUT"].contains(&&*got),
+        format!("udp {LAN}: {got}"),
     )?;
-    prober.expect(
-        &format!("udp 224.0.0.1 {}", multicast.port),
-        "BLOCKED ETIMEDOUT",
-    )?;
-    // IPv6: none on the link, so nothing to attack and nobody to ask.
-    for address in ["fd00:ec2::254", "2001:db8::1", "fe80::1"] {
-        let got = prober.ask(&format!("six {address} {port}"))?;
-        let none = [
-            "BLOCKED ENETUNREACH",
-            "BLOCKED EINVAL",
-            "BLOCKED EADDRNOTAVAIL",
-        ];
-        check(none.contains(&got.as_str()), format!("{address}: {got}"))?;
+    prober.expect(&format!("udp 224.0.0.1 {datagrams}"), "BLOCKED ETIMEDOUT")?;
+    check(services.datagrams.count() == 0, "a packet came through")?;
+    Ok("RFC 1918 and CGNAT: EHOSTUNREACH; multicast: silence".to_owned())
+}
+
+/// The configured resolver answers; no other port of its address, no other address does, and a
+/// name that points to the host leads nowhere.
+fn names(prober: &mut Prober, resolver: &Canary) -> Result<String, Failed> {
+    prober.expect("dns canary.test", &WORLD.to_string())?;
+    check(resolver.count() > 0, "the resolver was asked")?;
+    for address in addresses(prober)? {
+        prober.expect(&format!("udp {address} 53"), "BLOCKED ETIMEDOUT")?;
+    }
+    prober.expect(&format!("tcp {LAN} 54"), "BLOCKED EHOSTUNREACH")?;
+    // Rules see addresses: whatever name was asked for, the host's are closed.
+    prober.expect(&format!("tcp {HOST} 53"), "BLOCKED ECONNREFUSED")?;
+    Ok("port 53 of the configured resolver and nothing beside it".to_owned())
+}
+
+fn no_ipv6(prober: &mut Prober, services: &Services) -> Result<String, Failed> {
+    for address in ["2001:db8::1", "fd00:ec2::254", "fe80::1", "ff02::1"] {
+        unreachable(prober, address, services.world.port)?;
     }
     let links = prober.ask("read /proc/net/if_inet6")?;
     check(!links.contains("eth0"), links)?;
-    // Neighbours, by their addresses and their ports.
-    prober.expect("scan 1 40 22", "nobody")?;
-    for dyno in dynos(&host)? {
-        prober.expect(&format!("scan 1 40 {dyno}"), "nobody")?;
-    }
-    privileges(&mut prober)?;
-    check(service.count() == 0, "nobody reached the host's service")?;
-    check(multicast.count() == 0, "no packet came by multicast")?;
-    check(outside.count() == reached, "only what was allowed came")?;
-    inbound(&yard, &host, &mut prober)
+    let port = services.host.port;
+    prober.expect(&format!("six ::ffff:{HOST} {port}"), "BLOCKED ECONNREFUSED")?;
+    prober.expect(&format!("six ::1 {port}"), "BLOCKED ECONNREFUSED")?;
+    Ok("off on the link; mapped addresses meet the same rules".to_owned())
 }
 
 /// `$PORT` of the web dynos, from their own words.
@@ -81,24 +189,32 @@ fn dynos(host: &Host) -> Result<Vec<u16>, Failed> {
     Ok(ports)
 }
 
-fn privileges(prober: &mut Prober) -> Result<(), Failed> {
+fn privileges(prober: &mut Prober, attacker: As) -> Result<String, Failed> {
+    let packet = if attacker == As::Bare {
+        "BLOCKED EPERM"
+    } else {
+        "BLOCKED EAFNOSUPPORT"
+    };
     for (attempt, expected) in [
-        // SO_MARK, IP_TRANSPARENT, IP_FREEBIND is no privilege; ports below 1024.
+        // SO_MARK, IP_TRANSPARENT (IP_FREEBIND is no privilege), ports below 1024.
         ("option SOL_SOCKET 36 1", "BLOCKED EPERM"),
         ("option SOL_IP 19 1", "BLOCKED EPERM"),
+        // To a link of its own anybody may: there is one.
+        ("device wan0", "BLOCKED ENODEV"),
+        ("device eth0", "SUCCEEDED"),
         ("low 80", "BLOCKED EACCES"),
         ("make AF_INET SOCK_RAW 1", "BLOCKED EPERM"),
         ("make AF_INET SOCK_DGRAM 1", "BLOCKED EACCES"),
-        ("make AF_PACKET SOCK_RAW 3", "BLOCKED EAFNOSUPPORT"),
+        ("make AF_PACKET SOCK_RAW 3", packet),
         ("low 8080", "SUCCEEDED"),
     ] {
         prober.expect(attempt, expected)?;
     }
-    Ok(())
+    Ok("EPERM for marks, transparency, raw and packet sockets; EACCES for port 80".to_owned())
 }
 
 /// From the host and from its network only the router leads in.
-fn inbound(yard: &Yard, host: &Host, prober: &mut Prober) -> Result<(), Failed> {
+fn inbound(yard: &Yard, host: &Host, prober: &mut Prober) -> Result<String, Failed> {
     let own: Ipv4Addr = prober.ask("own")?.parse()?;
     let wait = Duration::from_secs(1);
     let ports = dynos(host)?;
@@ -118,8 +234,10 @@ fn inbound(yard: &Yard, host: &Host, prober: &mut Prober) -> Result<(), Failed> 
     }
     let http = host.http;
     yard.in_host(|| TcpStream::connect_timeout(&http, wait))
-        .map(drop)
-        .map_err(|error| format!("the router: {error}").into())
+        .map_err(|error| format!("the router: {error}"))?;
+    Ok(format!(
+        "ports {ports:?}: neither from the host nor from the world"
+    ))
 }
 
 pub(super) fn allowed() -> Result<(), Failed> {
@@ -233,12 +351,36 @@ fn listed(host: &Host) -> Result<(), Failed> {
     contains(&host.logs("front"), "Allow network to back by user")
 }
 
-/// Someone who owns the dyno's network namespace borrows an address: the host drops it.
+/// A dyno cannot take another address; what someone sends who can, the host drops.
 pub(super) fn spoofed() -> Result<(), Failed> {
     let yard = Yard::new()?;
-    let outside = yard.in_world(Canary::tcp)?;
-    let host = Host::within(&yard.netns(), SETTINGS)?;
+    let mut host = Host::within(&yard.netns(), SETTINGS)?;
     host.deploy_tiny("tiny")?;
+    let mut report = Report::new(SPOOFED);
+    for attacker in [As::User, As::Root, As::Bare] {
+        if attacker != As::User {
+            host.weaken(attacker)?;
+            host.eventually("web.1 is up", || host.all_up("tiny", &["web.1"]))?;
+        }
+        report.holds("N-05", attacker, || {
+            let mut prober = Prober::start(&host, "tiny")?;
+            for (attempt, expected) in [
+                ("address 172.16.0.250", "BLOCKED EPERM"),
+                ("mac 02:00:00:00:00:01", "BLOCKED EPERM"),
+                ("make AF_INET SOCK_RAW 255", "BLOCKED EPERM"),
+                ("bind 172.16.0.250", "BLOCKED EADDRNOTAVAIL"),
+            ] {
+                prober.expect(attempt, expected)?;
+            }
+            borrowed(&yard, &host)
+        });
+    }
+    host.stop()?;
+    report.finish(&[As::User, As::Root, As::Bare])
+}
+
+fn borrowed(yard: &Yard, host: &Host) -> Result<String, Failed> {
+    let outside = yard.in_world(Canary::tcp)?;
     let state = host.dir.path().join("state");
     let is_web = |env: &[String]| env.iter().any(|v| v == "DYNO=web.1");
     let pid = support::find_process(is_web, &state).ok_or("no process of web.1")?;
@@ -275,7 +417,8 @@ pub(super) fn spoofed() -> Result<(), Failed> {
             format!("{address}: {error:?}"),
         )?;
     }
-    check(outside.count() == 1, "no spoofed packet came out")
+    check(outside.count() == 1, "a spoofed packet came out")?;
+    Ok("EPERM inside; the host drops what comes from foreign addresses".to_owned())
 }
 
 fn bound(from: std::net::SocketAddr, to: std::net::SocketAddr) -> std::io::Result<()> {
@@ -304,12 +447,24 @@ fn bound(from: std::net::SocketAddr, to: std::net::SocketAddr) -> std::io::Resul
 
 pub(super) fn flood() -> Result<(), Failed> {
     let yard = Yard::new()?;
-    let outside = yard.in_world(|| Canary::udp(WORLD, 0))?;
     let settings = SETTINGS.replace("[network]\n", "[network]\nconnections = 50\n");
-    let host = Host::within(&yard.netns(), &settings)?;
+    let mut host = Host::within(&yard.netns(), &settings)?;
     host.deploy_tiny("tiny")?;
-    let mut greedy = Prober::start(&host, "tiny")?;
-    let mut modest = Prober::start(&host, "tiny")?;
+    let mut report = Report::new(FLOOD);
+    for attacker in [As::User, As::Root, As::Bare] {
+        if attacker != As::User {
+            host.weaken(attacker)?;
+        }
+        report.holds("N-09", attacker, || flows(&yard, &host));
+    }
+    host.stop()?;
+    report.finish(&[As::User, As::Root, As::Bare])
+}
+
+fn flows(yard: &Yard, host: &Host) -> Result<String, Failed> {
+    let outside = yard.in_world(|| Canary::udp(WORLD, 0))?;
+    let mut greedy = Prober::start(host, "tiny")?;
+    let mut modest = Prober::start(host, "tiny")?;
     let answered: u32 = greedy
         .ask(&format!("flows {WORLD} {} 300", outside.port))?
         .parse()?;
@@ -322,5 +477,8 @@ pub(super) fn flood() -> Result<(), Failed> {
         "BLOCKED ETIMEDOUT",
     )?;
     modest.expect(&format!("flows {WORLD} {} 20", outside.port), "20")?;
-    check(outside.count() <= 71, format!("{} came", outside.count()))
+    check(outside.count() <= 71, format!("{} came", outside.count()))?;
+    Ok(format!(
+        "{answered} of 300 flows with a limit of 50; all 20 of another dyno"
+    ))
 }
