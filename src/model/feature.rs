@@ -20,6 +20,9 @@ pub enum Feature {
     HttpEndToEndContinue,
     /// A new connection to the dyno for every request.
     HttpDisableKeepaliveToDyno,
+    /// A browser's requests go to the same dyno as long as that lives.
+    /// Source: Dev Center, "Session Affinity".
+    HttpSessionAffinity,
 }
 
 /// No feature has that name.
@@ -29,7 +32,7 @@ pub struct FeatureError(String);
 
 impl Feature {
     /// Every one, by name.
-    pub const ALL: [Self; 7] = [
+    pub const ALL: [Self; 8] = [
         Self::HttpForceSsl,
         Self::HttpHsts,
         Self::Http2ToDyno,
@@ -37,6 +40,7 @@ impl Feature {
         Self::LogRuntimeMetrics,
         Self::HttpEndToEndContinue,
         Self::HttpDisableKeepaliveToDyno,
+        Self::HttpSessionAffinity,
     ];
 
     /// Those that a new app has.
@@ -52,6 +56,7 @@ impl Feature {
             Self::LogRuntimeMetrics => "log-runtime-metrics",
             Self::HttpEndToEndContinue => "http-end-to-end-continue",
             Self::HttpDisableKeepaliveToDyno => "http-disable-keepalive-to-dyno",
+            Self::HttpSessionAffinity => "http-session-affinity",
         }
     }
 
@@ -65,6 +70,7 @@ impl Feature {
             Self::Preboot => "Start new web dynos before old ones stop, if memory allows",
             Self::HttpEndToEndContinue => "Let dynos answer `Expect: 100-continue` themselves",
             Self::HttpDisableKeepaliveToDyno => "Open a new connection to the dyno per request",
+            Self::HttpSessionAffinity => "Keep a browser's requests on one dyno (by a cookie)",
         }
     }
 }

@@ -41,7 +41,7 @@ pub(super) struct Exchange<'a, C, D> {
     pub(super) request: &'a Request,
     /// As to be sent to the dyno.
     pub(super) head: Vec<u8>,
-    pub(super) manners: Manners,
+    pub(super) manners: Manners<'a>,
     pub(super) is_reused: bool,
     pub(super) fresh: Option<Fresh>,
     pub(super) timings: Timings,
@@ -49,13 +49,15 @@ pub(super) struct Exchange<'a, C, D> {
 
 /// How the answer is given.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Manners {
+pub(super) struct Manners<'a> {
     /// The client would keep its connection.
     pub(super) wants_more: bool,
     /// The answer says that TLS is a must.
     pub(super) is_strict: bool,
     /// The dyno, not the router, says "100 Continue".
     pub(super) is_continue_passed: bool,
+    /// A header line that the answer gets, or nothing.
+    pub(super) cookie: &'a str,
 }
 
 /// How it ended.

@@ -282,20 +282,22 @@ pub(super) fn to_client(response: &Response, framing: Framing, is_keep_alive: bo
     out
 }
 
-/// Puts a header line at the end of a finished head, unless the answer has such a header already.
-pub(super) fn add_missing(out: &mut Vec<u8>, response: &Response, wanted: &[u8]) {
-    let name = wanted
-        .split(|byte| *byte == b':')
-        .next()
-        .unwrap_or_default();
+/// Puts a header line (or nothing) at the end of a finished head.
+pub(super) fn add(out: &mut Vec<u8>, wanted: &str) {
+    out.truncate(out.len() - 2);
+    out.extend_from_slice(wanted.as_bytes());
+    out.extend_from_slice(b"\r\n");
+}
+
+/// The same, unless the answer has such a header already.
+pub(super) fn add_missing(out: &mut Vec<u8>, response: &Response, wanted: &str) {
+    let name = wanted.split(':').next().unwrap_or_default().as_bytes();
     if !response
         .head
         .fields()
         .any(|(n, _)| n.eq_ignore_ascii_case(name))
     {
-        out.truncate(out.len() - 2);
-        out.extend_from_slice(wanted);
-        out.extend_from_slice(b"\r\n");
+        add(out, wanted);
     }
 }
 

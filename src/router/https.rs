@@ -11,7 +11,7 @@ use crate::model::Feature;
 const WELL_KNOWN: &str = "/.well-known/acme-challenge/";
 
 /// Sent with every answer over TLS of an app that wants it. Source: RFC 6797.
-pub(super) const HSTS: &[u8] = b"Strict-Transport-Security: max-age=31536000\r\n";
+pub(super) const HSTS: &str = "Strict-Transport-Security: max-age=31536000\r\n";
 
 /// The proof, if the request asks for one that we wait to be asked for. What an app proves by
 /// itself passes.

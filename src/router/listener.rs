@@ -1,7 +1,7 @@
 //! The router's life: sockets, threads, the table's updates, the end.
 
 use std::io;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::sync::mpsc::sync_channel;
 use std::thread::JoinHandle;
@@ -15,15 +15,16 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use super::access_log;
+use super::introduction;
 use super::proxy;
 use super::table::Table;
 use super::tls::{self, Tls};
 use super::upstream;
-use super::wire::Origin;
+use super::wire::{Hearsay, Origin};
 use super::worker;
 use crate::certs::Certs;
 use crate::logs::Hub;
-use crate::settings::{Settings, Timings};
+use crate::settings::{ProxySettings, Settings, Timings};
 use crate::supervisor::Supervisor;
 
 /// Connections at once, of all clients; more wait in the kernel's backlog.
@@ -143,6 +144,7 @@ pub(super) struct Shared {
     pub(super) news: Notify,
     pub(super) hub: Hub,
     pub(super) timings: Timings,
+    pub(super) proxies: ProxySettings,
     pub(super) certs: Certs,
     pub(super) tls: Tls,
     /// Where plain requests are redirected to; `None`: TLS is not served.
@@ -184,6 +186,7 @@ impl Router {
             news: Notify::new(),
             hub,
             timings: settings.timings,
+            proxies: settings.proxies.clone(),
             stop: CancellationToken::new(),
             cut: CancellationToken::new(),
             connections: Arc::new(Semaphore::new(connections_max())),
@@ -332,8 +335,7 @@ async fn accept(shared: Arc<Shared>, listener: TcpListener, kind: Kind) {
         };
         match accepted {
             Ok((stream, peer)) => {
-                let origin = Origin::plain(peer.ip(), port);
-                let task = connection(Arc::clone(&shared), stream, origin, kind);
+                let task = connection(Arc::clone(&shared), stream, (peer.ip(), port), kind);
                 shared.tasks.spawn_local(async move {
                     task.await;
                     drop(place);
@@ -364,11 +366,33 @@ async fn place(shared: &Shared) -> Result<OwnedSemaphorePermit, AcquireError> {
     }
 }
 
-async fn connection(shared: Arc<Shared>, stream: TcpStream, origin: Origin, kind: Kind) {
+async fn connection(
+    shared: Arc<Shared>,
+    mut stream: TcpStream,
+    (mut peer, mut port): (IpAddr, u16),
+    kind: Kind,
+) {
     if let Err(error) = stream.set_nodelay(true) {
         tracing::debug!(%error, "client gone before its first byte");
         return;
     }
+    let trusted = &shared.proxies.trusted;
+    let mut hearsay = Hearsay::of(peer, trusted);
+    if shared.proxies.protocol && hearsay == Hearsay::Believed {
+        match introduction::read(&mut stream).await {
+            Ok(Some(ends)) => {
+                (peer, port) = (ends.client, ends.port);
+                // Behind it may stand another proxy that is trusted.
+                hearsay = Hearsay::of(peer, trusted);
+            }
+            Ok(None) => {}
+            Err(error) => {
+                tracing::debug!(%peer, %error, "no PROXY header");
+                return;
+            }
+        }
+    }
+    let origin = Origin::plain(peer, port, hearsay);
     match kind {
         Kind::Plain => proxy::serve(shared, stream, origin).await,
         // Boxed: a plain connection must not carry the room that TLS and HTTP/2 need.

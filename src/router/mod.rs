@@ -10,6 +10,7 @@
 //! Absent on purpose: compression, caching, server push, HTTP/2 in clear text.
 
 mod access_log;
+mod affinity;
 mod chunks;
 mod deadline;
 mod exchange;
@@ -20,6 +21,7 @@ mod h2;
 mod head;
 mod headers;
 mod https;
+mod introduction;
 mod listener;
 mod policy;
 mod proxy;

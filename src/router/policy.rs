@@ -72,6 +72,14 @@ pub(super) fn choose(
     }
 }
 
+/// True if a request that must go to this dyno may go there now.
+pub(super) fn has_room(rule: Rule, load: Load) -> bool {
+    match rule.policy {
+        RoutingPolicy::Random => load.health != Health::Closed,
+        _ => is_below(load, rule.limit()) || strained_below(load, rule.limit()),
+    }
+}
+
 fn is_below(load: Load, limit: u32) -> bool {
     load.health == Health::Open && load.in_flight < limit
 }

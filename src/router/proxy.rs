@@ -8,6 +8,7 @@ use bytes::{Bytes, BytesMut};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 
 use super::access_log::Record;
+use super::affinity::Mark;
 use super::deadline::Deadline;
 use super::exchange::{self, End, Exchange, Manners, Side};
 use super::failure::{self, Failure};
@@ -196,13 +197,14 @@ async fn refuse(
     if let Some(glimpse) = head.and_then(head::glimpse)
         && let Some(app) = shared.table.load().find(&glimpse.host).cloned()
     {
-        let fwd = headers::forwarded_for(&glimpse.head, &origin.peer.to_string());
-        let mut turn = Turn::new(shared, &app, origin, &glimpse.head, fwd);
+        let origin = origin.told(&glimpse.head);
+        let fwd = origin.forwarded_for(&glimpse.head);
+        let mut turn = Turn::new(shared, &app, &origin, &glimpse.head, fwd);
         turn.record.method = glimpse.method;
         turn.record.path = glimpse.target;
         turn.record.host = glimpse.host;
         turn.record.failure = Some(Failure::request(refused.status, "bad header"));
-        turn.end(refused.status);
+        turn.end_at_once(refused.status);
     }
     let page = failure::page(refused.status, None, None);
     send_page(client, refused.status, &page, false, false).await;
@@ -278,6 +280,7 @@ async fn handle(
 ) -> Next {
     let arrived = SystemTime::now();
     let started = Instant::now();
+    let origin = &*origin.told(&request.head);
     let wants_more = request.connection.lasts(request.is_old);
     // An unread body would be taken for the next request.
     let may_go_on = wants_more && request.framing == Framing::None && !worker::is_stopping();
@@ -300,7 +303,7 @@ async fn handle(
         send_page(client, 404, &page, request.method == "HEAD", may_go_on).await;
         return Next::request_if(may_go_on);
     };
-    let fwd = headers::forwarded_for(&request.head, &origin.peer.to_string());
+    let fwd = origin.forwarded_for(&request.head);
     let mut turn = Turn::new(shared, &app, origin, &request.head, fwd);
     turn.record.method.clone_from(&request.method);
     turn.record.path.clone_from(&request.target);
@@ -309,7 +312,7 @@ async fn handle(
         return turn.fail(client, Failure::MISDIRECTED, may_go_on).await;
     }
     if let Some((status, location)) = https::redirect(shared, &app, request, origin) {
-        turn.end(status);
+        turn.end_at_once(status);
         send_redirect(
             client,
             status,
@@ -331,12 +334,14 @@ async fn handle(
         } else {
             405
         };
-        turn.end(status);
+        turn.end_at_once(status);
         send(client, status, "", "", false, may_go_on).await;
         return Next::request_if(may_go_on);
     }
     let is_continue_passed =
         request.expect == Expect::Continue && app.features.contains(&Feature::HttpEndToEndContinue);
+    let is_sticky = app.features.contains(&Feature::HttpSessionAffinity);
+    let mark = is_sticky.then(|| Mark::find(&request.head)).flatten();
     // What may not be sent twice never meets a connection that is being closed.
     let is_pooled = !app.features.contains(&Feature::HttpDisableKeepaliveToDyno);
     // A connection of HTTP/2 to a dyno serves one request.
@@ -347,7 +352,7 @@ async fn handle(
             stream: &mut *client,
             buffer: &mut *buffer,
         };
-        let connected = match route::connect(shared, &app.queue, line, only_fresh).await {
+        let connected = match route::connect(shared, &app.queue, line, only_fresh, mark).await {
             Ok(connected) => connected,
             Err(NotConnected {
                 failure,
@@ -386,10 +391,13 @@ async fn handle(
         let head = headers::to_dyno(request, context);
         let fresh = (!upstream.is_reused).then(|| Fresh::new(dyno));
         let served = Instant::now();
+        let is_new = is_sticky && mark != Some(dyno.mark);
+        let cookie = is_new.then(|| dyno.mark.line(origin.scheme));
         let manners = Manners {
             wants_more: wants_more && !worker::is_stopping(),
             is_strict: https::is_strict(&app, origin),
             is_continue_passed,
+            cookie: cookie.as_deref().unwrap_or_default(),
         };
         // Compiled once for each kind of dyno.
         macro_rules! exchange_over {
@@ -554,11 +562,16 @@ impl<'a> Turn<'a> {
         worker::log(&self.shared.hub, self.app.id, line);
     }
 
-    /// The line, then the error page: whoever has the answer finds the line.
+    /// The same before an answer of our own: whoever has the answer finds the line.
+    fn end_at_once(&mut self, status: u16) {
+        self.end(status);
+        worker::flush(&self.shared.hub);
+    }
+
+    /// The line, then the error page.
     async fn fail(&mut self, client: &mut impl Wire, failure: Failure, may_go_on: bool) -> Next {
         self.record.failure = Some(failure);
-        self.end(failure.status);
-        worker::flush(&self.shared.hub);
+        self.end_at_once(failure.status);
         // Nobody is there to read the answer to a 499.
         if failure.status != 499 {
             let frame = if failure == Failure::MAINTENANCE {

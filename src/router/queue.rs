@@ -13,6 +13,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use tokio::sync::oneshot;
 use tokio::time::{Duration, Instant, sleep_until};
 
+use super::affinity::Mark;
 use super::failure::Failure;
 use super::headers::Crowd;
 use super::policy::{self, Health, Rule};
@@ -64,6 +65,8 @@ struct Line {
 struct Ticket {
     number: u64,
     since: Instant,
+    /// The dyno it belongs to.
+    mark: Option<Mark>,
     answer: oneshot::Sender<Result<Seat, Failure>>,
 }
 
@@ -122,7 +125,8 @@ impl Queue {
     }
 
     /// A request comes. `since`: when it came; `is_again`: it had a seat, and its dyno refused it,
-    /// so it goes to the front and past the bound.
+    /// so it goes to the front and past the bound; `mark`: the dyno it belongs to, if that still
+    /// takes requests.
     ///
     /// # Errors
     /// Nothing to wait for, or H11.
@@ -130,6 +134,7 @@ impl Queue {
         self: &Arc<Self>,
         since: Instant,
         is_again: bool,
+        mark: Option<Mark>,
     ) -> Result<Entered, Failure> {
         let mut line = self.lock();
         if let Some(failure) = line.state.mode.failure() {
@@ -138,8 +143,8 @@ impl Queue {
         if !is_again && line.is_full() {
             return Err(Failure::BACKLOG);
         }
-        if (line.waiting.is_empty() || is_again)
-            && let Some(seat) = line.seat(self, is_again.then_some(since))
+        if (is_again || !line.has_rival(mark))
+            && let Some(seat) = line.seat(self, is_again.then_some(since), mark)
         {
             return Ok(Entered::Seat(seat));
         }
@@ -149,6 +154,7 @@ impl Queue {
         let ticket = Ticket {
             number,
             since,
+            mark,
             answer,
         };
         if is_again {
@@ -174,19 +180,13 @@ impl Queue {
     fn serve(self: &Arc<Self>) {
         loop {
             let mut line = self.lock();
-            let Some(since) = line.waiting.front().map(|ticket| ticket.since) else {
+            let Some((ticket, seat)) = line.next(self) else {
                 return;
             };
-            let Some(seat) = line.seat(self, Some(since)) else {
-                return;
-            };
-            let ticket = line.waiting.pop_front();
             self.set_depth(&line);
             drop(line);
             // Outside of the lock: a request that left this very moment gives its seat back.
-            if let Some(ticket) = ticket {
-                drop(ticket.answer.send(Ok(seat)));
-            }
+            drop(ticket.answer.send(Ok(seat)));
         }
     }
 
@@ -247,13 +247,52 @@ impl Line {
         self.waiting.len() + in_flight.sum::<usize>() >= most
     }
 
+    /// The place of the dyno with this mark, if it takes requests: it may be at its limit.
+    fn place(&self, mark: Option<Mark>) -> Option<usize> {
+        let mark = mark?;
+        let is_it = |dyno: &Arc<DynoRoute>| dyno.mark == mark;
+        let place = self.state.dynos.iter().position(is_it)?;
+        (self.state.dynos[place].load().health != Health::Closed).then_some(place)
+    }
+
+    /// True if somebody waits who would take what a request with this mark takes.
+    fn has_rival(&self, mark: Option<Mark>) -> bool {
+        let own = self.place(mark);
+        let mut others = self.waiting.iter().map(|ticket| self.place(ticket.mark));
+        others.any(|place| place.is_none() || place == own)
+    }
+
+    /// The first in the line who can be seated, and the seat.
+    fn next(&mut self, queue: &Arc<Queue>) -> Option<(Ticket, Seat)> {
+        for at in 0..self.waiting.len() {
+            let (since, mark) = (self.waiting[at].since, self.waiting[at].mark);
+            if let Some(seat) = self.seat(queue, Some(since), mark) {
+                return Some((self.waiting.remove(at)?, seat));
+            }
+            // Who waits for one dyno is in nobody's way; who would take any means that none is free.
+            self.place(mark)?;
+        }
+        None
+    }
+
     /// Chooses a dyno and counts the request in. `since`: when it came, if it waited.
-    fn seat(&mut self, queue: &Arc<Queue>, since: Option<Instant>) -> Option<Seat> {
-        let dynos = &self.state.dynos;
+    fn seat(
+        &mut self,
+        queue: &Arc<Queue>,
+        since: Option<Instant>,
+        mark: Option<Mark>,
+    ) -> Option<Seat> {
         loop {
-            let loads = dynos.iter().map(|dyno| dyno.load());
-            let draw = |count| rand::random_range(0..count);
-            let index = policy::choose(self.state.rule, loads, &mut self.turn, draw)?;
+            let place = self.place(mark);
+            let dynos = &self.state.dynos;
+            let rule = self.state.rule;
+            let index = if let Some(place) = place {
+                policy::has_room(rule, dynos[place].load()).then_some(place)?
+            } else {
+                let loads = dynos.iter().map(|dyno| dyno.load());
+                let draw = |count| rand::random_range(0..count);
+                policy::choose(rule, loads, &mut self.turn, draw)?
+            };
             let dyno = &dynos[index];
             // A dyno that leaves this very moment is closed at the next look.
             if !dyno.enter() {
@@ -388,7 +427,7 @@ mod tests {
 
     #[track_caller]
     fn seat(queue: &Arc<Queue>) -> Seat {
-        match queue.enter(Instant::now(), false).expect("let in") {
+        match queue.enter(Instant::now(), false, None).expect("let in") {
             Entered::Seat(seat) => seat,
             Entered::Waiting(_) => panic!("it must wait"),
         }
@@ -396,13 +435,57 @@ mod tests {
 
     #[track_caller]
     fn waiting(queue: &Arc<Queue>) -> Waiting {
-        match queue.enter(Instant::now(), false).expect("let in") {
+        match queue.enter(Instant::now(), false, None).expect("let in") {
             Entered::Waiting(waiting) => waiting,
             Entered::Seat(seat) => panic!("it got {seat:?}"),
         }
     }
 
     const LEAST: RoutingPolicy = RoutingPolicy::LeastInFlight;
+
+    fn with_mark(queue: &Arc<Queue>, dyno: &DynoRoute) -> Entered {
+        let entered = queue.enter(Instant::now(), false, Some(dyno.mark));
+        entered.expect("let in")
+    }
+
+    #[tokio::test]
+    async fn who_belongs_to_a_dyno_waits_for_that_and_for_no_other() {
+        let (own, other) = (dyno(), dyno());
+        let queue = queue(LEAST, 1, &[Arc::clone(&own), Arc::clone(&other)]);
+        let Entered::Seat(first) = with_mark(&queue, &own) else {
+            panic!("its dyno is free");
+        };
+        assert_eq!(first.dyno.id, own.id);
+        let Entered::Waiting(next) = with_mark(&queue, &own) else {
+            panic!("its dyno is busy");
+        };
+        // It is in nobody's way meanwhile.
+        let stranger = seat(&queue);
+        assert_eq!(stranger.dyno.id, other.id);
+        let anyone = waiting(&queue);
+        drop(first);
+        let next = next.end(Timings::default()).await.expect("a seat");
+        assert_eq!(next.dyno.id, own.id);
+        drop(stranger);
+        let anyone = anyone.end(Timings::default()).await.expect("a seat");
+        assert_eq!(anyone.dyno.id, other.id);
+        // A dyno that is gone, or refuses connections, is replaced.
+        let Entered::Waiting(left) = with_mark(&queue, &own) else {
+            panic!("its dyno is busy");
+        };
+        queue.update(state(LEAST, 1, &[Arc::clone(&other)]));
+        drop(anyone);
+        let left = left.end(Timings::default()).await.expect("a seat");
+        assert_eq!(left.dyno.id, other.id);
+        drop(left);
+        queue.update(state(LEAST, 1, &[Arc::clone(&own), Arc::clone(&other)]));
+        drop(next);
+        own.quarantine();
+        let Entered::Seat(moved) = with_mark(&queue, &own) else {
+            panic!("another dyno is free");
+        };
+        assert_eq!(moved.dyno.id, other.id);
+    }
 
     #[tokio::test]
     async fn who_came_first_is_served_first_and_the_depth_is_exact() {
@@ -464,7 +547,7 @@ mod tests {
         let wait = waiting(&empty);
         empty.close();
         assert_eq!(wait.end(timings).await.expect_err("gone"), Failure::NO_WEB);
-        let refused = empty.enter(Instant::now(), false);
+        let refused = empty.enter(Instant::now(), false, None);
         assert_eq!(refused.expect_err("closed"), Failure::NO_WEB);
     }
 
@@ -507,12 +590,12 @@ mod tests {
         ] {
             let queue = queue(policy, limit, &[dyno()]);
             let all: Vec<_> = (0..most)
-                .map(|_| queue.enter(Instant::now(), false).expect("let in"))
+                .map(|_| queue.enter(Instant::now(), false, None).expect("let in"))
                 .collect();
-            let refused = queue.enter(Instant::now(), false);
+            let refused = queue.enter(Instant::now(), false, None);
             assert_eq!(refused.expect_err("full"), Failure::BACKLOG, "{policy}");
             // A request whose dyno refused it was let in before.
-            assert!(queue.enter(Instant::now(), true).is_ok());
+            assert!(queue.enter(Instant::now(), true, None).is_ok());
             drop(all);
             drop(seat(&queue));
         }
@@ -525,7 +608,7 @@ mod tests {
         let seats = [seat(&queue), seat(&queue)];
         let behind = waiting(&queue);
         bad.quarantine();
-        let again = queue.enter(Instant::now(), true).expect("let in");
+        let again = queue.enter(Instant::now(), true, None).expect("let in");
         let Entered::Waiting(again) = again else {
             panic!("nobody has room");
         };
@@ -579,7 +662,7 @@ mod tests {
             let local = tokio::task::LocalSet::new();
             let one = |n: usize, queue: Arc<Queue>| async move {
                 for round in 0..200 {
-                    match queue.enter(Instant::now(), false).expect("let in") {
+                    match queue.enter(Instant::now(), false, None).expect("let in") {
                         Entered::Seat(seat) => {
                             assert_eq!(seat.dyno.in_flight(), 1);
                             tokio::task::yield_now().await;

@@ -82,7 +82,7 @@ impl Tail {
 /// The way down.
 pub(super) struct Answer<'a> {
     pub(super) request: &'a Request,
-    pub(super) manners: Manners,
+    pub(super) manners: Manners<'a>,
     pub(super) progress: &'a Progress,
     pub(super) fresh: Option<Fresh>,
     /// Bytes of the dyno that were read and belong to nothing yet.
@@ -111,8 +111,9 @@ impl Answer<'_> {
                 101 if self.request.upgrade.is_some() && self.progress.is_uploaded.get() => {
                     self.progress.is_started.set(true);
                     self.progress.phase.set(Phase::Tunnel);
-                    self.send(client, &headers::interim(&response, true))
-                        .await?;
+                    let mut out = headers::interim(&response, true);
+                    headers::add(&mut out, self.manners.cookie);
+                    self.send(client, &out).await?;
                     return Ok(Answered::Switched);
                 }
                 101 => return Err(Failure::POOR),
@@ -191,6 +192,7 @@ impl Answer<'_> {
         if self.manners.is_strict {
             headers::add_missing(&mut out, &response, https::HSTS);
         }
+        headers::add(&mut out, self.manners.cookie);
         self.tail.extend(&out);
         self.progress.phase.set(Phase::Answering);
         match response.framing {

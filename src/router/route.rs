@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 use bytes::BytesMut;
 use tokio::io::{AsyncRead, AsyncReadExt as _};
 
+use super::affinity::Mark;
 use super::failure::Failure;
 use super::listener::Shared;
 use super::queue::{Entered, Queue, Seat};
@@ -58,7 +59,8 @@ pub(super) struct NotConnected {
     pub(super) waited: Option<Duration>,
 }
 
-/// Finds a dyno of the app and connects. `only_fresh`: no connection of the pool.
+/// Finds a dyno of the app and connects. `only_fresh`: no connection of the pool; `mark`: the dyno
+/// that the request belongs to.
 ///
 /// # Errors
 /// The H code that says why not.
@@ -67,12 +69,14 @@ pub(super) async fn connect(
     queue: &Arc<Queue>,
     mut client: Client<'_, impl AsyncRead + Unpin>,
     only_fresh: bool,
+    mark: Option<Mark>,
 ) -> Result<Connected, NotConnected> {
     let since = tokio::time::Instant::now();
     let mut last: Option<NotConnected> = None;
     let mut attempts = 0;
     loop {
-        let seat = seat(shared, queue, &mut client, since, last.is_some()).await?;
+        let entered = queue.enter(since, last.is_some(), mark);
+        let seat = seat(shared, entered, &mut client, since).await?;
         if !only_fresh && let Some(upstream) = upstream::reuse(&seat.dyno) {
             return Ok(Connected {
                 seat,
@@ -120,10 +124,9 @@ pub(super) async fn connect(
 /// A seat, now or in time, unless the client leaves the line.
 async fn seat(
     shared: &Shared,
-    queue: &Arc<Queue>,
+    entered: Result<Entered, Failure>,
     client: &mut Client<'_, impl AsyncRead + Unpin>,
     since: tokio::time::Instant,
-    is_again: bool,
 ) -> Result<Seat, NotConnected> {
     let refused = |failure, waited| NotConnected {
         failure,
@@ -131,7 +134,6 @@ async fn seat(
         took: None,
         waited,
     };
-    let entered = queue.enter(since, is_again);
     match entered.map_err(|failure| refused(failure, None))? {
         Entered::Seat(seat) => Ok(seat),
         Entered::Waiting(waiting) => {

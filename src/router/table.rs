@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 
 use tokio::net::TcpStream;
 
+use super::affinity::Mark;
 use super::failure::Failure;
 use super::policy::{Health, Load, Rule};
 use super::queue::{Queue, State};
@@ -76,6 +77,8 @@ pub(super) struct DynoRoute {
     /// connection at a time may be stuck on an idle one of ours.
     pub(super) fresh: AtomicUsize,
     pub(super) traffic: Arc<DynoTraffic>,
+    /// In the cookies of the browsers that belong to it.
+    pub(super) mark: Mark,
     quarantined_until: AtomicU64,
     strained_until: AtomicU64,
     strained_limit: AtomicU32,
@@ -112,6 +115,7 @@ impl DynoRoute {
             idle: Mutex::default(),
             fresh: AtomicUsize::new(0),
             traffic,
+            mark: Mark::of(id),
             quarantined_until: AtomicU64::new(0),
             strained_until: AtomicU64::new(0),
             strained_limit: AtomicU32::new(0),

@@ -1,6 +1,7 @@
 //! The seam between the request loop and what carries its bytes. The loop is compiled once per
 //! carrier, so plain TCP pays nothing for the others.
 
+use std::borrow::Cow;
 use std::io;
 use std::net::IpAddr;
 use std::sync::Arc;
@@ -9,6 +10,10 @@ use std::time::Duration;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpStream;
 use tokio::net::tcp::{ReadHalf, WriteHalf};
+
+use super::head::Head;
+use super::headers;
+use crate::settings::Block;
 
 /// A connection whose two directions one task uses side by side.
 pub(super) trait Wire: AsyncRead + AsyncWrite + Unpin {
@@ -65,17 +70,120 @@ pub(super) struct Origin {
     pub(super) protocol: &'static str,
     /// The name asked for in the handshake, in lower case.
     pub(super) tls_name: Option<Arc<str>>,
+    pub(super) hearsay: Hearsay,
+}
+
+/// What the peer's `X-Forwarded-For`, `-Proto` and `-Port` are worth.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Hearsay {
+    /// No proxies are known: the addresses are passed on, the rest is not.
+    Passed,
+    /// The peer is a trusted proxy.
+    Believed,
+    /// There are trusted proxies, and the peer is none of them.
+    Dropped,
+}
+
+impl Hearsay {
+    /// Of this peer.
+    pub(super) fn of(peer: IpAddr, trusted: &[Block]) -> Self {
+        if trusted.is_empty() {
+            Self::Passed
+        } else if trusted.iter().any(|block| block.contains(peer)) {
+            Self::Believed
+        } else {
+            Self::Dropped
+        }
+    }
 }
 
 impl Origin {
     /// Plain TCP.
-    pub(super) fn plain(peer: IpAddr, port: u16) -> Self {
+    pub(super) fn plain(peer: IpAddr, port: u16, hearsay: Hearsay) -> Self {
         Self {
             peer,
             port,
             scheme: "http",
             protocol: "http",
             tls_name: None,
+            hearsay,
         }
+    }
+
+    /// `X-Forwarded-For` with the peer's address at its end.
+    pub(super) fn forwarded_for(&self, head: &Head) -> String {
+        let peer = self.peer.to_string();
+        match self.hearsay {
+            Hearsay::Passed | Hearsay::Believed => headers::forwarded_for(head, &peer),
+            Hearsay::Dropped => peer,
+        }
+    }
+
+    /// How the client came to a trusted proxy, which may have ended its TLS, by the words of this
+    /// request.
+    pub(super) fn told(&self, head: &Head) -> Cow<'_, Self> {
+        if self.hearsay != Hearsay::Believed {
+            return Cow::Borrowed(self);
+        }
+        let last = |name| {
+            head.values(name)
+                .last()
+                .and_then(|v| str::from_utf8(v).ok())
+        };
+        let scheme = match last("x-forwarded-proto") {
+            Some(name) if name.eq_ignore_ascii_case("https") => "https",
+            Some(name) if name.eq_ignore_ascii_case("http") => "http",
+            _ => self.scheme,
+        };
+        let port = last("x-forwarded-port").and_then(|port| port.parse().ok());
+        let port = port.unwrap_or(match scheme {
+            _ if scheme == self.scheme => self.port,
+            "https" => 443,
+            _ => 80,
+        });
+        Cow::Owned(Self {
+            port,
+            scheme,
+            protocol: if self.protocol == "http2.0" {
+                self.protocol
+            } else {
+                scheme
+            },
+            // The handshake was the proxy's own.
+            tls_name: None,
+            ..self.clone()
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use bytes::Bytes;
+
+    use super::*;
+    use crate::router::head;
+
+    #[test]
+    fn only_a_trusted_proxy_speaks_for_its_clients() {
+        let check = |hearsay, lines: &str, fwd: &str, wanted: (&str, u16, &str)| {
+            let head = format!("GET / HTTP/1.1\r\nHost: a\r\n{lines}\r\n");
+            let request = head::request(&Bytes::from(head)).expect("a request");
+            let origin = Origin::plain([9, 9, 9, 9].into(), 80, hearsay);
+            assert_eq!(origin.forwarded_for(&request.head), fwd);
+            let told = origin.told(&request.head);
+            assert_eq!((told.scheme, told.port, told.protocol), wanted, "{lines}");
+        };
+        let lines =
+            "X-Forwarded-For: 1.2.3.4\r\nX-Forwarded-Proto: https\r\nX-Forwarded-Port: 8443\r\n";
+        let plain = ("http", 80, "http");
+        check(Hearsay::Passed, lines, "1.2.3.4, 9.9.9.9", plain);
+        check(Hearsay::Dropped, lines, "9.9.9.9", plain);
+        let tls = ("https", 8443, "https");
+        check(Hearsay::Believed, lines, "1.2.3.4, 9.9.9.9", tls);
+        let lines = "X-Forwarded-Proto: HTTPS\r\n";
+        check(Hearsay::Believed, lines, "9.9.9.9", ("https", 443, "https"));
+        check(Hearsay::Believed, "", "9.9.9.9", plain);
+        let odd = "X-Forwarded-Proto: gopher\r\nX-Forwarded-Port: 99999\r\n";
+        check(Hearsay::Believed, odd, "9.9.9.9", plain);
     }
 }

@@ -17,6 +17,10 @@
 //! challenges = ["http-01", "tls-alpn-01"]
 //! root = "/etc/ssl/my-acme-root.pem"      # trusted beside the machine's own roots
 //!
+//! [proxies]                               # load balancers in front of the router
+//! trusted = ["10.0.0.0/8"]                # X-Forwarded-For, -Proto, -Port: from these only
+//! protocol = true                         # each of their connections begins with a PROXY header
+//!
 //! [timings]                               # seconds; defaults are the platform's
 //! boot_timeout = 60
 //! stop_grace = 30
@@ -45,6 +49,7 @@ use std::time::Duration;
 use serde::Deserialize;
 
 use super::acme::{self, AcmeSettings, FileAcme};
+use super::proxies::{self, FileProxies, ProxySettings};
 use super::{DiskSettings, Paths, ReserveSettings, limits};
 use crate::model::{AppName, DynoSize, Hostname, HostnameError, Net, StackName, StackNameError};
 
@@ -75,6 +80,8 @@ pub struct Settings {
     pub acme: AcmeSettings,
     /// Threads of the router, 1 to 64. Default: one per core.
     pub router_threads: usize,
+    /// What stands in front of the router.
+    pub proxies: ProxySettings,
     /// How long things may take.
     pub timings: Timings,
     /// Bounds of the disk.
@@ -154,6 +161,7 @@ impl Default for Settings {
             router_threads: std::thread::available_parallelism()
                 .map_or(1, usize::from)
                 .min(ROUTER_THREADS_MAX),
+            proxies: ProxySettings::default(),
             timings: Timings::default(),
             disk: DiskSettings::default(),
             reserve: ReserveSettings::default(),
@@ -237,6 +245,8 @@ struct File {
     router_threads: Option<usize>,
     #[serde(default)]
     acme: FileAcme,
+    #[serde(default)]
+    proxies: FileProxies,
     #[serde(default)]
     timings: FileTimings,
     #[serde(default)]
@@ -377,6 +387,7 @@ fn merge(file: File, flags: &Flags) -> Result<Settings, SettingsError> {
         router_threads: file
             .router_threads
             .map_or(Ok(default.router_threads), check_threads)?,
+        proxies: proxies::merge(file.proxies)?,
         timings: timings(&file.timings)?,
         disk: limits::disk(&file.disk)?,
         reserve: limits::reserve(&file.reserve)?,

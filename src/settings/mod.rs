@@ -5,8 +5,10 @@ mod acme;
 mod file;
 mod limits;
 mod paths;
+mod proxies;
 
 pub use acme::{AcmeChallenge, AcmeSettings};
 pub use file::{DEFAULT_FILE, Flags, NetworkSettings, Settings, SettingsError, Timings};
 pub use limits::{DiskSettings, ReserveSettings};
 pub use paths::Paths;
+pub use proxies::{Block, ProxySettings};

@@ -4,6 +4,7 @@ mod acme;
 mod cases;
 mod cli;
 mod frames;
+mod front;
 mod h2;
 mod host;
 mod machine;

@@ -69,6 +69,8 @@ def serve(connection):
             while data := connection.recv(65536):
                 connection.sendall(data)
             return
+        elif path == b"/port":
+            reply(connection, os.environ["PORT"].encode())
         elif path == b"/head":
             reply(connection, head)
         elif path == b"/trailers":
