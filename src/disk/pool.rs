@@ -281,6 +281,6 @@ fn make_image(dir: &Path, limit: DiskLimit) -> Result<Volume, DiskError> {
     let file = Template::ensure(dir, limit)?.copy(&path)?;
     std::fs::remove_file(&path).map_err(DiskError::file("remove", &path))?;
     let volume = Volume::image(limit, file)?;
-    super::volume::empty(&volume.path()).map_err(DiskError::mount("clear"))?;
+    super::volume::lay_out(&volume.path()).map_err(DiskError::mount("lay out"))?;
     Ok(volume)
 }

@@ -44,11 +44,13 @@ impl Volume {
     }
 
     pub(super) fn memory(limit: DiskLimit) -> Result<Self, DiskError> {
-        Ok(Self {
+        let volume = Self {
             limit,
             root: image::mount_memory(limit)?,
             image: None,
-        })
+        };
+        lay_out(&volume.path()).map_err(DiskError::mount("lay out"))?;
+        Ok(volume)
     }
 
     /// Its root for this process, as long as the volume lives.
@@ -92,7 +94,7 @@ impl Volume {
     /// or something that cannot be removed).
     pub(super) fn renew(mut self) -> Option<Self> {
         let (_, device) = self.image.as_ref()?;
-        let mount = empty(&self.path()).and_then(|()| {
+        let mount = lay_out(&self.path()).and_then(|()| {
             image::mount_device(device).map_err(|error| io::Error::other(error.to_string()))
         });
         match mount {
@@ -115,6 +117,18 @@ impl Volume {
             tracing::debug!(%error, "a volume was not trimmed");
         }
     }
+}
+
+/// Empties a volume and makes what every writable layer begins with, so that a launch finds it:
+/// `upper/etc` and `work`, of root until they are given to a dyno.
+pub(super) fn lay_out(root: &std::path::Path) -> io::Result<()> {
+    use std::os::unix::fs::DirBuilderExt as _;
+    empty(root)?;
+    for (name, mode) in [("work", 0o700), ("upper", 0o755), ("upper/etc", 0o755)] {
+        let mut builder = std::fs::DirBuilder::new();
+        builder.mode(mode).create(root.join(name))?;
+    }
+    Ok(())
 }
 
 /// Removes all that is in a directory of ours that nobody uses any more.

@@ -104,7 +104,8 @@ pub enum SetUpStep {
     Hostname(String),
 }
 
-/// A step of the process that becomes the app; after `EnterUser` without any host privilege.
+/// A step of PID 1 in its new root, and after [`AppStep::Fork`] of the process that becomes the
+/// app; after `EnterUser` without any host privilege.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum AppStep {
     /// Own session and process group.
@@ -145,6 +146,9 @@ pub enum AppStep {
     Directory(PathBuf),
     /// The compiled filter.
     Seccomp,
+    /// PID 1 makes the app's process, which inherits all that came before: none of the two ever
+    /// runs a program with fewer walls.
+    Fork,
     /// Nothing open but 0, 1, 2.
     CloseFds,
 }
@@ -205,7 +209,7 @@ pub struct LaunchPlan {
     pub user: UserRange,
     /// PID 1's steps.
     pub set_up: Vec<SetUpStep>,
-    /// The app's steps.
+    /// The steps that close the dyno, and the app's own.
     pub app: Vec<AppStep>,
     /// The app.
     pub exec: Exec,
@@ -332,8 +336,7 @@ impl LaunchPlan {
             soft,
             hard,
         };
-        let mut app = vec![AppStep::NewSession, AppStep::Streams];
-        app.extend(DEFAULTS.map(|(resource, soft, hard)| limit(resource, soft, hard)));
+        let mut app = Vec::from(DEFAULTS.map(|(resource, soft, hard)| limit(resource, soft, hard)));
         app.extend([
             limit(Resource::Nofile, NOFILE.0, NOFILE.1),
             limit(Resource::Nproc, request.tasks_max, request.tasks_max),
@@ -348,10 +351,13 @@ impl LaunchPlan {
             },
             AppStep::NoCapabilities,
             AppStep::SessionKeyring,
-            AppStep::DefaultSignals,
             AppStep::NoNewPrivileges,
-            AppStep::Directory(PathBuf::from("/app")),
             AppStep::Seccomp,
+            AppStep::Fork,
+            AppStep::NewSession,
+            AppStep::Streams,
+            AppStep::DefaultSignals,
+            AppStep::Directory(PathBuf::from("/app")),
             AppStep::CloseFds,
         ]);
         Self {
@@ -416,6 +422,7 @@ mod tests {
         let at = |wanted: &AppStep| plan.app.iter().position(|s| s == wanted).expect("a step");
         assert!(at(&AppStep::EnterUser) < at(&AppStep::NoCapabilities));
         assert!(at(&AppStep::NoNewPrivileges) < at(&AppStep::Seccomp));
+        assert!(at(&AppStep::Seccomp) < at(&AppStep::Fork));
         assert_eq!(plan.app.last(), Some(&AppStep::CloseFds));
     }
 }

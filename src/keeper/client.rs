@@ -3,7 +3,8 @@
 use std::collections::HashMap;
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
-use std::sync::{Arc, Mutex};
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, PoisonError, Weak};
 use std::time::Duration;
 
 use tokio::io::unix::AsyncFd;
@@ -64,10 +65,69 @@ struct Outgoing {
     fds: Vec<OwnedFd>,
 }
 
+impl Outgoing {
+    fn send(&self, socket: &OwnedFd) -> io::Result<()> {
+        let fds: Vec<_> = self.fds.iter().map(AsFd::as_fd).collect();
+        protocol::send(socket.as_fd(), &self.request, &fds)
+    }
+}
+
+/// The way to the keeper: at once where nothing waits, else in line.
+struct Line {
+    socket: Arc<AsyncFd<OwnedFd>>,
+    queue: mpsc::Sender<Outgoing>,
+    /// Messages in the queue or on their way from there.
+    waiting: AtomicUsize,
+    order: Mutex<()>,
+}
+
+impl Line {
+    /// Sends without waiting; what has no room even in the queue comes back.
+    fn try_send(&self, message: Outgoing) -> Result<(), mpsc::error::TrySendError<Outgoing>> {
+        let _order = self.order.lock().unwrap_or_else(PoisonError::into_inner);
+        // A task between us and the socket would cost a launch a wake-up of another thread.
+        if self.waiting.load(Ordering::Acquire) == 0 {
+            match message.send(self.socket.get_ref()) {
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
+                Err(error) => {
+                    lost(&error);
+                    return Ok(());
+                }
+                Ok(()) => return Ok(()),
+            }
+        }
+        self.waiting.fetch_add(1, Ordering::AcqRel);
+        self.queue.try_send(message).inspect_err(|_| {
+            self.waiting.fetch_sub(1, Ordering::AcqRel);
+        })
+    }
+
+    /// As [`Self::try_send`], waiting for room; false when the keeper is gone.
+    async fn send(&self, message: Outgoing) -> bool {
+        match self.try_send(message) {
+            Ok(()) => true,
+            Err(mpsc::error::TrySendError::Closed(_)) => false,
+            Err(mpsc::error::TrySendError::Full(message)) => {
+                self.waiting.fetch_add(1, Ordering::AcqRel);
+                let sent = self.queue.send(message).await.is_ok();
+                if !sent {
+                    self.waiting.fetch_sub(1, Ordering::AcqRel);
+                }
+                sent
+            }
+        }
+    }
+}
+
+/// Its launch runs into its deadline; its dyno's end comes all the same.
+fn lost(error: &io::Error) {
+    tracing::error!("a request to the keeper was lost: {error}");
+}
+
 /// A handle to the keeper. Cheap to clone.
 #[derive(Clone)]
 pub struct Client {
-    outgoing: mpsc::Sender<Outgoing>,
+    outgoing: Arc<Line>,
     waiting: Waiting,
     next: Arc<std::sync::atomic::AtomicU64>,
 }
@@ -96,7 +156,13 @@ impl Client {
         let waiting = Waiting::default();
         let (outgoing, queue) = mpsc::channel(QUEUE);
         let (gone_sender, gone) = oneshot::channel();
-        tokio::spawn(write(Arc::clone(&socket), queue));
+        let outgoing = Arc::new(Line {
+            socket: Arc::clone(&socket),
+            queue: outgoing,
+            waiting: AtomicUsize::new(0),
+            order: Mutex::new(()),
+        });
+        tokio::spawn(write(Arc::downgrade(&outgoing), queue));
         let reader = read(socket, Arc::clone(&waiting), exits);
         tokio::spawn(async move {
             reader.await;
@@ -148,7 +214,7 @@ impl Client {
                 fds: all,
             })
             .await;
-        if sent.is_err() {
+        if !sent {
             self.lock().remove(&request);
             return Err(ClientError::Gone);
         }
@@ -198,17 +264,17 @@ impl Client {
     }
 }
 
-async fn write(socket: Arc<AsyncFd<OwnedFd>>, mut queue: mpsc::Receiver<Outgoing>) {
+async fn write(line: Weak<Line>, mut queue: mpsc::Receiver<Outgoing>) {
     while let Some(message) = queue.recv().await {
-        let fds: Vec<_> = message.fds.iter().map(AsFd::as_fd).collect();
-        let sent = socket
-            .async_io(tokio::io::Interest::WRITABLE, |socket| {
-                protocol::send(socket.as_fd(), &message.request, &fds)
-            })
+        let Some(line) = line.upgrade() else { return };
+        let sent = line
+            .socket
+            .async_io(tokio::io::Interest::WRITABLE, |socket| message.send(socket))
             .await;
         if let Err(error) = sent {
-            tracing::error!("a request to the keeper was lost: {error}");
+            lost(&error);
         }
+        line.waiting.fetch_sub(1, Ordering::AcqRel);
     }
 }
 

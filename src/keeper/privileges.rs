@@ -1,13 +1,13 @@
-//! The steps of the process that becomes the app, and the same drop for PID 1.
+//! The steps that close a dyno, and those of the process that becomes the app.
 
 use std::ffi::CString;
 use std::io;
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::fd::BorrowedFd;
 
 use nix::sched::{CloneFlags, setns};
 use nix::sys::resource::{Resource as Rlimit, getrlimit, setrlimit};
 
-use crate::dyno::{APP_GID, APP_UID, AppStep, Exec, Resource};
+use crate::dyno::{AppStep, Exec, Resource};
 use crate::sys;
 
 /// What the steps need beside the plan.
@@ -61,6 +61,8 @@ pub(super) fn apply(step: &AppStep, context: &AppContext<'_>) -> io::Result<()> 
             }
         }
         AppStep::Seccomp => sys::install_filter(context.filter),
+        // The keeper's code does it: it is no call but two lives.
+        AppStep::Fork => Ok(()),
         AppStep::CloseFds => close_on_exec(),
     }
 }
@@ -112,38 +114,38 @@ fn limit(resource: Resource, soft: u64, hard: u64) -> io::Result<()> {
     }
 }
 
-/// Replaces the process; returns only on failure.
-pub(super) fn exec(exec: &Exec) -> io::Error {
-    let text = |t: &str| CString::new(t).map_err(|_| io::Error::from_raw_os_error(libc::EINVAL));
-    let argv: io::Result<Vec<CString>> = exec.argv.iter().map(|a| text(a)).collect();
-    let env: io::Result<Vec<CString>> = exec
-        .env
-        .iter()
-        .map(|(k, v)| text(&format!("{k}={v}")))
-        .collect();
-    let (argv, env) = match (argv, env) {
-        (Ok(argv), Ok(env)) => (argv, env),
-        (Err(error), _) | (_, Err(error)) => return error,
-    };
-    let Some(program) = argv.first() else {
-        return io::Error::from_raw_os_error(libc::EINVAL);
-    };
-    match nix::unistd::execve(program, &argv, &env) {
-        Ok(never) => match never {},
-        Err(errno) => errno.into(),
-    }
+/// A command as exec takes it.
+pub(super) struct Prepared {
+    argv: Vec<CString>,
+    env: Vec<CString>,
 }
 
-/// What PID 1 becomes once the app runs: the dyno's own user, with nothing open and nothing left
-/// but to wait and to signal.
-pub(super) fn become_init(user: &OwnedFd, filter: &[libc::sock_filter]) -> io::Result<()> {
-    setns(user.as_fd(), CloneFlags::CLONE_NEWUSER)?;
-    sys::set_securebits()?;
-    sys::bounding_drop()?;
-    sys::clear_ambient()?;
-    sys::set_ids(APP_UID, APP_GID)?;
-    sys::set_capabilities_none()?;
-    sys::not_dumpable()?;
-    sys::no_new_privileges()?;
-    sys::install_filter(filter)
+impl Prepared {
+    /// # Errors
+    /// `EINVAL` for no program, or a NUL byte.
+    pub(super) fn new(exec: &Exec) -> io::Result<Self> {
+        let invalid = || io::Error::from_raw_os_error(libc::EINVAL);
+        let text = |t: &str| CString::new(t).map_err(|_| invalid());
+        let env = exec.env.iter().map(|(k, v)| text(&format!("{k}={v}")));
+        let prepared = Self {
+            argv: exec
+                .argv
+                .iter()
+                .map(|a| text(a))
+                .collect::<Result<_, _>>()?,
+            env: env.collect::<Result<_, _>>()?,
+        };
+        if prepared.argv.is_empty() {
+            return Err(invalid());
+        }
+        Ok(prepared)
+    }
+
+    /// Replaces the process; returns only on failure.
+    pub(super) fn exec(&self) -> io::Error {
+        match nix::unistd::execve(&self.argv[0], &self.argv, &self.env) {
+            Ok(never) => match never {},
+            Err(errno) => errno.into(),
+        }
+    }
 }

@@ -1,4 +1,5 @@
-//! Messages between supervisor and keeper: JSON over a `SOCK_SEQPACKET` pair, descriptors beside.
+//! Messages between supervisor and keeper: postcard over a `SOCK_SEQPACKET` pair, descriptors
+//! beside. Both ends are the same program, and reading a launch must be fast.
 
 use std::io::{self, IoSlice, IoSliceMut};
 use std::os::fd::{AsRawFd, BorrowedFd, OwnedFd, RawFd};
@@ -83,7 +84,7 @@ pub(super) fn send<T: Serialize>(
     message: &T,
     fds: &[BorrowedFd<'_>],
 ) -> io::Result<()> {
-    let bytes = serde_json::to_vec(message)?;
+    let bytes = postcard::to_stdvec(message).map_err(io::Error::other)?;
     if bytes.len() > MESSAGE_MAX || fds.len() > FDS_MAX {
         return Err(io::Error::from_raw_os_error(libc_emsgsize()));
     }
@@ -138,19 +139,25 @@ pub(super) fn receive<T: DeserializeOwned>(
     if length == 0 && fds.is_empty() {
         return Ok(None);
     }
-    let message = serde_json::from_slice(&buffer[..length])?;
+    let message = postcard::from_bytes(&buffer[..length]).map_err(io::Error::other)?;
     Ok(Some((message, fds)))
 }
 
-/// A connected pair with room for [`MESSAGE_MAX`].
-pub(super) fn pair() -> io::Result<(OwnedFd, OwnedFd)> {
-    use nix::sys::socket::{AddressFamily, SockFlag, SockType, setsockopt, socketpair, sockopt};
-    let (a, b) = socketpair(
+/// A connected pair for one short message.
+pub(super) fn channel() -> io::Result<(OwnedFd, OwnedFd)> {
+    use nix::sys::socket::{AddressFamily, SockFlag, SockType, socketpair};
+    Ok(socketpair(
         AddressFamily::Unix,
         SockType::SeqPacket,
         None,
         SockFlag::SOCK_CLOEXEC,
-    )?;
+    )?)
+}
+
+/// A connected pair with room for [`MESSAGE_MAX`].
+pub(super) fn pair() -> io::Result<(OwnedFd, OwnedFd)> {
+    use nix::sys::socket::{setsockopt, sockopt};
+    let (a, b) = channel()?;
     for end in [&a, &b] {
         // Past the system's default limit only with CAP_NET_ADMIN; without it (tests) the
         // default is enough for small plans.

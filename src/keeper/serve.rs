@@ -1,6 +1,6 @@
 //! The keeper's one loop.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, VecDeque};
 use std::fs::File;
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
@@ -16,12 +16,12 @@ use nix::sys::signal::{SigSet, Signal};
 use nix::sys::signalfd::{SfdFlags, SignalFd};
 use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
 
-use super::privileges::{self, AppContext};
+use super::privileges::{self, AppContext, Prepared};
 use super::protocol::{self, Reply, Request, StepFailure};
 use super::steps::{self, Scratch, SetUp};
 use super::users::Users;
 use super::{filter, init};
-use crate::dyno::LaunchPlan;
+use crate::dyno::{AppStep, LaunchPlan, UserRange};
 use crate::model::DynoId;
 use crate::sys::{self, Clone3, Fault, Fork};
 
@@ -100,8 +100,6 @@ struct Launching {
     dyno: DynoId,
     pid: u32,
     channel: OwnedFd,
-    is_set_up: bool,
-    terminal: Option<OwnedFd>,
 }
 
 struct Dyno {
@@ -114,6 +112,8 @@ struct Dyno {
 struct Keeper {
     scratch: Scratch,
     users: Users,
+    /// Ranges to make ready when there is nothing else to do.
+    warm: VecDeque<UserRange>,
     filter: Vec<libc::sock_filter>,
     socket: OwnedFd,
     launching: Vec<Launching>,
@@ -137,6 +137,7 @@ impl Keeper {
         let mut keeper = Self {
             scratch,
             users: Users::default(),
+            warm: VecDeque::new(),
             filter: filter::compile(),
             socket,
             launching: Vec::new(),
@@ -176,8 +177,19 @@ impl Keeper {
                 ];
                 let channels = self.launching.iter();
                 fds.extend(channels.map(|l| PollFd::new(l.channel.as_fd(), PollFlags::POLLIN)));
-                match poll(&mut fds, PollTimeout::NONE) {
+                // A launch under way has the processors for itself.
+                let is_idle = self.launching.is_empty() && !self.warm.is_empty();
+                let timeout = if is_idle {
+                    PollTimeout::ZERO
+                } else {
+                    PollTimeout::NONE
+                };
+                match poll(&mut fds, timeout) {
                     Err(Errno::EINTR) => continue,
+                    Ok(0) => {
+                        self.warm_one();
+                        continue;
+                    }
                     other => other?,
                 };
                 let set = |fd: &PollFd<'_>| fd.revents().is_some_and(|r| !r.is_empty());
@@ -292,12 +304,16 @@ impl Keeper {
                     let _ = sys::pidfd_send_signal(dyno.pidfd.as_fd(), signal);
                 }
             }
-            Request::Warm(user) => {
-                // The launch tries again, and says what failed.
-                let _ = self.users.get(user);
-            }
+            Request::Warm(user) => self.warm.push_back(user),
         }
         Ok(true)
+    }
+
+    fn warm_one(&mut self) {
+        if let Some(user) = self.warm.pop_front() {
+            // The launch tries again, and says what failed.
+            let _ = self.users.get(user);
+        }
     }
 
     fn launch(
@@ -325,7 +341,9 @@ impl Keeper {
         let user = self.users.get(plan.user);
         let user = fault.at("make a user namespace").and(user);
         let user = user.map_err(failed("make a user namespace"))?;
-        let pair = fault.at("make a channel").and_then(|()| protocol::pair());
+        let pair = fault
+            .at("make a channel")
+            .and_then(|()| protocol::channel());
         let (ours, theirs) = pair.map_err(failed("make a channel"))?;
         let flags = CloneFlags::CLONE_NEWPID
             | CloneFlags::CLONE_NEWNS
@@ -357,8 +375,6 @@ impl Keeper {
                     dyno: plan.dyno,
                     pid,
                     channel: ours,
-                    is_set_up: false,
-                    terminal: None,
                 });
                 Ok(())
             }
@@ -399,19 +415,13 @@ impl Keeper {
         let channel = self.launching[at].channel.as_fd();
         let heard = protocol::receive::<Said>(channel, &mut self.buffer);
         match heard {
-            Ok(Some((Said::SetUp, mut fds))) => {
-                self.launching[at].is_set_up = true;
-                self.launching[at].terminal = fds.pop();
-                Ok(())
-            }
             Ok(Some((Said::Failed(failure), _))) => self.give_up(at, failure),
-            Ok(None) | Err(_) if self.launching[at].is_set_up => {
+            Ok(Some((Said::Launched, terminal))) => {
                 let launch = self.launching.swap_remove(at);
                 if let Some(dyno) = self.dynos.get_mut(&launch.dyno) {
                     dyno.is_launched = true;
                 }
-                let terminal: Vec<BorrowedFd<'_>> =
-                    launch.terminal.iter().map(AsFd::as_fd).collect();
+                let terminal: Vec<BorrowedFd<'_>> = terminal.iter().map(AsFd::as_fd).collect();
                 self.reply(
                     &Reply::Launched {
                         request: launch.request,
@@ -504,11 +514,11 @@ fn wait_or_stop(signals: &SignalFd, delay: Duration) -> io::Result<bool> {
     }
 }
 
-/// What a dyno says on its channel before exec.
+/// What a dyno's PID 1 says on its channel, once.
 #[derive(Debug, serde::Serialize, serde::Deserialize)]
 enum Said {
-    /// The root stands and the app was forked; a terminal's master beside.
-    SetUp,
+    /// The command was exec'd; a terminal's master beside.
+    Launched,
     /// A step failed.
     Failed(StepFailure),
 }
@@ -533,9 +543,7 @@ fn points(plan: &LaunchPlan) -> impl Iterator<Item = String> {
     let set_up = plan.set_up.iter().map(steps::name);
     let app = plan.app.iter().map(|step| format!("{step:?}"));
     let ours = ours.map(str::to_owned).into_iter().chain(set_up);
-    ours.chain(["fork the app".to_owned()])
-        .chain(app)
-        .chain(["exec".to_owned()])
+    ours.chain(app).chain(["exec".to_owned()])
 }
 
 impl DynoChild<'_> {
@@ -570,9 +578,10 @@ impl DynoChild<'_> {
             self.tasks,
         );
         for step in &self.plan.set_up {
-            let name = steps::name(step);
-            let done = self.fault.at(&name).and_then(|()| set_up.apply(step));
-            or_fail(&name, done);
+            let fault = self.fault.at_lazily(|| steps::name(step));
+            if let Err(error) = fault.and_then(|()| set_up.apply(step)) {
+                self.fail(&steps::name(step), &error);
+            }
         }
         let terminal = match (self.plan.terminal, &set_up.terminals) {
             (Some(size), Some(devpts)) => {
@@ -586,66 +595,71 @@ impl DynoChild<'_> {
         drop(set_up);
         // Before the fork: the app may look at its PID 1 as soon as it runs.
         or_fail("erase the arguments", sys::erase_arguments());
-        or_fail("be undumpable", sys::not_dumpable());
-        match self.fault.at("fork the app").and_then(|()| sys::fork()) {
-            Err(error) => self.fail("fork the app", &error),
-            Ok(Fork::Child) => self.app(terminal.as_ref().map(|(_, slave)| slave)),
-            Ok(Fork::Parent { pid, .. }) => {
-                let master: Vec<BorrowedFd<'_>> = terminal.iter().map(|(m, _)| m.as_fd()).collect();
-                if let Err(error) = protocol::send(self.channel.as_fd(), &Said::SetUp, &master) {
-                    self.fail("report", &error);
-                }
-                self.init(pid)
-            }
-        }
-    }
-
-    fn app(self, slave: Option<&OwnedFd>) -> ! {
-        let streams = match slave {
-            Some(slave) => [slave.as_fd(), slave.as_fd(), slave.as_fd()],
-            None => self.streams,
-        };
+        or_fail("let go of our streams", quiet());
+        let exec = Prepared::new(&self.plan.exec);
+        let exec = exec.unwrap_or_else(|error| self.fail("exec", &error));
+        let slave = terminal.as_ref().map(|(_, slave)| slave.as_fd());
         let context = AppContext {
             user: self.user,
-            streams,
-            terminal: slave.map(AsFd::as_fd),
+            streams: slave.map_or(self.streams, |slave| [slave; 3]),
+            terminal: slave,
             filter: self.filter,
         };
-        for step in &self.plan.app {
-            let name = format!("{step:?}");
-            let done = self.fault.at(&name);
-            if let Err(error) = done.and_then(|()| privileges::apply(step, &context)) {
-                self.fail(&name, &error);
-            }
+        let is_fork = |step: &AppStep| *step == AppStep::Fork;
+        let fork = self.plan.app.iter().position(is_fork);
+        let (shared, own) = self.plan.app.split_at(fork.unwrap_or_default());
+        if let Err((step, error)) = self.apply(shared, &context) {
+            self.fail(&step, &error);
         }
-        let error = match self.fault.at("exec") {
-            Ok(()) => privileges::exec(&self.plan.exec),
-            Err(error) => error,
-        };
-        self.fail("exec", &error)
-    }
-
-    fn init(self, app: u32) -> ! {
-        let drop_privileges = || -> io::Result<()> {
-            let user = self.user.try_clone_to_owned()?;
-            let null = File::options().read(true).write(true).open("/dev/null")?;
-            nix::unistd::dup2_stdin(&null)?;
-            nix::unistd::dup2_stdout(&null)?;
-            nix::unistd::dup2_stderr(&null)?;
-            privileges::become_init(&user, self.filter)?;
-            // Closed here by their owners: closing them under their feet aborts.
-            drop((user, null));
-            sys::close_from(3)
-        };
-        // A PID 1 that kept its privileges must not live: its end ends the dyno.
+        // Changed ids made it dumpable again, as far as the kernel's settings go.
+        or_fail("be undumpable", sys::not_dumpable());
+        let mut failure = None;
+        let app = sys::vfork(|| {
+            failure = self.apply(own, &context).err().or_else(|| {
+                let fault = self.fault.at("exec").err();
+                Some(("exec".to_owned(), fault.unwrap_or_else(|| exec.exec())))
+            });
+        });
+        let app = app.unwrap_or_else(|error| self.fail("Fork", &error));
+        if let Some((step, error)) = failure {
+            self.fail(&step, &error);
+        }
+        drop(exec);
+        let master: Vec<BorrowedFd<'_>> = terminal.iter().map(|(m, _)| m.as_fd()).collect();
+        if let Err(error) = protocol::send(self.channel.as_fd(), &Said::Launched, &master) {
+            self.fail("report", &error);
+        }
         let grace = Duration::from_millis(self.plan.stop_grace_ms);
-        if drop_privileges().is_err() {
-            std::process::exit(127)
-        }
-        let status = init::run(app, grace);
+        // A PID 1 that keeps what is not its own must not live: its end ends the dyno.
+        let status = match sys::close_from(3) {
+            Ok(()) => init::run(app, grace),
+            Err(_) => 127,
+        };
         // Everything above 2 was closed under our feet: skip destructors.
         sys::exit_now(status)
     }
+
+    /// The steps in order; the first that failed by name.
+    fn apply(
+        &self,
+        steps: &[AppStep],
+        context: &AppContext<'_>,
+    ) -> Result<(), (String, io::Error)> {
+        for step in steps {
+            let done = self.fault.at_lazily(|| format!("{step:?}"));
+            let done = done.and_then(|()| privileges::apply(step, context));
+            done.map_err(|error| (format!("{step:?}"), error))?;
+        }
+        Ok(())
+    }
+}
+
+/// PID 1 has no streams: those of the keeper lead to the host's journal.
+fn quiet() -> io::Result<()> {
+    let null = File::options().read(true).write(true).open("/dev/null")?;
+    nix::unistd::dup2_stdin(&null)?;
+    nix::unistd::dup2_stdout(&null)?;
+    Ok(nix::unistd::dup2_stderr(&null)?)
 }
 
 fn signals() -> io::Result<SignalFd> {

@@ -2,6 +2,7 @@
 
 use std::os::fd::OwnedFd;
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
 
 use tokio::sync::{mpsc, watch};
 use tokio::task::JoinHandle;
@@ -14,6 +15,13 @@ use super::{Block, NetworkError, Options, Slot, nft};
 
 /// Namespaces kept ready: a new one costs most of a millisecond, taking one microseconds.
 const POOL: usize = 8;
+
+/// With more than so many left, new ones are made only in quiet times: making one takes the
+/// processor and the kernel's network lock from the launch that took the last.
+const LOW: usize = 4;
+
+/// Quiet: no network was taken for so long.
+const QUIET: Duration = Duration::from_millis(20);
 
 /// One dyno's network: its namespace and its slot, both let go of when dropped.
 #[derive(Debug)]
@@ -29,6 +37,8 @@ pub struct DynoNetwork {
 pub struct Network {
     table: Table,
     ready: tokio::sync::Mutex<mpsc::Receiver<Result<DynoNetwork, NetworkError>>>,
+    /// When a network was last taken.
+    taken: Arc<Mutex<Instant>>,
     openings: watch::Sender<Vec<Opening>>,
     notices: watch::Receiver<Vec<String>>,
     guard: Mutex<Option<JoinHandle<()>>>,
@@ -65,9 +75,11 @@ impl Network {
         let (sender, pool) = mpsc::channel(POOL);
         let stop = CancellationToken::new();
         let own = block.clone();
+        let taken = Arc::new(Mutex::new(Instant::now()));
+        let last = Arc::clone(&taken);
         std::thread::Builder::new()
             .name("networks".to_owned())
-            .spawn(move || fill(&sender, &own, &links, ready))
+            .spawn(move || fill(&sender, &last, &own, &links, ready))
             .map_err(|source| NetworkError::Namespace {
                 act: "start a thread",
                 slot: 0,
@@ -77,6 +89,7 @@ impl Network {
         Ok(Self {
             table,
             ready: tokio::sync::Mutex::new(pool),
+            taken,
             openings,
             notices,
             guard: Mutex::new(Some(guard)),
@@ -90,6 +103,7 @@ impl Network {
     /// No slot is free, or the kernel refused.
     pub async fn acquire(&self) -> Result<DynoNetwork, NetworkError> {
         let mut ready = self.ready.lock().await;
+        *self.taken.lock().unwrap_or_else(PoisonError::into_inner) = Instant::now();
         // Failures of some time ago may lie in the pool; the last is from now.
         for _ in 0..POOL {
             if let Some(Ok(network)) = ready.recv().await {
@@ -166,6 +180,7 @@ fn connections_default() -> u32 {
 /// Fills the pool until it is closed. A thread of its own: it enters the namespaces it makes.
 fn fill(
     pool: &mpsc::Sender<Result<DynoNetwork, NetworkError>>,
+    taken: &Mutex<Instant>,
     block: &Block,
     links: &str,
     ready: impl Fn(&Slot),
@@ -186,6 +201,7 @@ fn fill(
         }
     };
     loop {
+        await_need(pool, taken);
         let made = one(&maker, block, links, mtu);
         if let Ok(network) = &made {
             ready(&network.slot);
@@ -193,6 +209,17 @@ fn fill(
         if pool.blocking_send(made).is_err() {
             return;
         }
+    }
+}
+
+/// Returns when the pool runs low, or after a quiet time.
+fn await_need(pool: &mpsc::Sender<Result<DynoNetwork, NetworkError>>, taken: &Mutex<Instant>) {
+    while POOL - pool.capacity() > LOW && !pool.is_closed() {
+        let last = *taken.lock().unwrap_or_else(PoisonError::into_inner);
+        let Some(left) = QUIET.checked_sub(last.elapsed()) else {
+            return;
+        };
+        std::thread::park_timeout(left);
     }
 }
 

@@ -4,10 +4,10 @@
 //! Whatever fails takes back what was made before it.
 
 use std::collections::HashMap;
-use std::fs::{DirBuilder, File, OpenOptions};
+use std::fs::{File, OpenOptions};
 use std::io;
 use std::os::fd::{AsFd as _, OwnedFd};
-use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _, chown};
+use std::os::unix::fs::{OpenOptionsExt as _, chown};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Instant;
@@ -491,18 +491,13 @@ fn nonblocking(fd: &OwnedFd) -> io::Result<()> {
     Ok(())
 }
 
-/// The empty upper layer. Its ids are host ids (only lowers are id-mapped), so its root and the
-/// dyno's own files belong to the dyno's root.
+/// The upper layer, empty but for two files. Its ids are host ids (only lowers are id-mapped), so
+/// its root and the dyno's own files belong to the dyno's root.
 fn make_upper(dir: &Path, owner: u32, hostname: &str) -> io::Result<()> {
-    let make = |path: &Path, mode: u32| DirBuilder::new().mode(mode).create(path);
     let give = |path: &Path| chown(path, Some(owner), Some(owner));
-    make(&dir.join("work"), 0o700)?;
     let upper = dir.join("upper");
-    make(&upper, 0o755)?;
     give(&upper)?;
-    let etc = upper.join("etc");
-    make(&etc, 0o755)?;
-    give(&etc)?;
+    give(&upper.join("etc"))?;
     for (name, text) in rootfs::dyno_files(hostname) {
         let path = upper.join(name);
         let mut options = OpenOptions::new();

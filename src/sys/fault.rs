@@ -30,8 +30,16 @@ impl Fault {
     /// # Errors
     /// The errno that was asked for.
     pub fn at(&self, point: &str) -> io::Result<()> {
+        self.at_lazily(|| point)
+    }
+
+    /// As [`Self::at`], where the name is worth some time.
+    ///
+    /// # Errors
+    /// The errno that was asked for.
+    pub fn at_lazily<T: AsRef<str>>(&self, point: impl FnOnce() -> T) -> io::Result<()> {
         match &self.0 {
-            Some((errno, wanted)) if point.starts_with(wanted) => {
+            Some((errno, wanted)) if point().as_ref().starts_with(wanted) => {
                 Err(io::Error::from_raw_os_error(*errno))
             }
             _ => Ok(()),
