@@ -24,7 +24,7 @@ pub(super) fn security(
         user: user(plan),
         capabilities: capabilities(plan),
         seccomp: seccomp(plan),
-        mounts: plan.set_up.iter().filter_map(mount).collect(),
+        mounts: plan.set_up.iter().flat_map(mounts).collect(),
         masked: paths(plan, |step| match step {
             SetUpStep::Mask(paths) => Some(paths),
             _ => None,
@@ -120,6 +120,23 @@ fn seccomp(plan: &LaunchPlan) -> types::Seccomp {
             })
             .collect(),
     }
+}
+
+fn mounts(step: &SetUpStep) -> Vec<types::Mount> {
+    if !matches!(step, SetUpStep::Size(_)) {
+        return mount(step).into_iter().collect();
+    }
+    let flags = ["ro", "nosuid", "nodev", "noexec"];
+    let told = [
+        ("/sys/fs/cgroup", "the limits of its size"),
+        ("/proc/cgroups", "the controllers for them"),
+    ];
+    let told = told.map(|(target, what)| types::Mount {
+        target: target.to_owned(),
+        what: what.to_owned(),
+        flags: flags.map(str::to_owned).into(),
+    });
+    told.into()
 }
 
 /// Flags of the kernel's own file systems: `keeper::steps` sets them so, and a kernel test holds

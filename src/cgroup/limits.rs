@@ -50,7 +50,7 @@ impl Limits {
 
     /// Microseconds of CPU time in each period, if there is a hard limit; the kernel takes no
     /// less than a millisecond.
-    pub(super) fn cpu_quota_us(&self) -> Option<u64> {
+    pub fn cpu_quota_us(&self) -> Option<u64> {
         let percent = self.cpu_percent?;
         Some((u64::from(percent) * CPU_PERIOD_US / 100).max(1000))
     }

@@ -5,9 +5,11 @@
 
 mod env;
 mod plan;
+mod shown;
 
 pub use env::{EnvironmentRequest, argv, environment, shown};
 pub use plan::{
     APP_GID, APP_UID, AppStep, Attributes, Exec, IDS_PER_DYNO, LaunchPlan, Layer, PlanRequest,
     Resource, SetUpStep, UserRange,
 };
+pub use shown::ShownSize;

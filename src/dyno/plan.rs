@@ -4,6 +4,7 @@ use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
 
+use super::ShownSize;
 use crate::model::DynoId;
 
 /// The `dyno` user inside every dyno (a host uid of its own outside).
@@ -83,6 +84,8 @@ pub enum SetUpStep {
     Proc,
     /// A fresh read-only /sys of this network namespace.
     Sys,
+    /// What the dyno's cgroup gives it, at /sys/fs/cgroup, for programs that look there.
+    Size(ShownSize),
     /// The keeper's /dev template, read-only.
     Devices,
     /// A fresh devpts at /dev/pts.
@@ -238,8 +241,8 @@ pub struct PlanRequest {
     pub masked: Vec<PathBuf>,
     /// Paths made read-only.
     pub read_only: Vec<PathBuf>,
-    /// Processes and threads.
-    pub tasks_max: u64,
+    /// Its size.
+    pub size: ShownSize,
     /// The app.
     pub exec: Exec,
     /// A pty's columns and rows.
@@ -322,6 +325,7 @@ impl LaunchPlan {
         set_up.extend([
             SetUpStep::Proc,
             SetUpStep::Sys,
+            SetUpStep::Size(request.size),
             SetUpStep::Devices,
             SetUpStep::Terminals,
             SetUpStep::SharedMemory { bytes: SHM_BYTES },
@@ -339,7 +343,11 @@ impl LaunchPlan {
         let mut app = Vec::from(DEFAULTS.map(|(resource, soft, hard)| limit(resource, soft, hard)));
         app.extend([
             limit(Resource::Nofile, NOFILE.0, NOFILE.1),
-            limit(Resource::Nproc, request.tasks_max, request.tasks_max),
+            limit(
+                Resource::Nproc,
+                request.size.tasks_max,
+                request.size.tasks_max,
+            ),
             // 1, not 0: a limit of 0 does not stop a piped core handler. Source: core(5).
             limit(Resource::Core, 1, 1),
             AppStep::Umask(0o022),
@@ -401,7 +409,13 @@ mod tests {
             )],
             masked: vec!["/proc/kcore".into()],
             read_only: vec!["/proc/sys".into()],
-            tasks_max: 256,
+            size: ShownSize {
+                memory_bytes: 512 << 20,
+                cpu_shares: 1024,
+                cpu_weight: 100,
+                cpu_quota_us: None,
+                tasks_max: 256,
+            },
             exec: Exec {
                 argv: vec!["/bin/bash".into(), "-c".into(), "true".into()],
                 env: vec![("DYNO".into(), "web.1".into())],

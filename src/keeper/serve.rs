@@ -341,6 +341,8 @@ impl Keeper {
         let user = self.users.get(plan.user);
         let user = fault.at("make a user namespace").and(user);
         let user = user.map_err(failed("make a user namespace"))?;
+        let shown = self.scratch.prepare(plan);
+        shown.map_err(failed("show the size at /sys/fs/cgroup"))?;
         let pair = fault
             .at("make a channel")
             .and_then(|()| protocol::channel());

@@ -13,7 +13,7 @@ use std::path::{Path, PathBuf};
 use nix::mount::{MntFlags, MsFlags, mount, umount2};
 use nix::sched::{CloneFlags, setns, unshare};
 
-use crate::dyno::{APP_UID, Attributes, Layer, SetUpStep, UserRange};
+use crate::dyno::{APP_UID, Attributes, LaunchPlan, Layer, SetUpStep, ShownSize, UserRange};
 use crate::sys::{self, FsContext, MountAttributes, TreeFlags};
 
 /// The group that owns terminals inside. Source: Debian's base-passwd ("tty").
@@ -33,6 +33,10 @@ const INERT: MountAttributes = MountAttributes {
 #[derive(Debug)]
 pub(super) struct Scratch {
     dir: PathBuf,
+    /// What `size-N` shows.
+    sizes: Vec<ShownSize>,
+    /// Processes are in the v2 hierarchy, with controllers or not.
+    has_unified: bool,
 }
 
 impl Scratch {
@@ -47,7 +51,7 @@ impl Scratch {
             dir,
             Some("tmpfs"),
             flags,
-            Some("mode=755,size=1m"),
+            Some("mode=755,size=16m"),
         )?;
         mount(none, dir, none, MsFlags::MS_PRIVATE, none)?;
         for layer in 0..LAYERS_MAX {
@@ -66,9 +70,39 @@ impl Scratch {
         // A cover over a file is the null device, which has to keep working.
         template(&dir.join("dev/null"), &dir.join("nothing"), flags)?;
         template(&dir.join("dev"), &dir.join("dev"), flags)?;
+        std::fs::write(dir.join("controllers"), ShownSize::controllers())?;
+        template(&dir.join("controllers"), &dir.join("controllers"), INERT)?;
+        let groups = std::fs::read_to_string("/proc/self/cgroup")?;
         Ok(Self {
             dir: dir.to_owned(),
+            sizes: Vec::new(),
+            has_unified: groups.lines().any(|line| line.starts_with("0::")),
         })
+    }
+
+    /// Makes what a launch shows of its size, once for each size.
+    pub(super) fn prepare(&mut self, plan: &LaunchPlan) -> io::Result<()> {
+        for step in &plan.set_up {
+            if let SetUpStep::Size(size) = step
+                && !self.sizes.contains(size)
+            {
+                let dir = self.dir.join(format!("size-{}", self.sizes.len()));
+                for (name, text) in size.files() {
+                    let path = dir.join(name);
+                    std::fs::create_dir_all(path.parent().unwrap_or(&dir))?;
+                    std::fs::write(path, text)?;
+                }
+                template(&dir, &dir, INERT)?;
+                self.sizes.push(*size);
+            }
+        }
+        Ok(())
+    }
+
+    fn size(&self, size: &ShownSize) -> io::Result<PathBuf> {
+        let at = self.sizes.iter().position(|known| known == size);
+        let at = at.ok_or_else(|| io::Error::from_raw_os_error(libc::ENOENT))?;
+        Ok(self.dir.join(format!("size-{at}")))
     }
 }
 
@@ -198,6 +232,7 @@ impl<'a> SetUp<'a> {
                 self.attach(&FsContext::open(c"proc")?.mount(flags)?, "proc")
             }
             SetUpStep::Sys => self.attach(&FsContext::open(c"sysfs")?.mount(INERT)?, "sys"),
+            SetUpStep::Size(size) => self.size(size),
             SetUpStep::Devices => {
                 let tree = sys::open_tree(&self.scratch.dir.join("dev"), TreeFlags::Clone)?;
                 self.attach(&tree, "dev")
@@ -348,6 +383,19 @@ impl<'a> SetUp<'a> {
         sys::attach(tree.as_fd(), parent.as_fd())
     }
 
+    /// The size's files, over the dyno's own v2 group: some runtimes look in the list of mounts
+    /// for the kind of file system, then open the files at its place.
+    fn size(&self, size: &ShownSize) -> io::Result<()> {
+        let place = "sys/fs/cgroup";
+        if self.scratch.has_unified {
+            self.attach(&FsContext::open(c"cgroup2")?.mount(INERT)?, place)?;
+        }
+        let tree = sys::open_tree(&self.scratch.size(size)?, TreeFlags::Clone)?;
+        self.attach(&tree, place)?;
+        let tree = sys::open_tree(&self.scratch.dir.join("controllers"), TreeFlags::Clone)?;
+        self.attach(&tree, "proc/cgroups")
+    }
+
     fn terminals(&mut self) -> io::Result<()> {
         let fs = FsContext::open(c"devpts")?;
         fs.set(c"ptmxmode", "0666")?;
@@ -455,6 +503,7 @@ pub(super) fn name(step: &SetUpStep) -> String {
         }
         SetUpStep::Proc => "mount /proc".to_owned(),
         SetUpStep::Sys => "mount /sys".to_owned(),
+        SetUpStep::Size(_) => "show the size at /sys/fs/cgroup".to_owned(),
         SetUpStep::Devices => "mount /dev".to_owned(),
         SetUpStep::Terminals => "mount /dev/pts".to_owned(),
         SetUpStep::SharedMemory { .. } => "mount /dev/shm".to_owned(),

@@ -23,7 +23,6 @@ const MASKED: &[&str] = &[
     "/sys/kernel/security",
     "/sys/kernel/tracing",
     "/sys/devices/virtual/powercap",
-    "/sys/fs/cgroup",
 ];
 
 /// [`MASKED`] and what is there once per processor: their heat tells of other dynos' work. Looked up

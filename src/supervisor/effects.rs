@@ -24,7 +24,7 @@ use super::{
 };
 use crate::cgroup::{CgroupError, Entry, Glance, Group, Limits, Manager, Sampler};
 use crate::disk::{Disks, Keep, Volume};
-use crate::dyno::{Exec, LaunchPlan, Layer, PlanRequest, UserRange, argv};
+use crate::dyno::{Exec, LaunchPlan, Layer, PlanRequest, ShownSize, UserRange, argv};
 use crate::keeper::{Client, ClientError, LaunchFds};
 use crate::model::{Digest, DynoId, ExitStatus, StackName};
 use crate::network::{self, Block, DynoNetwork, Network, NetworkError, Slot};
@@ -440,7 +440,7 @@ fn plan(
             .collect(),
         masked,
         read_only,
-        tasks_max: order.size.tasks_max,
+        size: shown(&Limits::from(&order.size)),
         exec: Exec {
             argv: argv(&order.command),
             env: order.env,
@@ -451,6 +451,16 @@ fn plan(
         },
         stop_grace_ms: u64::try_from(order.stop_grace.as_millis()).unwrap_or(u64::MAX),
     })
+}
+
+fn shown(limits: &Limits) -> ShownSize {
+    ShownSize {
+        memory_bytes: limits.memory_bytes,
+        cpu_shares: limits.cpu_shares,
+        cpu_weight: limits.cpu_weight(),
+        cpu_quota_us: limits.cpu_quota_us(),
+        tasks_max: limits.tasks_max,
+    }
 }
 
 /// The plan; in test builds the attack tests may take layers out of it.

@@ -13,6 +13,7 @@ pub(crate) fn cases() -> Vec<Trial> {
         Trial::test("limits::floods", floods),
         Trial::test("limits::hostile", crate::hostile::run),
         Trial::test("limits::memory", memory),
+        Trial::test("limits::seen", seen),
     ]
 }
 
@@ -265,6 +266,117 @@ fn inside(host: &Host, size: &str, script: &str) -> String {
         String::from_utf8_lossy(&output.stdout),
         String::from_utf8_lossy(&output.stderr)
     )
+}
+
+/// Where runtimes and buildpacks look for the size of their dyno, and what they find.
+const LOOK: &str = r#"
+cd /sys/fs/cgroup
+for file in memory.max memory/memory.limit_in_bytes cpu.max cpu/cpu.cfs_quota_us cpu/cpu.cfs_period_us pids.max pids/pids.max; do
+  echo "$file=$(cat $file)"
+done
+echo "nproc=$(ulimit -u)"
+echo "ram=$DYNO_RAM"
+echo "concurrent=$WEB_CONCURRENCY"
+echo "elsewhere=$(cut -d: -f3 /proc/self/cgroup | grep -vx / | wc -l)"
+for file in memory.max memory/memory.limit_in_bytes cgroup.procs; do
+  (echo 99999999999 > $file) 2>/dev/null && echo "written=$file"
+done
+mkdir x 2>/dev/null && echo made=x
+python3 - <<'END'
+import os
+# As container-aware programs do: the version and group from /proc/self/cgroup, then its files.
+for line in open('/proc/self/cgroup'):
+    number, controllers, path = line.strip().split(':', 2)
+    for file in {'0': ['memory.max'], 'memory': ['memory/memory.limit_in_bytes']}.get(number if number == '0' else controllers, []):
+        kind, name = os.path.split(file)
+        text = open(os.path.join('/sys/fs/cgroup', kind, path.lstrip('/'), name)).read()
+        print('python=' + text.strip())
+END
+if command -v node > /dev/null; then
+  echo "node=$(node -p 'process.constrainedMemory ? process.constrainedMemory() : 0')"
+  echo "heap=$(node -p 'require("v8").getHeapStatistics().heap_size_limit >> 20')"
+fi
+if command -v java > /dev/null; then
+  java -XX:+PrintFlagsFinal -version 2>/dev/null | awk '$2 == "MaxHeapSize" { print "java=" $4 }'
+  java -Xlog:os+container=trace -version 2>/dev/null | sed -n 's/.*active_processor_count: /processors=/p' | tail -1
+fi
+"#;
+
+/// A dyno sees its size where programs look for it, whatever the kernel's own limits and version
+/// are; it changes nothing there.
+fn seen() -> Result<(), Failed> {
+    let before = Leftovers::count();
+    let mut host =
+        started("[sizes.Half]\nmemory_mb = 768\ncpu_percent = 50\ntasks = 100\ndisk_mb = 64\n")?;
+    let cores = std::thread::available_parallelism()?.get() as u64;
+    let look = |size: &str| {
+        let text = inside(&host, size, LOOK);
+        let pairs = text.lines().filter_map(|line| line.split_once('='));
+        let pairs = pairs.map(|(key, value)| (key.to_owned(), value.trim().to_owned()));
+        let seen: std::collections::BTreeMap<String, String> = pairs.collect();
+        (seen, text)
+    };
+    for (size, memory, cpu, quota, tasks) in [
+        ("standard-1x", 512_u64 << 20, "max 100000", "-1", "256"),
+        ("standard-2x", 1 << 30, "max 100000", "-1", "512"),
+        ("half", 768 << 20, "50000 100000", "50000", "100"),
+    ] {
+        let (seen, text) = look(size);
+        let bytes = memory.to_string();
+        // One for each 256 MiB, at most two for each core and one.
+        let concurrency = (memory >> 28).min(cores * 2 + 1).to_string();
+        for (key, value) in [
+            ("memory.max", bytes.as_str()),
+            ("memory/memory.limit_in_bytes", &bytes),
+            ("cpu.max", cpu),
+            ("cpu/cpu.cfs_quota_us", quota),
+            ("cpu/cpu.cfs_period_us", "100000"),
+            ("pids.max", tasks),
+            ("pids/pids.max", tasks),
+            ("nproc", tasks),
+            ("elsewhere", "0"),
+            ("python", &bytes),
+            ("ram", &(memory >> 20).to_string()),
+            ("concurrent", &concurrency),
+        ] {
+            let found = seen.get(key).map(String::as_str);
+            check(
+                found == Some(value),
+                format!("{size}: {key} is {value}: {text}"),
+            )?;
+        }
+        check(
+            !seen.contains_key("written") && !seen.contains_key("made"),
+            text.clone(),
+        )?;
+        let number = |key: &str| seen.get(key).and_then(|value| value.parse::<u64>().ok());
+        if let Some(node) = number("node").filter(|bytes| *bytes > 0) {
+            check(node == memory, format!("{size}: Node sees {node}"))?;
+        }
+        if let Some(heap) = number("heap") {
+            check(
+                heap < memory >> 20,
+                format!("{size}: V8 would take {heap} MiB"),
+            )?;
+        }
+        if let Some(java) = number("java") {
+            // A quarter, rounded to what its collector wants.
+            let quarter = memory / 4;
+            let range = quarter - (8 << 20)..=quarter + (8 << 20);
+            check(
+                range.contains(&java),
+                format!("{size}: the JVM takes {java}: {text}"),
+            )?;
+        }
+        if let (Some(processors), "half") = (number("processors"), size) {
+            check(
+                processors == 1,
+                format!("the JVM sees {processors} processors"),
+            )?;
+        }
+    }
+    host.stop()?;
+    Leftovers::none_since(&before)
 }
 
 const FILL: &str = r"

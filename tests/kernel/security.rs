@@ -132,6 +132,7 @@ fn mounted(told: &Value, seen: &str) -> Result<(), Failed> {
         let target = mount["target"].as_str().unwrap_or_default().to_owned();
         expected.insert(target, texts(&mount["flags"]));
     }
+    let mut found = std::collections::BTreeSet::new();
     let covered: Vec<String> = [texts(&told["masked"]), texts(&told["read_only"])].concat();
     for line in seen.lines() {
         let fields: Vec<&str> = line.split(' ').collect();
@@ -143,9 +144,9 @@ fn mounted(told: &Value, seen: &str) -> Result<(), Failed> {
             check(options.contains(&"ro"), line)?;
             continue;
         }
-        let flags = expected
-            .remove(*target)
-            .ok_or_else(|| format!("not told: {line}"))?;
+        let flags = expected.get(*target);
+        let flags = flags.ok_or_else(|| format!("not told: {line}"))?;
+        found.insert((*target).to_owned());
         for flag in ["ro", "rw", "nosuid", "nodev", "noexec"] {
             check(
                 options.contains(&flag) == flags.iter().any(|f| f == flag),
@@ -153,6 +154,7 @@ fn mounted(told: &Value, seen: &str) -> Result<(), Failed> {
             )?;
         }
     }
+    expected.retain(|target, _| !found.contains(target));
     check(
         expected.is_empty(),
         format!("told but not there: {expected:?}"),
