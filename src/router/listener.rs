@@ -324,6 +324,8 @@ async fn serve(shared: Arc<Shared>, sockets: Vec<(std::net::TcpListener, Kind)>)
 
 async fn accept(shared: Arc<Shared>, listener: TcpListener, kind: Kind) {
     let port = listener.local_addr().map_or(0, |address| address.port());
+    // How often it failed since it last went well.
+    let mut failures = 0_u64;
     loop {
         let place = tokio::select! {
             place = place(&shared) => place,
@@ -335,14 +337,25 @@ async fn accept(shared: Arc<Shared>, listener: TcpListener, kind: Kind) {
         };
         match accepted {
             Ok((stream, peer)) => {
+                if failures > 0 {
+                    tracing::warn!("connections are accepted again, after {failures} failures");
+                    failures = 0;
+                }
                 let task = connection(Arc::clone(&shared), stream, (peer.ip(), port), kind);
                 shared.tasks.spawn_local(async move {
                     task.await;
                     drop(place);
                 });
             }
+            // Of one connection, which left meanwhile.
+            Err(error) if error.kind() == io::ErrorKind::ConnectionAborted => {}
             Err(error) => {
-                tracing::warn!(%error, "a connection was not accepted");
+                if failures == 0 {
+                    tracing::warn!(%error, "no connection is accepted: trying on");
+                }
+                failures += 1;
+                // An idle one has a descriptor to spare.
+                worker::make_room();
                 tokio::time::sleep(ACCEPT_PAUSE).await;
             }
         }

@@ -351,6 +351,7 @@ async fn handle(
         let line = Client {
             stream: &mut *client,
             buffer: &mut *buffer,
+            request,
         };
         let connected = match route::connect(shared, &app.queue, line, only_fresh, mark).await {
             Ok(connected) => connected,

@@ -24,7 +24,8 @@ const INTERIM_MAX: usize = 1000;
 /// Source: Dev Center, "HTTP Routing", response buffering.
 const HELD_MAX: usize = 1024 * 1024;
 
-const CONTINUE: &[u8] = b"HTTP/1.1 100 Continue\r\n\r\n";
+/// The interim answer that says nothing.
+pub(super) const CONTINUE: &[u8] = b"HTTP/1.1 100 Continue\r\n\r\n";
 
 /// What the dyno decided.
 pub(super) enum Answered {

@@ -5,14 +5,17 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use bytes::BytesMut;
-use tokio::io::{AsyncRead, AsyncReadExt as _};
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 
 use super::affinity::Mark;
 use super::failure::Failure;
+use super::head::{Framing, Request};
 use super::listener::Shared;
 use super::queue::{Entered, Queue, Seat};
+use super::relay::CONTINUE;
 use super::table::DynoRoute;
 use super::upstream::{self, Upstream};
+use super::wire::Wire;
 
 /// Connect attempts per request. Source: Dev Center, "HTTP Routing".
 const ATTEMPTS: usize = 10;
@@ -28,17 +31,39 @@ pub(super) struct Client<'a, S> {
     pub(super) stream: &'a mut S,
     /// What it sent behind the head.
     pub(super) buffer: &'a mut BytesMut,
+    pub(super) request: &'a Request,
 }
 
-impl<S: AsyncRead + Unpin> Client<'_, S> {
+impl<S: Wire> Client<'_, S> {
     /// Resolves when it is gone.
     async fn gone(&mut self) {
         while self.buffer.len() < AHEAD {
-            if !matches!(self.stream.read_buf(self.buffer).await, Ok(1..)) {
-                return;
+            match self.stream.read_buf(self.buffer).await {
+                Ok(1..) => {}
+                Ok(0) => return self.ended().await,
+                Err(_) => return,
             }
         }
         std::future::pending::<()>().await;
+    }
+
+    /// It sends no more. That looks the same whether it has left or waits for its answer, so it is
+    /// told something: where nobody is left the kernel answers with a reset. A client of HTTP/1.0
+    /// must not be told that, and stays. Source: RFC 9110 section 15.2, RFC 9293 section 3.6.
+    async fn ended(&mut self) {
+        if let Framing::Length(length) = self.request.framing
+            && (self.buffer.len() as u64) < length
+        {
+            // The rest of its body will never come.
+            return;
+        }
+        if !self.request.is_old {
+            match self.stream.write(CONTINUE).await {
+                Ok(count) if count == CONTINUE.len() => {}
+                _ => return,
+            }
+        }
+        self.stream.torn().await;
     }
 }
 
@@ -67,7 +92,7 @@ pub(super) struct NotConnected {
 pub(super) async fn connect(
     shared: &Shared,
     queue: &Arc<Queue>,
-    mut client: Client<'_, impl AsyncRead + Unpin>,
+    mut client: Client<'_, impl Wire>,
     only_fresh: bool,
     mark: Option<Mark>,
 ) -> Result<Connected, NotConnected> {
@@ -125,7 +150,7 @@ pub(super) async fn connect(
 async fn seat(
     shared: &Shared,
     entered: Result<Entered, Failure>,
-    client: &mut Client<'_, impl AsyncRead + Unpin>,
+    client: &mut Client<'_, impl Wire>,
     since: tokio::time::Instant,
 ) -> Result<Seat, NotConnected> {
     let refused = |failure, waited| NotConnected {

@@ -262,6 +262,10 @@ impl Wire for TlsWire {
         std::future::poll_fn(|cx| Pin::new(&mut *stream).poll_fill_buf(cx).map_ok(drop)).await
     }
 
+    async fn torn(&mut self) {
+        self.half.get_mut().stream.get_mut().0.torn().await;
+    }
+
     /// No `close_notify`, and a RST.
     fn reset(&mut self) {
         let inner = self.half.get_mut();

@@ -7,7 +7,7 @@ use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::io::{AsyncRead, AsyncWrite, Interest};
 use tokio::net::TcpStream;
 use tokio::net::tcp::{ReadHalf, WriteHalf};
 
@@ -32,6 +32,11 @@ pub(super) trait Wire: AsyncRead + AsyncWrite + Unpin {
     /// Waits until a read would not wait, without a buffer to read into.
     fn readable(&mut self) -> impl Future<Output = io::Result<()>>;
 
+    /// Behind the end of what the other side sends: resolves when it cannot be told anything either.
+    fn torn(&mut self) -> impl Future<Output = ()> {
+        std::future::pending()
+    }
+
     /// Makes the coming end look like the failure it is: nobody takes a torn answer for whole.
     fn reset(&mut self);
 }
@@ -47,6 +52,11 @@ impl Wire for TcpStream {
     fn readable(&mut self) -> impl Future<Output = io::Result<()>> {
         // The way reads wait, too: `TcpStream::readable` would enter a list for every wait.
         std::future::poll_fn(|context| self.poll_read_ready(context))
+    }
+
+    async fn torn(&mut self) {
+        // An error of the wait itself is an end, too.
+        let _ = self.ready(Interest::ERROR).await;
     }
 
     /// The end will be a RST, not a FIN.

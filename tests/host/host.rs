@@ -248,10 +248,17 @@ impl Host {
     }
 }
 
-impl Drop for Host {
-    fn drop(&mut self) {
+impl Host {
+    /// Ends the platform; its files stay.
+    pub(crate) fn stop(&mut self) {
         if let Some(platform) = self.platform.take() {
             self.runtime.block_on(platform.stop());
         }
+    }
+}
+
+impl Drop for Host {
+    fn drop(&mut self) {
+        self.stop();
     }
 }

@@ -3,6 +3,7 @@
 mod acme;
 mod cases;
 mod cli;
+mod codes;
 mod frames;
 mod front;
 mod h2;

@@ -4,7 +4,7 @@ use std::io::{Read as _, Write as _};
 
 use manifold::settings::Timings;
 
-use crate::host::{Host, short};
+use crate::host::Host;
 
 /// The last router line of an app's log.
 fn line(host: &Host, app: &str) -> String {
@@ -47,128 +47,6 @@ fn a_request_finds_its_app_and_leaves_one_line() {
     let end = format!("status=200 bytes={} protocol=http queue=0ms", body.len());
     assert!(line.ends_with(&end), "{line}");
     assert_eq!(host.get("nobody.localhost", "/").0, 404);
-}
-
-#[test]
-fn every_fault_has_its_code() {
-    let host = Host::start(short());
-    host.web("odd", "odd", "python3 server.py");
-    for (path, status, code) in [
-        ("/slow", 503, "code=H12 desc=\"Request timeout\""),
-        (
-            "/close",
-            503,
-            "code=H13 desc=\"Connection closed without response\"",
-        ),
-        (
-            "/garbage",
-            502,
-            "code=H17 desc=\"Poorly formatted HTTP response\"",
-        ),
-        (
-            "/cookie",
-            502,
-            "code=H25 desc=\"HTTP restriction: oversized cookie\"",
-        ),
-    ] {
-        let (got, ..) = host.get("odd.localhost", path);
-        let line = line(&host, "odd");
-        assert_eq!(got, status, "{path}");
-        assert!(line.contains(&format!("at=error {code}")), "{line}");
-        assert!(line.contains(" dyno=web.1 "), "{line}");
-    }
-    // The head is out already: the connection is cut, so that nobody takes it for whole.
-    for (path, code) in [
-        (
-            "/half",
-            "sock=backend at=error code=H18 desc=\"Server Request Interrupted\"",
-        ),
-        ("/silent", "at=error code=H15 desc=\"Idle connection\""),
-    ] {
-        let (got, _, body) = host.get("odd.localhost", path);
-        assert_eq!((got, body.len() < 100), (200, true), "{path}");
-        host.until(code, || line(&host, "odd").contains(code));
-    }
-    let reply = host.raw(
-        "POST / HTTP/1.1\r\nHost: odd.localhost\r\nExpect: whatever\r\nContent-Length: 1\r\n\r\n",
-    );
-    assert!(reply.starts_with("HTTP/1.1 417 "), "{reply}");
-    let line = line(&host, "odd");
-    let code = "code=H26 desc=\"Request Error\" cause=\"unsupported expect header value\"";
-    assert!(line.contains(code), "{line}");
-}
-
-#[test]
-fn an_answer_without_a_length_that_was_torn_does_not_look_whole() {
-    let host = Host::start(Timings::default());
-    host.web("odd", "odd", "python3 server.py");
-    let mut stream = host.connect();
-    stream
-        .write_all(b"GET /torn HTTP/1.1\r\nHost: odd.localhost\r\n\r\n")
-        .expect("written");
-    let mut reply = Vec::new();
-    let end = stream.read_to_end(&mut reply).expect_err("a reset");
-    assert_eq!(end.kind(), std::io::ErrorKind::ConnectionReset);
-    assert!(reply.ends_with(b"0123456789"), "{reply:?}");
-    let code = "sock=backend at=error code=H18";
-    host.until(code, || line(&host, "odd").starts_with(code));
-}
-
-#[test]
-fn a_dyno_that_stopped_listening_is_h21_then_quarantined_h99() {
-    let host = Host::start(short());
-    host.web("odd", "odd", "python3 server.py");
-    assert_eq!(host.get("odd.localhost", "/deaf").0, 200);
-    // The idle connection of the first request is still good: use it up.
-    host.until("H21", || {
-        let (status, ..) = host.get("odd.localhost", "/close");
-        status == 503 && line(&host, "odd").contains("code=H21 desc=\"Backend connection refused\"")
-    });
-    let (status, ..) = host.get("odd.localhost", "/");
-    assert_eq!(status, 503);
-    assert!(
-        line(&host, "odd").contains("code=H99 desc=\"Platform error\""),
-        "{}",
-        line(&host, "odd")
-    );
-}
-
-#[test]
-fn states_of_an_app_are_told_from_each_other() {
-    let host = Host::start(short());
-    host.ok(&["create", "blank"]);
-    let (status, ..) = host.get("blank.localhost", "/");
-    assert_eq!(status, 502);
-    assert!(line(&host, "blank").contains("at=info code=H81 desc=\"Blank app\""));
-
-    host.ok(&["create", "bad"]);
-    host.release("bad", "odd", &[("web", "exit 1")]);
-    host.until("crashed", || {
-        host.states("bad") == [("web.1".to_owned(), "crashed".to_owned())]
-    });
-    assert_eq!(host.get("bad.localhost", "/").0, 503);
-    assert!(line(&host, "bad").contains("at=error code=H10 desc=\"App crashed\""));
-
-    host.ok(&["create", "late"]);
-    host.release("late", "odd", &[("web", "sleep 100")]);
-    // The router hears of the release a moment after the API's caller.
-    host.until("H20", || host.get("late.localhost", "/").0 == 503);
-    assert!(line(&host, "late").contains("at=error code=H20 desc=\"App boot timeout\""));
-
-    host.web("odd", "odd", "python3 server.py");
-    host.ok(&["maintenance:on", "-a", "odd"]);
-    host.until("H80", || host.get("odd.localhost", "/").0 == 503);
-    assert!(line(&host, "odd").contains("at=info code=H80 desc=\"Maintenance mode\""));
-    host.ok(&["maintenance:off", "-a", "odd"]);
-    host.until("no H80", || host.get("odd.localhost", "/").0 == 200);
-    host.ok(&["ps:scale", "web=0", "-a", "odd"]);
-    host.until("H14", || host.get("odd.localhost", "/").0 == 503);
-    let last = line(&host, "odd");
-    assert!(
-        last.contains("at=error code=H14 desc=\"No web processes running\"")
-            && last.ends_with(" dyno= connect= service= status=503 bytes= protocol=http queue="),
-        "{last}"
-    );
 }
 
 #[test]

@@ -9,6 +9,9 @@ import urllib.parse
 listener = socket.create_server(("0.0.0.0", int(os.environ["PORT"])), backlog=64)
 
 
+is_full = threading.Event()
+
+
 def head_of(connection, rest):
     while b"\r\n\r\n" not in rest:
         more = connection.recv(65536)
@@ -57,8 +60,25 @@ def serve(connection):
         elif path == b"/garbage":
             connection.sendall(b"lorem ipsum\r\n\r\n")
             return
-        elif path == b"/cookie":
-            reply(connection, b"", b"HTTP/1.1 200 OK\r\nSet-Cookie: " + b"x" * 9000 + b"\r\n")
+        elif path == b"/limits":
+            # So many bytes in the status line, a header line, a cookie.
+            query = urllib.parse.parse_qs(head.split(b" ")[1].split(b"?")[1])
+            size = lambda name: b"x" * int(query.get(name, [b"0"])[0])
+            lines = b"HTTP/1.1 200 OK%s\r\nX: %s\r\nSet-Cookie: %s\r\n"
+            reply(connection, b"", lines % (size(b"status"), size(b"header"), size(b"cookie")))
+        elif path == b"/bytes":
+            # As fast as they are taken.
+            left = int(head.split(b" ")[1].split(b"?")[1])
+            connection.sendall(b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n" % left)
+            while left > 0:
+                count = min(left, 65536)
+                connection.sendall(b"x" * count)
+                left -= count
+        elif path == b"/full":
+            # From now on connects are neither accepted nor refused: the kernel's line is full.
+            listener.listen(0)
+            is_full.set()
+            reply(connection, b"full from now on")
         elif path == b"/chunks":
             connection.sendall(b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n")
             for piece in (b"hello ", b"world"):
@@ -114,6 +134,14 @@ while True:
     try:
         accepted, _ = listener.accept()
     except OSError:
+        break
+    if is_full.is_set():
+        # The line holds one more than it says.
+        here = listener.getsockname()
+        waiting = [socket.socket() for _ in range(2)]
+        for other in waiting:
+            other.setblocking(False)
+            other.connect_ex(("127.0.0.1", here[1]))
         break
     threading.Thread(target=guarded, args=(accepted,), daemon=True).start()
 while True:
