@@ -70,6 +70,10 @@ pub fn start(scratch: &Path, args: impl IntoIterator<Item = std::ffi::OsString>)
             };
         }
     };
+    // Whoever started us may have left descriptors open: none of them is anybody's below here.
+    if let Err(source) = sys::close_on_exec_from(3) {
+        return KeeperError::Exec { program, source };
+    }
     let source = Command::new(&program)
         .arg("__keep")
         .arg(scratch)

@@ -1,10 +1,12 @@
 //! The extractor: parses with the tar crate, writes through descriptors.
 
+use std::cell::Cell;
 use std::ffi::{OsStr, OsString};
 use std::fs::File;
 use std::io::{self, BufReader, Read};
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
+use std::rc::Rc;
 
 use flate2::bufread::MultiGzDecoder;
 use nix::fcntl::{AtFlags, OFlag, openat};
@@ -66,11 +68,49 @@ pub(super) fn extract(
     } else {
         extractor.all(&mut hashing)?;
     }
+    if extractor.entries == 0 {
+        return Err(SlugError::Refused("it is empty".to_owned()));
+    }
     // Bytes behind the end still belong to the checksum.
     io::copy(&mut hashing, &mut io::sink()).map_err(unreadable)?;
     extractor.finish()?;
     let (_, digest, _) = hashing.into_inner().finish();
     Ok(digest)
+}
+
+/// Most bytes of all headers that describe one entry (PAX, long names): they are read as a whole.
+const HEADERS_MAX: u64 = 4 << 20;
+
+/// What may still be read at this point, and whether the input had more.
+#[derive(Clone, Default)]
+struct Meter {
+    left: Rc<Cell<u64>>,
+    is_ended: Rc<Cell<bool>>,
+}
+
+/// Input that fails past its meter.
+struct Metered<R> {
+    inner: R,
+    meter: Meter,
+}
+
+impl<R: Read> Read for Metered<R> {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        let left = self.meter.left.get();
+        if left == 0 {
+            let most = HEADERS_MAX >> 20;
+            return Err(io::Error::other(format!(
+                "the headers of an entry are larger than {most} MiB"
+            )));
+        }
+        let most = usize::try_from(left).map_or(buffer.len(), |left| left.min(buffer.len()));
+        let read = self.inner.read(&mut buffer[..most])?;
+        self.meter.left.set(left - read as u64);
+        if read == 0 && most > 0 {
+            self.meter.is_ended.set(true);
+        }
+        Ok(read)
+    }
 }
 
 struct Extractor<'a> {
@@ -82,6 +122,44 @@ struct Extractor<'a> {
     modes: Vec<(Vec<OsString>, u32)>,
 }
 
+/// Why an entry is refused whose headers readers take differently: what follows would be contents
+/// to one and the next entry to another, which is how a second archive is smuggled in.
+fn ambiguity(entry: &mut Entry<'_, impl Read>) -> Option<&'static str> {
+    let kind = entry.header().entry_type();
+    let has_contents = entry.size() > 0 || entry.header().entry_size().is_ok_and(|size| size > 0);
+    let is_bare = kind.is_dir() || kind.is_symlink() || kind.is_hard_link();
+    if is_bare && has_contents {
+        return Some("has contents, which its kind cannot have");
+    }
+    let Ok(records) = entry.pax_extensions() else {
+        return Some("has a header that cannot be read");
+    };
+    let mut seen = Vec::new();
+    for record in records.into_iter().flatten() {
+        let Ok(record) = record else {
+            return Some("has a header that cannot be read");
+        };
+        let key = record.key_bytes();
+        if key.starts_with(b"GNU.sparse.") {
+            return Some("is a sparse file, which a slug cannot hold");
+        }
+        let number = record
+            .value()
+            .ok()
+            .and_then(|value| value.parse::<u64>().ok());
+        if key == b"size" && number.is_none() {
+            return Some("has a size that is no number");
+        }
+        if [&b"size"[..], b"path", b"linkpath"].contains(&key) {
+            if seen.contains(&key) {
+                return Some("has a header that says one thing twice");
+            }
+            seen.push(key);
+        }
+    }
+    None
+}
+
 fn shown(path: &[u8]) -> String {
     String::from_utf8_lossy(path).escape_debug().to_string()
 }
@@ -89,9 +167,19 @@ fn shown(path: &[u8]) -> String {
 impl Extractor<'_> {
     fn all(&mut self, input: &mut impl Read) -> Result<(), SlugError> {
         let unreadable = |e: io::Error| SlugError::Refused(format!("it cannot be read: {e}"));
-        let mut archive = Archive::new(input);
-        for entry in archive.entries().map_err(unreadable)? {
+        let meter = Meter::default();
+        let mut archive = Archive::new(Metered {
+            inner: input,
+            meter: meter.clone(),
+        });
+        let mut entries = archive.entries().map_err(unreadable)?;
+        loop {
+            meter.left.set(HEADERS_MAX);
+            let Some(entry) = entries.next() else {
+                break;
+            };
             let mut entry = entry.map_err(unreadable)?;
+            meter.left.set(u64::MAX);
             self.entries += 1;
             if self.entries > self.bounds.entries {
                 let most = self.bounds.entries;
@@ -100,20 +188,26 @@ impl Extractor<'_> {
                 )));
             }
             self.one(&mut entry)?;
+            self.drain(&mut entry)?;
+        }
+        if meter.is_ended.get() {
+            return Err(SlugError::Refused(
+                "it is cut off: the mark of its end is missing".to_owned(),
+            ));
         }
         Ok(())
     }
 
-    /// A decompressed tail (padding, a second archive) is bounded like everything else.
+    /// What nobody wants (contents of a link, padding, a second archive) is bounded like the rest.
     fn drain(&mut self, input: &mut impl Read) -> Result<(), SlugError> {
         let left = self.bounds.bytes.saturating_sub(self.bytes);
         let tail = io::copy(&mut input.take(left + 1), &mut io::sink())
             .map_err(|e| SlugError::Refused(format!("it cannot be read: {e}")))?;
         if tail > left {
-            Err(self.too_large())
-        } else {
-            Ok(())
+            return Err(self.too_large());
         }
+        self.bytes += tail;
+        Ok(())
     }
 
     fn too_large(&self) -> SlugError {
@@ -126,7 +220,9 @@ impl Extractor<'_> {
     fn one(&mut self, entry: &mut Entry<'_, impl Read>) -> Result<(), SlugError> {
         let path = entry.path_bytes().into_owned();
         let refuse = |why: &str| SlugError::Refused(format!("entry `{}` {why}", shown(&path)));
-        let names = parts(&path).ok_or_else(|| refuse("has a path that leaves the root"))?;
+        let names = parts(&path).ok_or_else(|| {
+            refuse("has a path that leaves the root, or that is too long or too deep")
+        })?;
         if let Some(prefix) = self.bounds.prefix
             && names
                 .first()
@@ -134,11 +230,17 @@ impl Extractor<'_> {
         {
             return Err(refuse("is not below ./app/"));
         }
+        if let Some(why) = ambiguity(entry) {
+            return Err(refuse(why));
+        }
         let failed = |e: io::Error| refuse(&format!("cannot be written: {e}"));
         let kind = entry.header().entry_type();
         let Some((name, above)) = names.split_last() else {
             return Ok(());
         };
+        if above.is_empty() && self.bounds.prefix.is_some() && kind != EntryType::Directory {
+            return Err(refuse("must be a directory"));
+        }
         match kind {
             EntryType::Directory => self.directory(entry, &names).map_err(failed),
             EntryType::Regular | EntryType::Continuous => {

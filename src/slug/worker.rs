@@ -98,6 +98,8 @@ pub fn unpack_main(args: &[std::ffi::OsString]) -> ExitCode {
 }
 
 fn unpack(dir: &Path, bounds: Bounds) -> Result<Digest, SlugError> {
+    // Whatever else came along is of no use here.
+    sys::close_from(3).map_err(SlugError::file("close what was inherited for", dir))?;
     let root = OwnedFd::from(File::open(dir).map_err(SlugError::file("open", dir))?);
     confine(dir).map_err(SlugError::file("confine ourselves to", dir))?;
     extract::extract(io::stdin().lock(), &root, bounds)

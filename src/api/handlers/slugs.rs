@@ -73,17 +73,26 @@ pub(super) async fn create(
     reply::created(&convert::slug(&slug))
 }
 
+/// Held while an upload becomes a slug's bytes.
+static FILLING: tokio::sync::Mutex<()> = tokio::sync::Mutex::const_new(());
+
 /// Receives the bytes. They are looked at when they are unpacked, by the confined unpacker.
 pub(super) async fn fill(State(api): State<Api>, Key(key): Key, request: Request) -> Answer {
     let slug = api.store.slug(id(&key)?).await?;
+    let is_filled =
+        || ApiError::conflict("That slug has its bytes already: make a new one with POST slugs");
     if slug.digest.is_some() {
-        return Err(ApiError::conflict(
-            "That slug has its bytes already: make a new one with POST slugs",
-        ));
+        return Err(is_filled());
     }
     // Its name is known only when all is there; the directory is the same, so a rename does it.
     let part = api.paths.slugs().join(format!("{}.upload", secret()));
     let (digest, size_bytes) = files::receive(&part, request.into_body()).await?;
+    // Of uploads that race, the first that is complete is taken; the others leave nothing.
+    let _one_at_a_time = FILLING.lock().await;
+    if api.store.slug(slug.id).await?.digest.is_some() {
+        files::remove_file(&part).await;
+        return Err(is_filled());
+    }
     let kept = tokio::fs::rename(&part, api.paths.slug(&digest)).await;
     kept.map_err(|error| ApiError::io("keep the slug", &error))?;
     api.store.fill_slug(slug.id, digest, size_bytes).await?;

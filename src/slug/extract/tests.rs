@@ -240,6 +240,44 @@ fn a_truncated_archive_is_an_error() {
 }
 
 #[test]
+fn an_archive_without_entries_or_without_its_end_is_refused() {
+    Made::new().refused("it is empty");
+    let whole = Made::new()
+        .file("app/x", "hello")
+        .builder
+        .into_inner()
+        .expect("finished");
+    let dir = tempfile::tempdir().expect("a directory");
+    let root = OwnedFd::from(File::open(dir.path()).expect("opened"));
+    let error = extract(&whole[..1024], &root, SLUG).expect_err("cut off");
+    assert!(error.to_string().contains("its end is missing"), "{error}");
+}
+
+#[test]
+fn what_two_readers_would_take_differently_is_refused() {
+    let pax = |records: &[u8]| {
+        Made::new()
+            .entry(EntryType::XHeader, b"app/pax", b"", 0o644, records)
+            .file("app/x", "hello")
+    };
+    pax(b"20 GNU.sparse.major=1\n").refused("cannot be read");
+    pax(b"22 GNU.sparse.major=1\n").refused("is a sparse file");
+    pax(b"9 size=5\n9 size=5\n").refused("one thing twice");
+    pax(b"11 size=-1\n").refused("no number");
+    Made::new()
+        .entry(EntryType::Directory, b"app/d", b"", 0o755, b"an entry?")
+        .refused("has contents");
+    let long = vec![b'x'; 5 << 20];
+    Made::new()
+        .entry(EntryType::XHeader, b"app/pax", b"", 0o644, &long)
+        .file("app/x", "hello")
+        .refused("larger than 4 MiB");
+    Made::new()
+        .file("app", "no directory")
+        .refused("must be a directory");
+}
+
+#[test]
 fn a_bomb_stops_at_the_bound_before_it_is_unpacked() {
     use std::io::Write as _;
     let mut builder = Builder::new(Vec::new());

@@ -22,6 +22,7 @@ mod links;
 mod plane;
 mod report;
 mod rows;
+mod slug;
 mod terminals;
 
 use libtest_mimic::Trial;
@@ -36,5 +37,6 @@ pub(crate) fn cases() -> Vec<Trial> {
         Trial::test(around::TEST, around::run),
         Trial::test(beside::TEST, beside::run),
         Trial::test(plane::TEST, plane::run),
+        Trial::test(slug::TEST, slug::run),
     ]
 }
