@@ -77,7 +77,8 @@ pub(super) async fn info(client: &Client, screen: &mut Screen, app: &str, json: 
     }
     let formation: Vec<Formation> = client.list(&of_app(app, "/formation")).await?;
     let heading = screen.paint.heading(&found.name);
-    screen.data(&(heading + &description(&found, &formation)))
+    screen.data(&(heading + &description(&found, &formation)))?;
+    super::disk::notices(client, screen).await
 }
 
 fn description(app: &App, formation: &[Formation]) -> String {
@@ -268,6 +269,7 @@ mod tests {
             objects::formation("web", 2, "Basic"),
         ]);
         fake.on("GET /apps/shop/formation", 200, &formation);
+        fake.on("GET /host", 200, &serde_json::json!({ "notices": [] }));
         fake.run(&["info", "-a", "shop"]).await.expect("shown");
         insta::assert_snapshot!(fake.out.text(), @r#"
         === shop

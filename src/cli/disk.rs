@@ -13,7 +13,20 @@ pub(super) async fn show(client: &Client, screen: &mut Screen, json: Json) -> Do
     if json.is_on {
         return screen.json(&disk);
     }
-    screen.data(&report(&disk))
+    screen.data(&report(&disk))?;
+    notices(client, screen).await
+}
+
+/// What this host cannot enforce, beside the data.
+pub(super) async fn notices(client: &Client, screen: &mut Screen) -> Done {
+    let host: Value = client.get("/host").await?;
+    for notice in host["notices"].as_array().into_iter().flatten() {
+        screen.note(&format!(
+            "note: {}",
+            one_line(notice.as_str().unwrap_or_default())
+        ));
+    }
+    Ok(())
 }
 
 fn report(disk: &Value) -> String {
@@ -73,7 +86,11 @@ mod tests {
                 "limit_bytes": 1 << 30, "used_inodes": 7, "limit_inodes": 100, "host_bytes": 4096 }],
         });
         fake.on("GET /disk", 200, &disk);
+        let host = json!({ "notices": ["io_weight of sizes has no effect"] });
+        fake.on("GET /host", 200, &host);
         fake.run(&["disk"]).await.expect("shown");
+        let notes = fake.err.text();
+        assert_eq!(notes, "note: io_weight of sizes has no effect\n");
         let text = fake.out.text();
         for word in ["ext4 images", "slugs", "shop/web.1", "7 of 100"] {
             assert!(text.contains(word), "{word} in {text}");

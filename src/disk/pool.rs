@@ -85,9 +85,6 @@ impl Disks {
                     Some(source) => format!("{error}: {source}"),
                     None => error.to_string(),
                 };
-                tracing::warn!(
-                    "writable layers lie in memory, charged to their dynos, and builds are not bounded: {reason}"
-                );
                 Mechanism::Memory { reason }
             }
         };

@@ -9,7 +9,7 @@ mod shown;
 
 pub use env::{EnvironmentRequest, argv, environment, shown};
 pub use plan::{
-    APP_GID, APP_UID, AppStep, Attributes, Exec, IDS_PER_DYNO, LaunchPlan, Layer, PlanRequest,
-    Resource, SetUpStep, UserRange,
+    APP_GID, APP_UID, AppStep, Attributes, Exec, IDS_PER_DYNO, LaunchPlan, Layer, OPEN_FILES_MAX,
+    PlanRequest, Resource, SetUpStep, UserRange,
 };
 pub use shown::ShownSize;

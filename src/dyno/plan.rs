@@ -254,8 +254,11 @@ pub struct PlanRequest {
 /// `/dev/shm` of a dyno in bytes. Source: the platform's contract (64 MB).
 const SHM_BYTES: u64 = 64 << 20;
 
-/// Open files: soft 10,000, hard 1,048,576. Source: the platform's contract ("suggested").
-const NOFILE: (u64, u64) = (10_000, 1_048_576);
+/// Open files, hard limit. Source: the platform's contract ("suggested").
+pub const OPEN_FILES_MAX: u64 = 1_048_576;
+
+/// Open files: soft and hard.
+const NOFILE: (u64, u64) = (10_000, OPEN_FILES_MAX);
 
 /// No limit. Source: `RLIM_INFINITY`.
 const UNLIMITED: u64 = u64::MAX;

@@ -18,4 +18,4 @@ mod users;
 pub use client::{Client, ClientError, LaunchFds, LaunchReply};
 pub use protocol::StepFailure;
 pub use reasons::{CHECKED, DENIED, Denied, allowed_calls};
-pub use serve::{KeeperError, main, start};
+pub use serve::{KeeperError, OOM_SCORE, main, start};

@@ -31,6 +31,9 @@ const RESTART_DELAYS: (Duration, Duration) = (Duration::from_millis(200), Durati
 /// A supervisor that lived this long starts its delays over.
 const STEADY: Duration = Duration::from_mins(1);
 
+/// When the host's memory runs out, the kernel takes others first. Source: proc(5).
+pub const OOM_SCORE: i32 = -900;
+
 /// Why the keeper cannot go on.
 #[derive(Debug, thiserror::Error)]
 pub enum KeeperError {
@@ -129,6 +132,7 @@ struct Keeper {
 impl Keeper {
     fn run(scratch_dir: &Path, args: &[std::ffi::OsString]) -> Result<u8, KeeperError> {
         raise_open_files();
+        protect()?;
         sys::find_arguments();
         let scratch = steps::private_dir(scratch_dir)
             .and_then(|()| Scratch::make(scratch_dir))
@@ -489,6 +493,17 @@ impl Keeper {
 
 /// As many descriptors as we may have: one per dyno and one per range of ids would soon be more
 /// than a shell's default. The supervisor inherits it; dynos get limits of their own.
+/// Of ourselves and, through us, of the supervisor; dynos get the kernel's default. Without the
+/// privilege for it the supervisor tells (it sees what it inherited).
+fn protect() -> Result<(), KeeperError> {
+    match std::fs::write("/proc/self/oom_score_adj", OOM_SCORE.to_string()) {
+        Err(source) if source.kind() != io::ErrorKind::PermissionDenied => {
+            Err(KeeperError::Loop(source))
+        }
+        _ => Ok(()),
+    }
+}
+
 fn raise_open_files() {
     use nix::sys::resource::{Resource, getrlimit, setrlimit};
     let raised = getrlimit(Resource::RLIMIT_NOFILE)

@@ -64,6 +64,8 @@ pub struct LinuxMachine {
 
 #[derive(Debug)]
 struct Inner {
+    /// What this host cannot enforce.
+    lacks: Vec<String>,
     stacks: Stacks,
     trees: Trees,
     cgroups: Manager,
@@ -164,7 +166,12 @@ impl LinuxMachine {
             }
         });
         let null = OpenOptions::new().read(true).write(true).open("/dev/null");
+        let lacks = super::lacks::lacks(&cgroups, &disks);
+        for lack in &lacks {
+            tracing::warn!("{lack}");
+        }
         let inner = Inner {
+            lacks,
             stacks,
             trees: Trees::new(paths),
             cgroups,
@@ -183,11 +190,6 @@ impl LinuxMachine {
     /// The holes in the wall from now on.
     pub(super) fn set_openings(&self, openings: Vec<network::Opening>) {
         self.inner.network.set_openings(openings);
-    }
-
-    /// What the operator should know about this host's firewall.
-    pub fn notices(&self) -> tokio::sync::watch::Receiver<Vec<String>> {
-        self.inner.network.notices()
     }
 
     /// Removes what no dyno needs any more: the firewall table and the parent cgroup.
@@ -613,6 +615,12 @@ impl Machine for LinuxMachine {
             reserve_bytes,
             idle_bytes: disks.idle_bytes(),
         })
+    }
+
+    fn notices(&self) -> Vec<String> {
+        let firewall = self.inner.network.notices();
+        let firewall = firewall.borrow();
+        [self.inner.lacks.as_slice(), &firewall].concat()
     }
 
     fn autopsy(&self, id: DynoId) -> Task<'_, Vec<String>> {

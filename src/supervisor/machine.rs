@@ -192,6 +192,11 @@ pub trait Machine: Send + Sync + 'static {
         None
     }
 
+    /// What this host cannot enforce or what stands in the way, in sentences for its operator.
+    fn notices(&self) -> Vec<String> {
+        Vec::new()
+    }
+
     /// What there is to say about a dyno in which the kernel killed for memory.
     fn autopsy(&self, _id: DynoId) -> Task<'_, Vec<String>> {
         Box::pin(async { Vec::new() })

@@ -15,6 +15,7 @@ mod driver;
 mod dyno;
 mod effects;
 mod formation;
+mod lacks;
 mod lifecycle;
 mod machine;
 mod memory;

@@ -97,6 +97,11 @@ impl Supervisor {
         self.machine.0.autopsy(id).await
     }
 
+    /// What this host cannot enforce or what stands in the way, in sentences for its operator.
+    pub fn notices(&self) -> Vec<String> {
+        self.machine.0.notices()
+    }
+
     /// The disk below the state directory.
     pub fn disk_room(&self) -> Option<DiskRoom> {
         self.machine.0.disk_room()

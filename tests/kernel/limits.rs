@@ -9,7 +9,9 @@ use crate::support::Leftovers;
 /// The cases of this file.
 pub(crate) fn cases() -> Vec<Trial> {
     vec![
+        Trial::test("limits::cpu", cpu),
         Trial::test(DISK, disk),
+        Trial::test("limits::fallback", fallback),
         Trial::test("limits::floods", floods),
         Trial::test("limits::hostile", crate::hostile::run),
         Trial::test("limits::memory", memory),
@@ -373,6 +375,121 @@ fn seen() -> Result<(), Failed> {
                 processors == 1,
                 format!("the JVM sees {processors} processors"),
             )?;
+        }
+    }
+    host.stop()?;
+    Leftovers::none_since(&before)
+}
+
+/// Two processes that compute for a while: their CPU time in per cent of the time that passed.
+const BURN: &str = r"
+import os, time
+start = time.monotonic()
+children = []
+for _ in range(2):
+    child = os.fork()
+    if child == 0:
+        while time.monotonic() < start + 3: pass
+        os._exit(0)
+    children.append(child)
+for child in children: os.waitpid(child, 0)
+used = sum(os.times()[2:4])
+print('percent', round(used / (time.monotonic() - start) * 100))
+";
+
+/// `cpu_percent` is a hard limit, also where nobody else wants the CPU; shares are not.
+fn cpu() -> Result<(), Failed> {
+    let before = Leftovers::count();
+    let mut host = started(
+        "[sizes.Slow]\nmemory_mb = 64\ndisk_mb = 64\ncpu_percent = 20\n[sizes.Small]\nmemory_mb = 64\ndisk_mb = 64\n",
+    )?;
+    let percent = |size: &str| -> Result<u64, Failed> {
+        let words = ["run", "-a", "tiny", "-s", size, "--", "python3", "-c", BURN];
+        let text = host.ok(&words)?;
+        let number = text
+            .split_once("percent ")
+            .map(|(_, rest)| rest.trim().parse());
+        Ok(number.ok_or(text)??)
+    };
+    let (slow, free) = (percent("slow")?, percent("small")?);
+    check((5..=28).contains(&slow), format!("{slow} % of 20"))?;
+    check(free > 40, format!("without a hard limit: {free} %"))?;
+    host.stop()?;
+    Leftovers::none_since(&before)
+}
+
+/// Before the supervisor, in a mount namespace of its own: its state directory on a tmpfs.
+const ON_TMPFS: &str = r#"
+state=$1; shift
+instance=$(cat "$state/instance")
+mount -t tmpfs -o mode=700,size=1g state "$state"
+echo "$instance" > "$state/instance"
+"#;
+
+fn on_tmpfs(more: &str) -> Result<Host, Failed> {
+    let mut host = Host::unlaunched(SIZES)?;
+    let script = format!("set -e\n{ON_TMPFS}\n{more}\nexec \"$@\"");
+    let state = host.dir.path().join("state").display().to_string();
+    let words = [
+        "unshare", "--mount", "--", "sh", "-c", &script, "sh", &state,
+    ];
+    host.wrapper = words.map(str::to_owned).into();
+    host.launch()?;
+    host.ok(&["create", "tiny"])?;
+    host.ok(&["deploy", &app_dir("tiny"), "-a", "tiny"])?;
+    host.eventually("web.1 is up", || host.all_up("tiny", &["web.1"]))?;
+    Ok(host)
+}
+
+/// Layers are bounded with the state directory on a tmpfs, and without loop devices; what the
+/// host cannot enforce is said once at start and whenever somebody asks.
+fn fallback() -> Result<(), Failed> {
+    let before = Leftovers::count();
+    let is_bounded = |host: &Host| {
+        let fill =
+            "dd if=/dev/zero of=/tmp/big bs=1M count=100 2>&1; df -m --output=size / | tail -1";
+        let text = inside(host, "tiny", fill);
+        contains(&text, "No space left on device")?;
+        let size = text
+            .lines()
+            .filter_map(|line| line.trim().parse::<u64>().ok());
+        let is_small = size.next_back().is_some_and(|mib| (24..=32).contains(&mib));
+        check(is_small, format!("df: {text}"))
+    };
+    let mut host = on_tmpfs("")?;
+    contains(
+        &host.ok(&["disk"])?,
+        "bounded by ext4 images over loop devices",
+    )?;
+    is_bounded(&host)?;
+    host.stop()?;
+
+    let mut host = on_tmpfs("mount --bind /dev/null /dev/loop-control")?;
+    contains(
+        &host.ok(&["disk"])?,
+        "bounded by tmpfs in the dyno's memory",
+    )?;
+    is_bounded(&host)?;
+    let answer = crate::certain::api(&host.socket(), "GET", "/host", "")?;
+    let body = answer.split_once("\r\n\r\n").map_or("", |(_, body)| body);
+    let told: serde_json::Value = serde_json::from_str(body)?;
+    let notices = told["notices"].as_array().into_iter().flatten();
+    let notices: Vec<&str> = notices.filter_map(serde_json::Value::as_str).collect();
+    let has = |start: &str| notices.iter().any(|notice| notice.starts_with(start));
+    check(
+        has("writable layers lie in memory, charged to their dynos"),
+        body,
+    )?;
+    let has_v1 = std::path::Path::new("/sys/fs/cgroup/memory").is_dir();
+    check(!has_v1 || has("io_weight of sizes has no effect"), body)?;
+    let journal = std::fs::read_to_string(host.journal())?;
+    for words in [vec!["disk"], vec!["info", "-a", "tiny"]] {
+        let output = host.cli(&words);
+        let text = String::from_utf8_lossy(&output.stderr).into_owned();
+        for notice in &notices {
+            let said = journal.matches(notice).count();
+            check(said == 1, format!("{said} times {notice}: {journal}"))?;
+            contains(&text, &format!("note: {notice}"))?;
         }
     }
     host.stop()?;

@@ -16,6 +16,7 @@ mod extras;
 mod features;
 mod formation;
 mod git;
+mod host;
 mod logs;
 mod network_rules;
 mod releases;
@@ -172,6 +173,7 @@ fn app_routes() -> Router<Api> {
 fn catalog_routes() -> Router<Api> {
     Router::new()
         .route("/disk", get(disk::show))
+        .route("/host", get(host::show))
         .route("/account", get(account::show))
         .route("/users/~", get(account::show))
         .route(
