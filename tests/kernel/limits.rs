@@ -450,7 +450,7 @@ fn fallback() -> Result<(), Failed> {
             "dd if=/dev/zero of=/tmp/big bs=1M count=100 2>&1; df -m --output=size / | tail -1";
         let text = inside(host, "tiny", fill);
         contains(&text, "No space left on device")?;
-        let size = text
+        let mut size = text
             .lines()
             .filter_map(|line| line.trim().parse::<u64>().ok());
         let is_small = size.next_back().is_some_and(|mib| (24..=32).contains(&mib));
