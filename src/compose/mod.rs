@@ -10,7 +10,7 @@ mod supervise;
 use std::ffi::OsString;
 use std::process::ExitCode;
 
-use crate::{cli, git, keeper, slug};
+use crate::{cli, git, keeper, slug, sys};
 
 pub use platform::{Doors, Platform, PlatformError};
 pub use state_dir::{StateDir, StateError};
@@ -24,7 +24,12 @@ pub fn main() -> ExitCode {
     if name.and_then(|path| path.file_name()) == Some("git-remote-manifold".as_ref()) {
         return cli::git_remote_main(&arguments);
     }
-    match arguments.get(1).and_then(|role| role.to_str()) {
+    let role = arguments.get(1).and_then(|role| role.to_str());
+    if matches!(role, Some("supervise" | "__unpack" | "__git")) {
+        // A wrong name in a list is no reason not to run.
+        let _ = sys::show_own_name();
+    }
+    match role {
         Some("supervise") => supervise::main(&arguments),
         Some("__keep") => {
             journal::start();

@@ -118,8 +118,9 @@ impl Repository {
         } else {
             (None, Stdio::null())
         };
-        let mut command = Command::new(sys::own_program().map_err(GitError::Start)?);
+        let mut command = Command::new(sys::own_program());
         command
+            .arg0("manifold")
             .arg("__git")
             .arg(self.path())
             .args([service.as_str(), exchange.as_str()])

@@ -706,7 +706,8 @@ fn supervise(args: &[std::ffi::OsString]) -> io::Result<(OwnedFd, Child)> {
     let (ours, theirs) = protocol::pair()?;
     sys::inheritable(theirs.as_fd(), true)?;
     // The child starts with our signal mask; the supervisor resets it first thing.
-    let child = Command::new(std::env::current_exe()?)
+    let child = Command::new(sys::own_program())
+        .arg0("manifold")
         .arg("supervise")
         .arg("--keeper-fd")
         .arg(theirs.as_raw_fd().to_string())

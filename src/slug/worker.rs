@@ -38,8 +38,8 @@ pub(super) async fn extract_slug(archive: &Path, dest: &Path) -> Result<Digest, 
 async fn ask(kind: &str, archive: &Path, dest: &Path) -> Result<Digest, SlugError> {
     let input = File::open(archive).map_err(SlugError::file("open", archive))?;
     sys::give_to_app(dest).map_err(SlugError::file("give away", dest))?;
-    let program = sys::own_program().map_err(|e| SlugError::Worker(e.to_string()))?;
-    let child = tokio::process::Command::new(program)
+    let child = tokio::process::Command::new(sys::own_program())
+        .arg0("manifold")
         .args(["__unpack", kind])
         .arg(dest)
         .env_clear()

@@ -28,7 +28,7 @@ pub use neutral::{
     default_timer_slack, erase_arguments, find_arguments, new_session_keyring, normal_priority,
     set_domain_name,
 };
-pub use owner::{APP_ID, give_to_app, own_program};
+pub use owner::{APP_ID, give_to_app, own_program, show_own_name};
 pub use process::{
     Clone3, Fork, bounding_drop, clear_ambient, close_from, close_on_exec_from, exit_now,
     install_filter, kill_everyone, no_new_privileges, not_dumpable, pidfd_send_signal,

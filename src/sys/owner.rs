@@ -19,13 +19,20 @@ pub fn give_to_app(path: &Path) -> io::Result<()> {
     }
 }
 
-/// This program's file, to start it in another role; tests name it, since theirs is the test's.
+/// This program, to start it in another role; tests name it, since theirs is the test's. Not its
+/// path: an upgrade puts another version there, and the roles of one version belong together.
+/// Source: proc(5), `/proc/pid/exe`.
+pub fn own_program() -> PathBuf {
+    match std::env::var_os("MANIFOLD_BIN") {
+        Some(path) => path.into(),
+        None => "/proc/self/exe".into(),
+    }
+}
+
+/// The name that a process so started shows in lists; the kernel would call it `exe`.
 ///
 /// # Errors
-/// The errno of readlink(2).
-pub fn own_program() -> io::Result<PathBuf> {
-    match std::env::var_os("MANIFOLD_BIN") {
-        Some(path) => Ok(path.into()),
-        None => std::env::current_exe(),
-    }
+/// The errno of prctl(2).
+pub fn show_own_name() -> io::Result<()> {
+    Ok(nix::sys::prctl::set_name(c"manifold")?)
 }

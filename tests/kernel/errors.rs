@@ -1,11 +1,13 @@
 //! What goes wrong on a host, and what people are told.
 
+use std::os::unix::fs::PermissionsExt as _;
 use std::os::unix::process::CommandExt as _;
 use std::process::Command;
 
 use libtest_mimic::{Failed, Trial};
 use nix::mount::{MntFlags, MsFlags, mount, umount2};
 
+use crate::certain::supervisor;
 use crate::host::{Host, check, contains, deployed};
 use crate::support::{self, Leftovers};
 
@@ -17,8 +19,37 @@ pub(crate) fn cases() -> Vec<Trial> {
             "errors::who_may_not_use_the_socket_is_told_what_to_do",
             permission,
         ),
+        Trial::test("errors::a_replaced_program_goes_on", replaced),
         Trial::test("errors::a_full_disk_is_called_one_and_costs_nothing", disk),
     ]
+}
+
+/// Another file in the program's place, as an upgrade puts it there: builds still unpack, and a
+/// supervisor that dies comes back as the version that its keeper is.
+fn replaced() -> Result<(), Failed> {
+    let before = Leftovers::count();
+    let mut host = Host::unlaunched("")?;
+    let copy = host.dir.path().join("manifold");
+    std::fs::copy(support::manifold(), &copy)?;
+    let script = "copy=$0; shift; exec \"$copy\" \"$@\"";
+    let words = ["sh", "-c", script, &copy.display().to_string()];
+    host.wrapper = words.map(str::to_owned).into();
+    host.launch()?;
+    let other = host.dir.path().join("other");
+    std::fs::write(&other, "#!/bin/false\n")?;
+    std::fs::set_permissions(&other, std::fs::Permissions::from_mode(0o755))?;
+    std::fs::rename(&other, &copy)?;
+    host.deploy_tiny("tiny")?;
+    let supervisor = supervisor(&host).ok_or("no supervisor")?;
+    let name = std::fs::read_to_string(format!("/proc/{supervisor}/comm"))?;
+    check(name == "manifold\n", name)?;
+    support::signal(supervisor, nix::sys::signal::Signal::SIGKILL);
+    host.eventually("the supervisor and web.1 are back", || {
+        crate::certain::supervisor(&host).is_some_and(|pid| pid != supervisor)
+            && host.all_up("tiny", &["web.1"])
+    })?;
+    host.stop()?;
+    Leftovers::none_since(&before)
 }
 
 fn port() -> Result<(), Failed> {
