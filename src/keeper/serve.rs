@@ -3,7 +3,7 @@
 use std::collections::{HashMap, VecDeque};
 use std::fs::File;
 use std::io;
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitCode};
@@ -584,6 +584,7 @@ impl DynoChild<'_> {
                 self.fail(step, &error);
             }
         };
+        or_fail("let go of the keeper's descriptors", self.close_others());
         or_fail("block signals", sys::swap_signal_mask(true));
         // A Ctrl-C on the supervisor's terminal is for the supervisor only.
         or_fail(
@@ -660,6 +661,18 @@ impl DynoChild<'_> {
         sys::exit_now(status)
     }
 
+    /// The keeper has a descriptor for every dyno and every range of ids: closed here once, and not
+    /// again by PID 1 and by the app's exec. Their owners in this copy of the keeper are never
+    /// dropped.
+    fn close_others(&self) -> io::Result<()> {
+        let ours = [self.user, self.network, self.writable, self.channel.as_fd()];
+        let tasks = self.tasks.iter().map(AsFd::as_fd);
+        let kept = ours.into_iter().chain(self.streams).chain(tasks);
+        let mut kept: Vec<i32> = kept.map(|fd| fd.as_raw_fd()).collect();
+        kept.sort_unstable();
+        sys::close_all_but(libc::STDERR_FILENO + 1, &kept)
+    }
+
     /// The steps in order; the first that failed by name.
     fn apply(
         &self,
@@ -702,7 +715,6 @@ fn signals() -> io::Result<SignalFd> {
 
 /// Starts `manifold supervise --keeper-fd N ARGS...` with the other end of a new pair.
 fn supervise(args: &[std::ffi::OsString]) -> io::Result<(OwnedFd, Child)> {
-    use std::os::fd::AsRawFd;
     let (ours, theirs) = protocol::pair()?;
     sys::inheritable(theirs.as_fd(), true)?;
     // The child starts with our signal mask; the supervisor resets it first thing.

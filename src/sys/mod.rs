@@ -30,8 +30,8 @@ pub use neutral::{
 };
 pub use owner::{APP_ID, give_to_app, own_program, show_own_name};
 pub use process::{
-    Clone3, Fork, bounding_drop, clear_ambient, close_from, close_on_exec_from, exit_now,
-    install_filter, kill_everyone, no_new_privileges, not_dumpable, pidfd_send_signal,
+    Clone3, Fork, bounding_drop, clear_ambient, close_all_but, close_from, close_on_exec_from,
+    exit_now, install_filter, kill_everyone, no_new_privileges, not_dumpable, pidfd_send_signal,
     reset_signals, set_capabilities_none, set_ids, set_securebits, swap_signal_mask, vfork,
     wait_signal,
 };

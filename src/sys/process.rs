@@ -301,6 +301,23 @@ pub fn close_from(first: u32) -> io::Result<()> {
     check(unsafe { libc::syscall(libc::SYS_close_range, first, u32::MAX, 0) })
 }
 
+/// Closes every descriptor from `first` on but these, which are in order.
+///
+/// # Errors
+/// The errno of `close_range(2)`.
+pub fn close_all_but(first: RawFd, kept: &[RawFd]) -> io::Result<()> {
+    let mut from = first;
+    for &fd in kept.iter().filter(|fd| **fd >= first) {
+        if fd > from {
+            // SAFETY: for a fresh child whose copies of its parent's owners are never dropped; no
+            // pointers.
+            check(unsafe { libc::syscall(libc::SYS_close_range, from, fd - 1, 0) })?;
+        }
+        from = fd + 1;
+    }
+    close_from(from.cast_unsigned())
+}
+
 /// Every signal to its default disposition, libc's own (32 and 33) too: signal(2) refuses those,
 /// and what a shell or runtime above us ignored would live on through exec.
 pub fn reset_signals() {

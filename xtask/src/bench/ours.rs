@@ -16,6 +16,12 @@ use crate::process;
 
 pub(super) const APP: &str = "bench";
 
+/// Ranges of ids of one supervisor (`network::SLOTS`).
+const RANGES: usize = 1024;
+
+/// One-offs ordered at once.
+const BATCH: usize = 64;
+
 /// Longest wait for dynos to come up or to be gone.
 const PATIENCE: Duration = Duration::from_mins(3);
 
@@ -45,9 +51,10 @@ impl Ours {
         floor::server(app.path())?;
         fs::set_permissions(app.path().join("serve"), fs::Permissions::from_mode(0o755))?;
         fs::write(app.path().join("Procfile"), "web: exec ./serve\n")?;
-        // Nothing: the buildpack only needs to know what it is.
-        fs::write(app.path().join("requirements.txt"), "")?;
         platform.read(&["create", APP, "--no-remote"])?;
+        let pack = buildpack()?;
+        let dir = pack.path().display().to_string();
+        platform.read(&["buildpacks:set", &dir, "--app", APP])?;
         let dir = app.path().display().to_string();
         platform.read(&["deploy", &dir, "--app", APP])?;
         platform.await_up(APP, &["web.1"], PATIENCE)?;
@@ -57,7 +64,18 @@ impl Ours {
         };
         ours.scale(0)?;
         ours.await_gone()?;
+        ours.warm()?;
         Ok(ours)
+    }
+
+    /// Every range of ids has had a dyno once, as on a platform that runs for a while: the first
+    /// dyno of a range also makes its user namespace.
+    fn warm(&self) -> Result<()> {
+        for _ in 0..RANGES.div_ceil(BATCH) {
+            (0..BATCH).try_for_each(|_| self.order("true"))?;
+            self.await_gone()?;
+        }
+        Ok(())
     }
 
     /// One one-off dyno, from the client's start to its end.
@@ -89,17 +107,11 @@ impl Ours {
         self.await_gone().map(drop)
     }
 
-    /// Waits until the one dyno there is has written a file of that size.
-    pub(super) fn await_written(&self, bytes: u64) -> Result<()> {
-        self.await_(&format!("{bytes} bytes written"), || {
-            let mut dynos = fs::read_dir(self.dynos())?.flatten();
-            let Some(dyno) = dynos.next() else {
-                return Ok(false);
-            };
-            let file = dyno.path().join("upper/app/dirty");
-            let written = fs::metadata(file).map_or(0, |data| data.len());
-            let (_, text) = self.api("GET", &format!("/apps/{APP}/dynos"), "")?;
-            Ok(written >= bytes && text.contains(r#""state":"up""#))
+    /// Waits until the app has printed a line.
+    pub(super) fn await_line(&self, line: &str) -> Result<()> {
+        self.await_(&format!("the line {line}"), || {
+            let logs = self.platform.read(&["logs", "--num", "50", "--app", APP])?;
+            Ok(logs.lines().any(|text| text.ends_with(line)))
         })
     }
 
@@ -219,6 +231,18 @@ impl Ours {
     pub(super) fn stop(self) -> Result<()> {
         self.platform.stop()
     }
+}
+
+/// A buildpack that adds nothing: no language's scripts run at a dyno's start.
+fn buildpack() -> Result<tempfile::TempDir> {
+    let dir = tempfile::tempdir()?;
+    fs::create_dir(dir.path().join("bin"))?;
+    for (name, text) in [("detect", "echo Bench"), ("compile", ":")] {
+        let path = dir.path().join("bin").join(name);
+        fs::write(&path, format!("#!/bin/sh\n{text}\n"))?;
+        fs::set_permissions(&path, fs::Permissions::from_mode(0o755))?;
+    }
+    Ok(dir)
 }
 
 /// The first process of a pid namespace below ours.

@@ -142,12 +142,8 @@ fn field_kb(file: &str, name: &str) -> Option<f64> {
 
 /// Stops a dyno whose layer has many megabytes that never reached the disk; beside one without.
 pub(super) fn dirty(ours: &Ours, report: &mut Report) -> Result<()> {
-    let clean = stopping(ours, "exec sleep 1000", 0)?;
-    let dirty = stopping(
-        ours,
-        "head -c 64M /dev/zero >/app/dirty; exec sleep 1000",
-        64 << 20,
-    )?;
+    let clean = stopping(ours, "clean", "")?;
+    let dirty = stopping(ours, "dirty", "head -c 64M /dev/zero >/app/dirty; ")?;
     report.figure(
         "run to the end of a stopped one-off",
         format!(
@@ -169,11 +165,12 @@ fn ms(time: Duration) -> f64 {
     time.as_secs_f64() * 1000.0
 }
 
-fn stopping(ours: &Ours, command: &str, bytes: u64) -> Result<Duration> {
+fn stopping(ours: &Ours, name: &str, before: &str) -> Result<Duration> {
     let mut times = Vec::new();
-    for _ in 0..5 {
-        ours.order(command)?;
-        ours.await_written(bytes)?;
+    for round in 0..5 {
+        let line = format!("ready {name} {round}");
+        ours.order(&format!("{before}echo {line}; exec sleep 1000"))?;
+        ours.await_line(&line)?;
         let start = Instant::now();
         ours.stop_one_offs()?;
         ours.await_gone()?;
