@@ -341,11 +341,8 @@ async fn accept(shared: Arc<Shared>, listener: TcpListener, kind: Kind) {
                     tracing::warn!("connections are accepted again, after {failures} failures");
                     failures = 0;
                 }
-                let task = connection(Arc::clone(&shared), stream, (peer.ip(), port), kind);
-                shared.tasks.spawn_local(async move {
-                    task.await;
-                    drop(place);
-                });
+                let task = connection(Arc::clone(&shared), stream, (peer.ip(), port), kind, place);
+                shared.tasks.spawn_local(task);
             }
             // Of one connection, which left meanwhile.
             Err(error) if error.kind() == io::ErrorKind::ConnectionAborted => {}
@@ -384,6 +381,7 @@ async fn connection(
     mut stream: TcpStream,
     (mut peer, mut port): (IpAddr, u16),
     kind: Kind,
+    _place: Result<OwnedSemaphorePermit, AcquireError>,
 ) {
     if let Err(error) = stream.set_nodelay(true) {
         tracing::debug!(%error, "client gone before its first byte");
@@ -392,7 +390,8 @@ async fn connection(
     let trusted = &shared.proxies.trusted;
     let mut hearsay = Hearsay::of(peer, trusted);
     if shared.proxies.protocol && hearsay == Hearsay::Believed {
-        match introduction::read(&mut stream).await {
+        // Boxed, as below.
+        match Box::pin(introduction::read(&mut stream)).await {
             Ok(Some(ends)) => {
                 (peer, port) = (ends.client, ends.port);
                 // Behind it may stand another proxy that is trusted.

@@ -67,7 +67,8 @@ pub(super) async fn serve(shared: Arc<Shared>, mut client: impl Wire, origin: Or
             &request,
             &origin,
         );
-        match handled.await {
+        // Boxed: a connection that waits for its next request carries no room for one.
+        match Box::pin(handled).await {
             Next::Request => {}
             Next::Close => return linger(client).await,
             Next::Cut => return client.reset(),
