@@ -95,6 +95,7 @@ fn h11_the_line_is_full() {
         "/ws",
         "Connection: Upgrade\r\nUpgrade: x\r\n\r\n",
     )];
+    host.until("it is served", || traffic()["in_flight"] == 1);
     all.extend((0..49).map(|_| open(&host, "GET", "/head", "\r\n")));
     host.until("49 wait", || traffic()["waiting"] == 49);
     let reply = get(&host, APP, "/");

@@ -1,9 +1,11 @@
 //! What needs neither root nor a special kernel.
 
 mod acme;
+mod apart;
 mod cases;
 mod cli;
 mod codes;
+mod faults;
 mod frames;
 mod front;
 mod h2;
@@ -13,3 +15,4 @@ mod router;
 mod routing;
 mod tidy;
 mod tls;
+mod websocket;

@@ -32,6 +32,7 @@ pub(crate) const ALL: &[&str] = &[
     "python3-grpcio",
     "python3-pip",
     "python3-venv",
+    "python3-websockets",
     "qemu-system-x86",
     "runc",
     "squashfs-tools",

@@ -89,6 +89,17 @@ def serve(connection):
             while data := connection.recv(65536):
                 connection.sendall(data)
             return
+        elif path == b"/who":
+            # Who answers, and to what.
+            token = head.split(b" ")[1].partition(b"?")[2]
+            reply(connection, b"%s %s" % (os.environ.get("NAME", "").encode(), token))
+        elif path == b"/junk":
+            # More than was said: another answer behind the first.
+            junk = b"HTTP/1.1 200 OK\r\nContent-Length: 4\r\n\r\nJUNK"
+            connection.sendall(b"HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\nhello" + junk)
+        elif path == b"/interims":
+            while True:
+                connection.sendall(b"HTTP/1.1 102 Processing\r\n\r\n" * 100)
         elif path == b"/port":
             reply(connection, os.environ["PORT"].encode())
         elif path == b"/head":

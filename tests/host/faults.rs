@@ -1,0 +1,310 @@
+//! Clients, dynos and a host at their worst: each has its bound, and everybody else is served.
+
+use std::fs::File;
+use std::io::{BufRead as _, BufReader, Read as _, Write as _};
+use std::net::TcpStream;
+use std::process::{Command, Output, Stdio};
+use std::time::{Duration, Instant};
+
+use manifold::settings::Timings;
+use nix::sys::resource::{Resource, getrlimit, setrlimit};
+
+use crate::host::{Host, short};
+
+const APP: &str = "odd";
+
+fn start(timings: Timings) -> Host {
+    let host = Host::start(timings);
+    host.web(APP, "odd", "python3 server.py");
+    host
+}
+
+fn router_lines(host: &Host) -> String {
+    host.ok(&["logs", "-a", APP, "-d", "router", "-n", "1500"])
+}
+
+fn is_served(host: &Host) -> bool {
+    let start = Instant::now();
+    let (status, _, body) = host.get("odd.localhost", "/");
+    (status, body.as_str()) == (200, "hello") && start.elapsed() < Duration::from_secs(2)
+}
+
+#[test]
+fn a_head_that_drips_in_gets_408_and_no_dyno_hears_of_it() {
+    let host = start(Timings::default());
+    let begin = Instant::now();
+    let mut all: Vec<TcpStream> = (0..50).map(|_| host.connect()).collect();
+    for stream in &mut all {
+        let head = "GET /drip HTTP/1.1\r\nHost: odd.localhost\r\n";
+        stream.write_all(head.as_bytes()).expect("written");
+        stream
+            .set_read_timeout(Some(Duration::from_millis(1)))
+            .expect("set");
+    }
+    let mut replies = vec![Vec::new(); all.len()];
+    while replies.iter().any(Vec::is_empty) {
+        assert!(begin.elapsed() < Duration::from_secs(20), "never cut off");
+        assert!(is_served(&host));
+        for (stream, reply) in all.iter_mut().zip(&mut replies) {
+            // One that was cut off takes no more, or answers with a reset.
+            let _ = stream.write_all(b"X: y\r\n");
+            let mut buffer = [0; 4096];
+            if let Ok(count) = stream.read(&mut buffer) {
+                reply.extend_from_slice(&buffer[..count]);
+            }
+        }
+        std::thread::park_timeout(Duration::from_millis(200));
+    }
+    assert!(
+        begin.elapsed() >= Duration::from_secs(9),
+        "cut off too soon"
+    );
+    for reply in replies {
+        let reply = String::from_utf8_lossy(&reply).into_owned();
+        assert!(
+            reply.starts_with("HTTP/1.1 408 Request Timeout\r\n"),
+            "{reply}"
+        );
+    }
+    assert!(!router_lines(&host).contains("/drip"));
+}
+
+#[test]
+fn a_body_that_drips_in_is_never_too_slow() {
+    let host = start(short());
+    let mut stream = host.connect();
+    let head = "POST /echo HTTP/1.1\r\nHost: odd.localhost\r\nConnection: close\r\nContent-Length: 8\r\n\r\n";
+    stream.write_all(head.as_bytes()).expect("written");
+    let begin = Instant::now();
+    for _ in 0..8 {
+        // Less than the limit of silence each time, more than it in all.
+        std::thread::park_timeout(Duration::from_millis(300));
+        stream.write_all(b"x").expect("written");
+    }
+    assert!(begin.elapsed() > short().idle_timeout * 2);
+    let mut reply = String::new();
+    stream.read_to_string(&mut reply).expect("an answer");
+    assert!(reply.starts_with("HTTP/1.1 200 OK\r\n"), "{reply}");
+    assert!(reply.ends_with("\r\n\r\nxxxxxxxx"), "{reply}");
+}
+
+#[test]
+fn a_reader_of_one_byte_at_a_time_holds_no_dyno_and_gets_all() {
+    let host = start(short());
+    host.ok(&["routing:set", "--concurrency", "1", "-a", APP]);
+    let traffic = || host.json("GET", &format!("/apps/{APP}/traffic"), "");
+    host.until("the router knows", || traffic()["limit"] == 1);
+    let socket = socket2::Socket::new(socket2::Domain::IPV4, socket2::Type::STREAM, None);
+    let socket = socket.expect("a socket");
+    socket.set_recv_buffer_size(4096).expect("set");
+    socket.connect(&host.http.into()).expect("the router");
+    let mut slow = TcpStream::from(socket);
+    let head = "GET /bytes?900000 HTTP/1.1\r\nHost: odd.localhost\r\nConnection: close\r\n\r\n";
+    slow.write_all(head.as_bytes()).expect("written");
+    let begin = Instant::now();
+    let mut got = Vec::new();
+    while begin.elapsed() < short().idle_timeout * 2 {
+        let mut byte = [0];
+        slow.read_exact(&mut byte).expect("a byte");
+        got.push(byte[0]);
+        assert!(is_served(&host), "the dyno waits for the slow reader");
+        std::thread::park_timeout(Duration::from_millis(100));
+    }
+    slow.read_to_end(&mut got).expect("the rest");
+    let head = got.windows(4).position(|w| w == b"\r\n\r\n");
+    assert_eq!(got.len(), head.expect("a head") + 4 + 900_000);
+    assert!(!router_lines(&host).contains("code="));
+}
+
+#[test]
+fn a_flood_of_header_lines_is_cut_off() {
+    let host = start(Timings::default());
+    let mut stream = host.connect();
+    let head = "GET /flood HTTP/1.1\r\nHost: odd.localhost\r\n";
+    stream.write_all(head.as_bytes()).expect("written");
+    let line = format!("X-Flood: {}\r\n", "x".repeat(1000));
+    let begin = Instant::now();
+    while stream.write_all(line.as_bytes()).is_ok() {
+        assert!(begin.elapsed() < Duration::from_secs(10), "never cut off");
+    }
+    // An answer may be lost to the reset that follows it; a calmer client reads it.
+    let lines = "X-Flood: y\r\n".repeat(1001);
+    let reply = host.raw(&format!("{head}{lines}\r\n"));
+    assert!(reply.starts_with("HTTP/1.1 400 "), "{reply}");
+    assert!(is_served(&host));
+    assert!(!router_lines(&host).contains("/flood\" host=odd.localhost request_id= dyno=web.1"));
+}
+
+#[test]
+fn a_flood_of_interim_answers_is_h17() {
+    let host = start(Timings::default());
+    let (status, _, rest) = host.get("odd.localhost", "/interims");
+    assert_eq!(status, 102);
+    assert!(rest.matches("HTTP/1.1 102").count() <= 1001);
+    assert!(rest.contains("HTTP/1.1 502 Bad Gateway\r\n"));
+    let code = "at=error code=H17 desc=\"Poorly formatted HTTP response\"";
+    assert!(router_lines(&host).contains(code));
+    assert!(is_served(&host));
+}
+
+#[test]
+fn what_a_dyno_sends_behind_its_answer_reaches_nobody() {
+    let host = start(Timings::default());
+    for _ in 0..50 {
+        let (status, _, body) = host.get("odd.localhost", "/junk");
+        assert_eq!((status, body.as_str()), (200, "hello"));
+        let (_, _, body) = host.get("odd.localhost", "/who?me");
+        assert_eq!(body, " me");
+    }
+}
+
+/// Runs an ignored test of this file in a process of its own, where limits and memory are its own.
+fn alone(test: &str) -> Output {
+    let mut command = Command::new(std::env::current_exe().expect("a path"));
+    command.args([
+        "--exact",
+        &format!("faults::{test}"),
+        "--ignored",
+        "--nocapture",
+    ]);
+    let output = command.env(ALONE, "1").output().expect("it starts");
+    let read = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
+    let (out, err) = (read(&output.stdout), read(&output.stderr));
+    assert!(output.status.success(), "{out}\n{err}");
+    assert!(out.contains("test result: ok. 1 passed"), "{out}");
+    output
+}
+
+const ALONE: &str = "MANIFOLD_TEST_ALONE";
+
+fn is_alone() -> bool {
+    std::env::var_os(ALONE).is_some()
+}
+
+const IDLE: usize = 10_000;
+
+/// Of resident memory for each idle connection, in a debug build.
+const IDLE_BYTES: usize = 8 * 1024;
+
+#[test]
+fn ten_thousand_idle_connections_cost_little() {
+    alone("child_with_idle_clients");
+}
+
+fn resident() -> usize {
+    let status = std::fs::read_to_string("/proc/self/status").expect("it can be read");
+    let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"));
+    let kilobytes = line.and_then(|text| text.split_whitespace().next()?.parse::<usize>().ok());
+    kilobytes.expect("VmRSS") * 1024
+}
+
+#[test]
+#[ignore = "run by ten_thousand_idle_connections_cost_little only"]
+fn child_with_idle_clients() {
+    if !is_alone() {
+        return;
+    }
+    let host = start(Timings::default());
+    for _ in 0..200 {
+        assert!(is_served(&host));
+    }
+    let before = resident();
+    // They come from another process: each connection takes a descriptor at both ends.
+    let script = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/host/idle.py");
+    let mut clients = Command::new("python3")
+        .args([script, &host.http.port().to_string(), &IDLE.to_string()])
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .spawn()
+        .expect("python3 runs");
+    let mut out = BufReader::new(clients.stdout.take().expect("piped"));
+    let mut line = String::new();
+    out.read_line(&mut line).expect("a line");
+    assert_eq!(line, format!("{IDLE} answered\n"));
+    let grown = resident().saturating_sub(before);
+    eprintln!("{} bytes for each idle connection", grown / IDLE);
+    assert!(grown / IDLE <= IDLE_BYTES, "{} bytes each", grown / IDLE);
+    // Whoever comes now is served as ever, if need be in the place of who was idle for longest.
+    assert!(is_served(&host));
+    drop(clients.stdin.take());
+    line.clear();
+    out.read_line(&mut line).expect("a line");
+    let kept: usize = line.trim().parse().expect("a number");
+    assert!(clients.wait().expect("it ends").success());
+    let (files, _) = getrlimit(Resource::RLIMIT_NOFILE).expect("a limit");
+    // Each connection may need another one, to a dyno; some descriptors are for the rest.
+    let places = usize::try_from((files - 1024) / 2).expect("it fits");
+    eprintln!("{kept} of {IDLE} were kept, {files} descriptors");
+    assert!(kept + 8 >= IDLE.min(places), "{kept} kept, {places} places");
+}
+
+#[test]
+fn out_of_descriptors_the_router_says_so_and_recovers() {
+    let output = alone("child_out_of_descriptors");
+    let said = String::from_utf8_lossy(&output.stderr).into_owned();
+    for words in [
+        "no connection is accepted: trying on",
+        "Too many open files",
+        "connections are accepted again, after",
+    ] {
+        assert!(said.contains(words), "{words} in {said}");
+    }
+    assert!(
+        said.matches("no connection is accepted").count() <= 4,
+        "said once per thread, not each time: {said}"
+    );
+}
+
+/// One request on a connection that stays; its answer as far as its first read.
+fn ask(stream: &mut TcpStream) -> String {
+    stream
+        .write_all(b"GET / HTTP/1.1\r\nHost: odd.localhost\r\n\r\n")
+        .expect("written");
+    let mut buffer = [0; 4096];
+    let count = stream.read(&mut buffer).expect("an answer");
+    String::from_utf8_lossy(&buffer[..count]).into_owned()
+}
+
+#[test]
+#[ignore = "run by out_of_descriptors_the_router_says_so_and_recovers only"]
+fn child_out_of_descriptors() {
+    if !is_alone() {
+        return;
+    }
+    setrlimit(Resource::RLIMIT_NOFILE, 400, 400).expect("lower");
+    tracing_subscriber::fmt()
+        .with_ansi(false)
+        .with_writer(std::io::stderr)
+        .init();
+    let host = start(Timings::default());
+    // Every request needs a descriptor for its dyno.
+    host.ok(&[
+        "features:enable",
+        "http-disable-keepalive-to-dyno",
+        "-a",
+        APP,
+    ]);
+    let mut idle = host.connect();
+    assert!(ask(&mut idle).starts_with("HTTP/1.1 200 "));
+    let late = socket2::Socket::new(socket2::Domain::IPV4, socket2::Type::STREAM, None);
+    let late = late.expect("a socket");
+    let mut files = Vec::new();
+    while let Ok(file) = File::open("/dev/null") {
+        files.push(file);
+    }
+    assert!(files.len() > 100, "{}", files.len());
+    late.connect(&host.http.into())
+        .expect("the kernel takes it");
+    // The one that is idle has to go, so that the other is let in.
+    let mut late = TcpStream::from(late);
+    late.set_read_timeout(Some(Duration::from_secs(30)))
+        .expect("set");
+    let reply = ask(&mut late);
+    assert!(reply.starts_with("HTTP/1.1 503 "), "{reply}");
+    assert_eq!(idle.read(&mut [0]).expect("an end"), 0);
+    drop(files);
+    assert!(ask(&mut late).starts_with("HTTP/1.1 200 "));
+    assert!(is_served(&host));
+    let code = "at=error code=H99 desc=\"Platform error\" method=GET path=\"/\"";
+    assert!(router_lines(&host).contains(code));
+}
