@@ -8,7 +8,7 @@ use tokio::time::timeout;
 use super::arguments::Json;
 use super::client::Client;
 use super::exit::{Done, Fault};
-use super::output::{Paint, Screen, columns, pairs};
+use super::output::{Paint, Screen, bytes, columns, pairs};
 use super::path::of_app;
 use super::terminal::{self, Raw};
 use crate::api::types::{AppTraffic, Times, Traffic};
@@ -125,6 +125,15 @@ fn table(paint: Paint, apps: &[AppTraffic]) -> String {
             milliseconds(dyno.total.service.p50),
             milliseconds(dyno.total.service.p99),
             class(&dyno.total, "5xx"),
+            dyno.usage.map_or_else(String::new, |usage| {
+                format!(
+                    "{} of {}",
+                    bytes(usage.memory_bytes),
+                    bytes(usage.quota_bytes)
+                )
+            }),
+            dyno.usage
+                .map_or_else(String::new, |usage| format!("{:.2}", usage.load)),
         ]
     };
     let of_apps: Vec<_> = apps.iter().map(app).collect();
@@ -162,6 +171,8 @@ fn table(paint: Paint, apps: &[AppTraffic]) -> String {
                 "Service p50",
                 "p99",
                 "5xx",
+                "Memory",
+                "Load",
             ],
             &of_dynos,
         )
@@ -209,7 +220,7 @@ fn page(paint: Paint, all: &AppTraffic) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::api::types::{DynoTraffic, Named};
+    use crate::api::types::{DynoTraffic, DynoUsage, Named};
     use crate::cli::fake::Fake;
 
     fn traffic(seconds: f64) -> Traffic {
@@ -250,6 +261,11 @@ mod tests {
                 release: 7,
                 in_flight: 5,
                 total: traffic(0.0),
+                usage: Some(DynoUsage {
+                    memory_bytes: 200 << 20,
+                    quota_bytes: 512 << 20,
+                    load: 0.256,
+                }),
             }],
         }
     }
@@ -299,8 +315,8 @@ mod tests {
 
         === Web dynos, since their start
 
-        App   Dyno   Rel  State  Flying  Requests  Service p50  p99  5xx
-        shop  web.1  v7   up     5       600       3.5          250  10
+        App   Dyno   Rel  State  Flying  Requests  Service p50  p99  5xx  Memory                Load
+        shop  web.1  v7   up     5       600       3.5          250  10   200.0 MB of 512.0 MB  0.26
         "#);
     }
 

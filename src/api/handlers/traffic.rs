@@ -12,12 +12,14 @@ use crate::api::extract::App;
 use crate::api::reply::{self, Answer};
 use crate::api::state::Api;
 use crate::api::{prometheus, types};
-use crate::supervisor::{AppView, DynoView};
+use crate::supervisor::{AppView, DynoView, Usages};
 use crate::traffic::{CLASSES, Distribution, Report};
 
 pub(super) async fn list(State(api): State<Api>) -> Answer {
     let snapshot = api.supervisor.snapshot();
-    let mut apps: Vec<_> = snapshot.apps.values().map(|view| shown(view)).collect();
+    let usages = api.supervisor.usages();
+    let apps = snapshot.apps.values().map(|view| shown(view, &usages));
+    let mut apps: Vec<_> = apps.collect();
     apps.sort_by(|a, b| a.app.name.cmp(&b.app.name));
     reply::ok(&apps)
 }
@@ -25,7 +27,8 @@ pub(super) async fn list(State(api): State<Api>) -> Answer {
 pub(super) async fn show(State(api): State<Api>, App(app): App) -> Answer {
     let snapshot = api.supervisor.snapshot();
     let view = snapshot.apps.get(&app.id);
-    reply::ok(&shown(view.ok_or_else(|| ApiError::not_found("app"))?))
+    let view = view.ok_or_else(|| ApiError::not_found("app"))?;
+    reply::ok(&shown(view, &api.supervisor.usages()))
 }
 
 /// Text format 0.0.4.
@@ -35,7 +38,7 @@ pub(super) async fn metrics(State(api): State<Api>) -> Answer {
     Ok((kind, text).into_response())
 }
 
-fn shown(view: &AppView) -> types::AppTraffic {
+fn shown(view: &AppView, usages: &Usages) -> types::AppTraffic {
     let routing = view.spec.routing;
     let config = view.spec.release.as_ref().map(|release| &release.config);
     let (recent, span) = view.traffic.recent(Instant::now());
@@ -52,11 +55,11 @@ fn shown(view: &AppView) -> types::AppTraffic {
         in_flight: in_flight.sum(),
         recent: traffic(&recent, span),
         total: traffic(&view.traffic.counters.report(), Duration::ZERO),
-        dynos: web.map(dyno).collect(),
+        dynos: web.map(|view| dyno(view, usages)).collect(),
     }
 }
 
-fn dyno(view: &DynoView) -> types::DynoTraffic {
+fn dyno(view: &DynoView, usages: &Usages) -> types::DynoTraffic {
     types::DynoTraffic {
         id: view.id.0,
         name: view.name.to_string(),
@@ -68,6 +71,11 @@ fn dyno(view: &DynoView) -> types::DynoTraffic {
         release: view.release.1.0,
         in_flight: view.traffic.gate.in_flight(),
         total: traffic(&view.traffic.counters.report(), Duration::ZERO),
+        usage: usages.get(&view.id).map(|usage| types::DynoUsage {
+            memory_bytes: usage.sample.memory.total(),
+            quota_bytes: usage.quota_bytes,
+            load: usage.load[0],
+        }),
     }
 }
 

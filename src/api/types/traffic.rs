@@ -56,6 +56,19 @@ pub struct DynoTraffic {
     pub in_flight: u32,
     /// Since its start.
     pub total: Traffic,
+    /// As of the last full look; `null` before the first.
+    pub usage: Option<DynoUsage>,
+}
+
+/// What a dyno uses.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+pub struct DynoUsage {
+    /// RSS, cache and swap: what R14 looks at.
+    pub memory_bytes: u64,
+    /// Its size's.
+    pub quota_bytes: u64,
+    /// Over a minute.
+    pub load: f64,
 }
 
 /// One app's requests.
