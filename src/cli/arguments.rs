@@ -624,6 +624,9 @@ pub(super) enum Command {
     /// Run the platform in the foreground (needs root)
     #[command(name = "supervise")]
     Supervise(settings::Flags),
+    /// Remove what manifold made on this host (needs root; stop it first)
+    #[command(name = "uninstall")]
+    Uninstall(settings::UninstallFlags),
     /// Write man pages into a folder
     #[command(name = "man", hide = true)]
     Man {

@@ -289,6 +289,8 @@ pub(super) async fn carry_out(cli: Cli, screen: &mut Screen) -> Done<u8> {
         Command::AuthorizationsRevoke { id } => authorizations::revoke(client, screen, &id).await,
         Command::Supervise(_) => Err(Fault::usage("`supervise` must be the first word")
             .hint("write it as `manifold supervise --socket PATH …`")),
+        Command::Uninstall(_) => Err(Fault::usage("`uninstall` must be the first word")
+            .hint("write it as `manifold uninstall --state DIR …`")),
         Command::Man { dir } => clap_mangen::generate_to(command(), &dir).map_err(|error| {
             let dir = dir.display();
             Fault::general(format!("cannot write man pages to {dir}: {error}"))
@@ -433,6 +435,7 @@ mod tests {
             "deploy . -a x",
             "completions bash",
             "supervise --http 127.0.0.1:0",
+            "uninstall --state /srv/m --purge",
             "rename other -a x",
             "run -x ls",
         ] {

@@ -6,6 +6,7 @@ mod leftovers;
 mod platform;
 mod state_dir;
 mod supervise;
+mod uninstall;
 
 use std::ffi::OsString;
 use std::process::ExitCode;
@@ -15,7 +16,7 @@ use crate::{cli, git, keeper, slug, sys};
 pub use platform::{Doors, Platform, PlatformError};
 pub use state_dir::{StateDir, StateError};
 
-/// Entry point of every role. The first argument picks it: `supervise`, `__keep` (the dynos'
+/// Entry point of every role. The first argument picks it: `supervise`, `uninstall`, `__keep` (the dynos'
 /// parent), `__unpack` (the confined unpacker), `__git` (a confined git), anything else is the CLI.
 /// Under the name `git-remote-manifold` it is git's helper for remotes `manifold::APP`.
 pub fn main() -> ExitCode {
@@ -31,6 +32,7 @@ pub fn main() -> ExitCode {
     }
     match role {
         Some("supervise") => supervise::main(&arguments),
+        Some("uninstall") => uninstall::main(&arguments),
         Some("__keep") => {
             journal::start();
             keeper::main(arguments.into_iter().skip(2).collect())

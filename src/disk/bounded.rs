@@ -165,7 +165,7 @@ fn directory(path: &Path) -> std::io::Result<File> {
 
 /// Takes down what a supervisor that was killed left attached in the keeper's namespace, and
 /// removes files that a crash left half made.
-pub(super) fn sweep(paths: &Paths) {
+pub fn sweep(paths: &Paths) {
     let mounts = std::fs::read_to_string("/proc/self/mountinfo").unwrap_or_default();
     for parent in [paths.builds(), paths.caches()] {
         let below = mounts

@@ -22,7 +22,7 @@ mod image;
 mod pool;
 mod volume;
 
-pub use bounded::Keep;
+pub use bounded::{Keep, sweep};
 pub use error::DiskError;
 pub use pool::{Disks, Mechanism};
 pub use volume::{Usage, Volume};

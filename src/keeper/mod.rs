@@ -10,6 +10,7 @@ mod filter;
 mod init;
 mod privileges;
 mod protocol;
+mod ready;
 mod reasons;
 mod serve;
 mod steps;
@@ -17,5 +18,6 @@ mod users;
 
 pub use client::{Client, ClientError, LaunchFds, LaunchReply};
 pub use protocol::StepFailure;
+pub use ready::OOM_SCORE;
 pub use reasons::{CHECKED, DENIED, Denied, allowed_calls};
-pub use serve::{KeeperError, OOM_SCORE, main, start};
+pub use serve::{KeeperError, main, start};

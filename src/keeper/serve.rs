@@ -12,15 +12,15 @@ use std::time::{Duration, Instant};
 use nix::errno::Errno;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sched::CloneFlags;
-use nix::sys::signal::{SigSet, Signal};
-use nix::sys::signalfd::{SfdFlags, SignalFd};
+use nix::sys::signal::Signal;
+use nix::sys::signalfd::SignalFd;
 use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
 
 use super::privileges::{self, AppContext, Prepared};
 use super::protocol::{self, Reply, Request, StepFailure};
 use super::steps::{self, Scratch, SetUp};
 use super::users::Users;
-use super::{filter, init};
+use super::{filter, init, ready};
 use crate::dyno::{AppStep, LaunchPlan, UserRange};
 use crate::model::DynoId;
 use crate::sys::{self, Clone3, Fault, Fork};
@@ -30,9 +30,6 @@ const RESTART_DELAYS: (Duration, Duration) = (Duration::from_millis(200), Durati
 
 /// A supervisor that lived this long starts its delays over.
 const STEADY: Duration = Duration::from_mins(1);
-
-/// When the host's memory runs out, the kernel takes others first. Source: proc(5).
-pub const OOM_SCORE: i32 = -900;
 
 /// Why the keeper cannot go on.
 #[derive(Debug, thiserror::Error)]
@@ -131,8 +128,8 @@ struct Keeper {
 
 impl Keeper {
     fn run(scratch_dir: &Path, args: &[std::ffi::OsString]) -> Result<u8, KeeperError> {
-        raise_open_files();
-        protect()?;
+        ready::raise_open_files();
+        ready::protect().map_err(KeeperError::Loop)?;
         sys::find_arguments();
         let scratch = steps::private_dir(scratch_dir)
             .and_then(|()| Scratch::make(scratch_dir))
@@ -140,7 +137,7 @@ impl Keeper {
                 dir: scratch_dir.to_owned(),
                 source,
             })?;
-        let signals = signals().map_err(KeeperError::Loop)?;
+        let signals = ready::signals().map_err(KeeperError::Loop)?;
         let (socket, supervisor) = supervise(args).map_err(KeeperError::Start)?;
         let mut keeper = Self {
             scratch,
@@ -491,28 +488,6 @@ impl Keeper {
     }
 }
 
-/// As many descriptors as we may have: one per dyno and one per range of ids would soon be more
-/// than a shell's default. The supervisor inherits it; dynos get limits of their own.
-/// Of ourselves and, through us, of the supervisor; dynos get the kernel's default. Without the
-/// privilege for it the supervisor tells (it sees what it inherited).
-fn protect() -> Result<(), KeeperError> {
-    match std::fs::write("/proc/self/oom_score_adj", OOM_SCORE.to_string()) {
-        Err(source) if source.kind() != io::ErrorKind::PermissionDenied => {
-            Err(KeeperError::Loop(source))
-        }
-        _ => Ok(()),
-    }
-}
-
-fn raise_open_files() {
-    use nix::sys::resource::{Resource, getrlimit, setrlimit};
-    let raised = getrlimit(Resource::RLIMIT_NOFILE)
-        .and_then(|(_, hard)| setrlimit(Resource::RLIMIT_NOFILE, hard, hard));
-    if let Err(errno) = raised {
-        tracing::warn!("the limit of open files stays as it is: {errno}");
-    }
-}
-
 /// Waits out a delay; true when a stop was asked for meanwhile.
 fn wait_or_stop(signals: &SignalFd, delay: Duration) -> io::Result<bool> {
     let deadline = Instant::now() + delay;
@@ -694,23 +669,6 @@ fn quiet() -> io::Result<()> {
     nix::unistd::dup2_stdin(&null)?;
     nix::unistd::dup2_stdout(&null)?;
     Ok(nix::unistd::dup2_stderr(&null)?)
-}
-
-fn signals() -> io::Result<SignalFd> {
-    let mut set = SigSet::empty();
-    for signal in [
-        Signal::SIGCHLD,
-        Signal::SIGTERM,
-        Signal::SIGINT,
-        Signal::SIGHUP,
-    ] {
-        set.add(signal);
-    }
-    set.thread_block()?;
-    Ok(SignalFd::with_flags(
-        &set,
-        SfdFlags::SFD_NONBLOCK | SfdFlags::SFD_CLOEXEC,
-    )?)
 }
 
 /// Starts `manifold supervise --keeper-fd N ARGS...` with the other end of a new pair.

@@ -20,6 +20,8 @@ const LOOK: Duration = Duration::from_secs(30);
 const RETRY: Duration = Duration::from_secs(1);
 
 /// The one that writes the table.
+pub(super) const FORWARDING: &str = "/proc/sys/net/ipv4/ip_forward";
+
 pub(super) struct Guard {
     pub(super) table: Table,
     pub(super) block: Block,
@@ -195,14 +197,18 @@ pub(super) fn forget_now(doomed: impl Fn(&conntrack::Flow) -> bool) {
 
 /// Routing between the links and the uplink must be on.
 pub(super) fn forward() {
-    const FILE: &str = "/proc/sys/net/ipv4/ip_forward";
-    if std::fs::read_to_string(FILE).is_ok_and(|v| v.trim() == "1") {
+    if is_forwarding() {
         return;
     }
-    match std::fs::write(FILE, "1") {
-        Ok(()) => tracing::info!("turned on {FILE}, for the dynos' outbound traffic"),
+    match std::fs::write(FORWARDING, "1") {
+        Ok(()) => tracing::info!("turned on {FORWARDING}, for the dynos' outbound traffic"),
         Err(error) => {
-            tracing::warn!("dynos have no outbound network: cannot write {FILE}: {error}");
+            tracing::warn!("dynos have no outbound network: cannot write {FORWARDING}: {error}");
         }
     }
+}
+
+/// True if this host forwards packets.
+pub fn is_forwarding() -> bool {
+    std::fs::read_to_string(FORWARDING).is_ok_and(|v| v.trim() == "1")
 }

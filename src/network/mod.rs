@@ -25,15 +25,18 @@ mod nft;
 mod open;
 mod resolver;
 mod rules;
+mod uninstall;
 
 pub use addresses::{Subnet, uid_base};
 pub use block::{Block, SLOTS, Slot};
 pub use connect::{connect, socket_in};
 pub use error::NetworkError;
 pub use facts::Facts;
+pub use guard::is_forwarding;
 pub use open::{DynoNetwork, Network};
 pub use resolver::{resolv_conf, resolvers};
 pub use rules::Opening;
+pub use uninstall::{stop_forwarding, uninstall};
 
 /// What the settings say, with the resolvers that are really used.
 pub type Options = crate::settings::NetworkSettings;

@@ -159,7 +159,7 @@ async fn remove(table: &str) -> Result<(), NetworkError> {
     nft::apply("remove the firewall table", &rules::remove(table)).await
 }
 
-fn table_name(instance: &str) -> String {
+pub(super) fn table_name(instance: &str) -> String {
     format!("manifold_{instance}")
 }
 

@@ -200,6 +200,23 @@ pub struct Flags {
     pub stack: Option<String>,
 }
 
+/// Flags of `manifold uninstall`.
+#[derive(Clone, Debug, Default, PartialEq, Eq, clap::Args)]
+pub struct UninstallFlags {
+    /// Settings file [default: /etc/manifold/manifold.toml, if it exists]
+    #[arg(long, value_name = "FILE")]
+    pub config: Option<PathBuf>,
+    /// State directory [default: /var/lib/manifold]
+    #[arg(long, value_name = "DIR")]
+    pub state: Option<PathBuf>,
+    /// Unix socket of the API [default: /run/manifold/manifold.sock]
+    #[arg(long, value_name = "PATH")]
+    pub socket: Option<PathBuf>,
+    /// Remove the state directory too: every app, slug, log and certificate
+    #[arg(long)]
+    pub purge: bool,
+}
+
 /// Settings that cannot be used.
 #[derive(Debug, thiserror::Error)]
 pub enum SettingsError {

@@ -8,7 +8,9 @@ mod paths;
 mod proxies;
 
 pub use acme::{AcmeChallenge, AcmeSettings};
-pub use file::{DEFAULT_FILE, Flags, NetworkSettings, Settings, SettingsError, Timings};
+pub use file::{
+    DEFAULT_FILE, Flags, NetworkSettings, Settings, SettingsError, Timings, UninstallFlags,
+};
 pub use limits::{DiskSettings, ReserveSettings};
 pub use paths::Paths;
 pub use proxies::{Block, ProxySettings};

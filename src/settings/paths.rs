@@ -33,6 +33,11 @@ impl Paths {
         self.state.join("instance")
     }
 
+    /// There if we turned IP forwarding on, which was off.
+    pub fn forwarding(&self) -> PathBuf {
+        self.state.join("forwarding")
+    }
+
     /// The SQLite database.
     pub fn database(&self) -> PathBuf {
         self.state.join("manifold.db")

@@ -155,7 +155,9 @@ impl LinuxMachine {
             let base = slot.uid_base();
             warmer.warm(UserRange { base });
         };
+        let was_forwarding = network::is_forwarding();
         let network = Network::open(instance, &block, options, ready).await?;
+        super::recover::remember_forwarding(paths, was_forwarding);
         let (news, exits) = mpsc::unbounded_channel();
         tokio::spawn(async move {
             while let Some((id, status)) = ends.recv().await {

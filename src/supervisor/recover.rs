@@ -30,3 +30,13 @@ pub fn sweep(paths: &Paths, cgroups: &Manager) {
     }
     Trees::new(paths).sweep();
 }
+
+/// Leaves a mark for `uninstall` if it was us who turned IP forwarding on.
+pub(super) fn remember_forwarding(paths: &Paths, was_on: bool) {
+    if was_on || !crate::network::is_forwarding() {
+        return;
+    }
+    if let Err(error) = fs::write(paths.forwarding(), "") {
+        tracing::warn!(%error, "uninstall will not know that IP forwarding was off");
+    }
+}

@@ -5,6 +5,7 @@
 
 mod beside;
 mod prober;
+mod uninstall;
 mod ways;
 mod yard;
 
@@ -24,6 +25,10 @@ pub(crate) fn cases() -> Vec<Trial> {
         Trial::test(
             "network::beside_docker_and_firewalld_tables",
             beside::foreign,
+        ),
+        Trial::test(
+            "network::uninstall_leaves_the_host_as_it_was",
+            uninstall::run,
         ),
     ]
 }
