@@ -1,95 +1,19 @@
-//! Exact bytes in, judged answers out: `tests/http/cases.json` against the real router.
-//! A case is refused whole or read in one way only; what it pipelines behind an error never runs.
+//! The cases of `tests/http` against the real router, with a plain process behind it.
 
-use serde::Deserialize;
+#[path = "../http/judge.rs"]
+mod judge;
+
+use manifold::settings::Timings;
 
 use crate::host::Host;
 
-#[derive(Deserialize)]
-struct Case {
-    name: String,
-    send: String,
-    /// Statuses of all answers, in order, interim ones too.
-    status: Vec<u16>,
-    #[serde(default)]
-    has: Vec<String>,
-    #[serde(default)]
-    lacks: Vec<String>,
-    #[serde(default)]
-    once: Vec<String>,
-    /// Requests that got to the dyno.
-    reached: Option<usize>,
-}
-
-/// Sends everything, says that no more comes, reads to the end: a client that closes its half gets
-/// its answers all the same.
-fn exchange(host: &Host, send: &str) -> String {
-    use std::io::{Read as _, Write as _};
-    let mut stream = host.connect();
-    let bytes: Vec<u8> = send
-        .chars()
-        .map(|c| u8::try_from(u32::from(c)).expect("a byte"))
-        .collect();
-    stream.write_all(&bytes).expect("written");
-    stream
-        .shutdown(std::net::Shutdown::Write)
-        .expect("half closed");
-    let mut reply = Vec::new();
-    // A cut is an end too.
-    let _ = stream.read_to_end(&mut reply);
-    reply.into_iter().map(char::from).collect()
-}
-
-fn judge(case: &Case, reply: &str) -> Result<(), String> {
-    let status = |rest: &str| rest.get(..3).and_then(|s| s.parse::<u16>().ok());
-    let got: Vec<u16> = reply
-        .split("HTTP/1.1 ")
-        .skip(1)
-        .filter_map(status)
-        .collect();
-    if got != case.status {
-        return Err(format!("{got:?}, not {:?}", case.status));
-    }
-    let count = |part: &String| reply.matches(part.as_str()).count();
-    for (parts, is_right) in [
-        (&case.has, (|n| n > 0) as fn(usize) -> bool),
-        (&case.lacks, |n| n == 0),
-        (&case.once, |n| n == 1),
-    ] {
-        if let Some(part) = parts.iter().find(|part| !is_right(count(part))) {
-            return Err(format!("{part:?} {} times", count(part)));
-        }
-    }
-    Ok(())
-}
-
 #[test]
 fn every_case_is_read_in_one_way() {
-    let cases: Vec<Case> = serde_json::from_str(include_str!("../http/cases.json")).expect("cases");
-    let host = Host::start(manifold::settings::Timings::default());
+    let host = Host::start(Timings::default());
     host.web("odd", "odd", "python3 server.py");
-    let reached = || {
+    let faults = judge::faults(host.http, || {
         let logs = host.logs("odd");
         logs.lines().filter(|l| l.contains(" dyno=web.1 ")).count()
-    };
-    let mut faults = Vec::new();
-    for case in &cases {
-        let before = case.reached.map(|_| reached());
-        let reply = exchange(&host, &case.send);
-        let mut judged = judge(case, &reply);
-        if let (Some(expected), Some(before)) = (case.reached, before) {
-            let count = reached() - before;
-            if count != expected {
-                judged = Err(format!("{count} reached the dyno, not {expected}"));
-            }
-        }
-        // And whoever comes next gets their own answer.
-        if host.get("odd.localhost", "/").2 != "hello" {
-            judged = Err("the next request got something else".to_owned());
-        }
-        if let Err(fault) = judged {
-            faults.push(format!("{}: {fault}\n{reply}", case.name));
-        }
-    }
+    });
     assert!(faults.is_empty(), "{}", faults.join("\n\n"));
 }

@@ -11,6 +11,7 @@ mod errors;
 mod git;
 mod host;
 mod hostile;
+mod http;
 mod journey;
 mod languages;
 mod limits;
@@ -27,6 +28,7 @@ const HERE_ONLY: &[&str] = &[
     "certain::",
     "drops::",
     "git::",
+    "http::",
     "languages::",
     "limits::",
     "network::",
@@ -39,6 +41,7 @@ fn main() {
         journey::cases(),
         dyno::cases(),
         drops::cases(),
+        http::cases(),
         build::cases(),
         errors::cases(),
         attack::cases(),
