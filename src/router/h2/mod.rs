@@ -10,7 +10,8 @@
 //! crate holds against rapid resets, CONTINUATION floods and tiny DATA frames; and `guard` against
 //! frames that cost us and not the sender. Source: RFC 9113 sections 5, 8 and 10.5.
 
-/// Reading from `reader` and writing to `writer`, for both at once.
+/// Reading from `reader` and writing to `writer`, together and each by itself, for what carries one
+/// request; `cut` ends it in the middle.
 macro_rules! pair {
     ($name:ty) => {
         impl AsyncRead for $name {
@@ -41,6 +42,24 @@ macro_rules! pair {
                 cx: &mut Context<'_>,
             ) -> Poll<io::Result<()>> {
                 Pin::new(&mut self.writer).poll_shutdown(cx)
+            }
+        }
+
+        impl crate::router::wire::Wire for $name {
+            type Reader<'a> = &'a mut Reader;
+            type Writer<'a> = &'a mut Writer;
+
+            fn split(&mut self) -> (&mut Reader, &mut Writer) {
+                (&mut self.reader, &mut self.writer)
+            }
+
+            /// Nobody waits for the next request.
+            async fn readable(&mut self) -> io::Result<()> {
+                Ok(())
+            }
+
+            fn reset(&mut self) {
+                self.cut();
             }
         }
     };

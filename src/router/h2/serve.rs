@@ -27,7 +27,7 @@ use super::{CONNECTION_WINDOW, HEAD_MAX, SEND_MAX, STREAM_WINDOW, STREAMS_MAX};
 use crate::router::chunks::Decoder;
 use crate::router::listener::Shared;
 use crate::router::proxy;
-use crate::router::wire::{Origin, Wire};
+use crate::router::wire::Origin;
 use crate::router::worker::Ear;
 
 /// From the end of the handshake to the client's preface.
@@ -182,7 +182,7 @@ async fn one(
     };
     let is_cut = proxy::stream(&shared, &mut stream, head.freeze(), &origin).await;
     if is_cut {
-        stream.reset();
+        stream.cut();
         return;
     }
     let drained = poll_fn(|cx| stream.writer.0.borrow_mut().poll_drain(cx));
@@ -398,20 +398,8 @@ impl AsyncWrite for Writer {
 
 super::pair!(Stream);
 
-impl Wire for Stream {
-    type Reader<'a> = &'a mut Reader;
-    type Writer<'a> = &'a mut Writer;
-
-    fn split(&mut self) -> (&mut Reader, &mut Writer) {
-        (&mut self.reader, &mut self.writer)
-    }
-
-    /// A stream is one request: nobody waits for the next.
-    async fn readable(&mut self) -> io::Result<()> {
-        Ok(())
-    }
-
-    fn reset(&mut self) {
+impl Stream {
+    fn cut(&mut self) {
         self.writer.0.borrow_mut().reset();
     }
 }

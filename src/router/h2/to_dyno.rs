@@ -21,7 +21,6 @@ use super::message;
 use super::outward::{Kind, Outward};
 use super::{CONNECTION_WINDOW, HEAD_MAX, SEND_MAX, STREAM_WINDOW};
 use crate::router::chunks::Decoder;
-use crate::router::wire::Wire;
 
 /// A dyno's end of the request loop.
 pub(in crate::router) struct ToDyno {
@@ -243,19 +242,8 @@ impl AsyncWrite for Writer {
 
 super::pair!(ToDyno);
 
-impl Wire for ToDyno {
-    type Reader<'a> = &'a mut Reader;
-    type Writer<'a> = &'a mut Writer;
-
-    fn split(&mut self) -> (&mut Reader, &mut Writer) {
-        (&mut self.reader, &mut self.writer)
-    }
-
-    async fn readable(&mut self) -> io::Result<()> {
-        Ok(())
-    }
-
-    fn reset(&mut self) {
+impl ToDyno {
+    fn cut(&mut self) {
         self.connection.abort();
     }
 }
