@@ -30,27 +30,38 @@ impl Users {
     }
 }
 
-/// A child in a new user namespace waits until its maps are written, forbids further user
-/// namespaces below it, and ends; the namespace lives on in our descriptor.
+/// A child makes the namespace, waits until its maps are written, forbids further namespaces
+/// below it, and ends; the namespace lives on in our descriptor.
 fn make(range: UserRange) -> io::Result<OwnedFd> {
     let (ready, go) = nix::unistd::pipe2(nix::fcntl::OFlag::O_CLOEXEC)?;
+    let (hear, tell) = nix::unistd::pipe2(nix::fcntl::OFlag::O_CLOEXEC)?;
     let clone = Clone3 {
-        namespaces: CloneFlags::CLONE_NEWUSER.bits(),
+        namespaces: 0,
         cgroup: None,
     };
     match clone.call()? {
         Fork::Child => {
-            drop(go);
+            drop((go, hear));
+            let made = unshare_as_owner(range);
+            let errno = made.as_ref().err().and_then(io::Error::raw_os_error);
+            let told = File::from(tell).write_all(&errno.unwrap_or(0).to_ne_bytes());
             let mut byte = [0];
-            let told = File::from(ready).read(&mut byte).is_ok_and(|n| n == 1);
-            if told {
+            if made.is_ok()
+                && told.is_ok()
+                && File::from(ready).read(&mut byte).is_ok_and(|n| n == 1)
+            {
                 forbid_namespaces();
             }
             std::process::exit(0)
         }
         Fork::Parent { pid, .. } => {
-            drop(ready);
-            let result = map(pid, range);
+            drop((ready, tell));
+            let mut errno = [0; 4];
+            let heard = File::from(hear).read_exact(&mut errno);
+            let result = heard.and_then(|()| match i32::from_ne_bytes(errno) {
+                0 => map(pid, range),
+                errno => Err(io::Error::from_raw_os_error(errno)),
+            });
             if result.is_ok() {
                 // A child that died meanwhile shows in waitpid, not here.
                 let _ = File::from(go).write(b"g");
@@ -62,6 +73,16 @@ fn make(range: UserRange) -> io::Result<OwnedFd> {
             result
         }
     }
+}
+
+/// Whoever makes a user namespace is charged, against the host's limits, for what is used in it:
+/// inotify instances and watches, pending signals, message queues. As root, one dyno could use up
+/// what root has; as the range's own first id, each has its own. Source: `kernel/ucount.c`.
+fn unshare_as_owner(range: UserRange) -> io::Result<()> {
+    // With its capabilities kept: a host may let only those make user namespaces.
+    sys::keep_capabilities_across_ids()?;
+    sys::set_ids(range.base, range.base)?;
+    Ok(nix::sched::unshare(CloneFlags::CLONE_NEWUSER)?)
 }
 
 /// No namespace of any kind may be made from inside. The filter refuses them too: this is the line

@@ -231,6 +231,16 @@ pub fn set_securebits() -> io::Result<()> {
     prctl(libc::PR_SET_SECUREBITS, BITS)
 }
 
+/// A change of user ids takes no capabilities, until the next user namespace.
+/// Source: capabilities(7), `SECBIT_NO_SETUID_FIXUP`.
+///
+/// # Errors
+/// The errno of prctl(2).
+pub fn keep_capabilities_across_ids() -> io::Result<()> {
+    const NO_SETUID_FIXUP: libc::c_ulong = 1 << 2;
+    prctl(libc::PR_SET_SECUREBITS, NO_SETUID_FIXUP)
+}
+
 /// Drops every capability from the bounding set.
 ///
 /// # Errors

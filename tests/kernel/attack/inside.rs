@@ -18,7 +18,7 @@ use crate::support::{self, Leftovers};
 /// The name of the test, as the rows have it.
 pub(super) const TEST: &str = "attack::inside_a_dyno";
 
-const PROBE: &[(&str, &str)] = &[
+pub(super) const PROBE: &[(&str, &str)] = &[
     ("base.py", include_str!("probe/base.py")),
     ("dynos.py", include_str!("probe/dynos.py")),
     ("syscalls.txt", include_str!("syscalls.txt")),
@@ -205,13 +205,13 @@ fn complaints(stderr: &[u8]) -> String {
 }
 
 /// One step: its name, what was seen, what had to be.
-struct Step<'a> {
+pub(super) struct Step<'a> {
     name: &'a str,
     seen: &'a str,
     expected: &'a str,
 }
 
-fn steps(text: &str) -> BTreeMap<&str, Vec<Step<'_>>> {
+pub(super) fn steps(text: &str) -> BTreeMap<&str, Vec<Step<'_>>> {
     let mut found: BTreeMap<&str, Vec<Step<'_>>> = BTreeMap::new();
     for line in text.lines() {
         let mut words = line.split('\t');
@@ -232,7 +232,7 @@ fn steps(text: &str) -> BTreeMap<&str, Vec<Step<'_>>> {
 }
 
 /// Every step as expected, and at least one of them.
-fn judge(steps: &[Step<'_>]) -> Result<String, String> {
+pub(super) fn judge(steps: &[Step<'_>]) -> Result<String, String> {
     if steps.is_empty() {
         return Err("the probe said nothing".to_owned());
     }

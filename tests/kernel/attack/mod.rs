@@ -15,8 +15,10 @@
 
 mod around;
 mod beside;
+mod builds;
 mod control;
 mod cores;
+mod exhaust;
 mod inside;
 mod links;
 mod plane;
@@ -38,5 +40,7 @@ pub(crate) fn cases() -> Vec<Trial> {
         Trial::test(beside::TEST, beside::run),
         Trial::test(plane::TEST, plane::run),
         Trial::test(slug::TEST, slug::run),
+        Trial::test(exhaust::TEST, exhaust::run),
+        Trial::test(builds::TEST, builds::run),
     ]
 }

