@@ -59,16 +59,16 @@ pub(super) async fn serve(shared: Arc<Shared>, mut client: impl Wire, origin: Or
                 return linger(client).await;
             }
         };
-        let handled = handle(
+        // Boxed: a connection that waits for its next request carries no room for one.
+        let handled = Box::pin(handle(
             &shared,
             &mut client,
             &mut buffer,
             &mut deadline,
             &request,
             &origin,
-        );
-        // Boxed: a connection that waits for its next request carries no room for one.
-        match Box::pin(handled).await {
+        ));
+        match handled.await {
             Next::Request => {}
             Next::Close => return linger(client).await,
             Next::Cut => return client.reset(),
@@ -262,7 +262,8 @@ async fn send(
 async fn linger(mut client: impl Wire) {
     let rest = async {
         if client.shutdown().await.is_ok() {
-            let mut sink = [0; 4096];
+            // Not inside of the future: every connection would carry its room.
+            let mut sink = vec![0; 4096];
             while matches!(client.read(&mut sink).await, Ok(1..)) {}
         }
     };

@@ -183,8 +183,8 @@ fn is_alone() -> bool {
 
 const IDLE: usize = 10_000;
 
-/// Of resident memory for each idle connection, in a debug build.
-const IDLE_BYTES: usize = 8 * 1024;
+/// Of resident memory for each idle connection.
+const IDLE_BYTES: usize = 4 * 1024;
 
 #[test]
 fn ten_thousand_idle_connections_cost_little() {
