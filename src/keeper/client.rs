@@ -60,6 +60,9 @@ pub struct LaunchReply {
 
 type Waiting = Arc<Mutex<HashMap<u64, oneshot::Sender<Result<LaunchReply, StepFailure>>>>>;
 
+/// The user namespaces made so far. Bounded by the number of slots.
+type Users = Arc<Mutex<HashMap<UserRange, OwnedFd>>>;
+
 struct Outgoing {
     request: Request,
     fds: Vec<OwnedFd>,
@@ -129,6 +132,7 @@ fn lost(error: &io::Error) {
 pub struct Client {
     outgoing: Arc<Line>,
     waiting: Waiting,
+    users: Users,
     next: Arc<std::sync::atomic::AtomicU64>,
 }
 
@@ -153,7 +157,7 @@ impl Client {
         let flags = nix::fcntl::OFlag::from_bits_truncate(flags) | nix::fcntl::OFlag::O_NONBLOCK;
         nix::fcntl::fcntl(&socket, nix::fcntl::FcntlArg::F_SETFL(flags))?;
         let socket = Arc::new(crate::sys::watch(socket)?);
-        let waiting = Waiting::default();
+        let (waiting, users) = (Waiting::default(), Users::default());
         let (outgoing, queue) = mpsc::channel(QUEUE);
         let (gone_sender, gone) = oneshot::channel();
         let outgoing = Arc::new(Line {
@@ -163,7 +167,7 @@ impl Client {
             order: Mutex::new(()),
         });
         tokio::spawn(write(Arc::downgrade(&outgoing), queue));
-        let reader = read(socket, Arc::clone(&waiting), exits);
+        let reader = read(socket, Arc::clone(&waiting), Arc::clone(&users), exits);
         tokio::spawn(async move {
             reader.await;
             // Nobody may wait for a keeper that is gone.
@@ -173,6 +177,7 @@ impl Client {
             Self {
                 outgoing,
                 waiting,
+                users,
                 next: Arc::default(),
             },
             gone,
@@ -202,10 +207,19 @@ impl Client {
         let mut all = vec![network, writable];
         all.extend(streams);
         all.extend(cgroup);
+        let user = {
+            let users = self.users.lock().unwrap_or_else(PoisonError::into_inner);
+            users.get(&plan.user).map(OwnedFd::try_clone)
+        };
+        // Without descriptors left for it the keeper makes another.
+        let user = user.and_then(Result::ok);
+        let has_user = user.is_some();
+        all.extend(user);
         let message = Request::Launch {
             request,
             plan: Box::new(plan),
             cgroup_v2: is_cgroup_v2,
+            has_user,
         };
         let sent = self
             .outgoing
@@ -232,6 +246,11 @@ impl Client {
     /// Says that a launch into this range is near. Dropped when the queue is full: it only saves
     /// time.
     pub fn warm(&self, user: UserRange) {
+        let users = self.users.lock().unwrap_or_else(PoisonError::into_inner);
+        if users.contains_key(&user) {
+            return;
+        }
+        drop(users);
         let message = Outgoing {
             request: Request::Warm(user),
             fds: Vec::new(),
@@ -281,6 +300,7 @@ async fn write(line: Weak<Line>, mut queue: mpsc::Receiver<Outgoing>) {
 async fn read(
     socket: Arc<AsyncFd<OwnedFd>>,
     waiting: Waiting,
+    users: Users,
     exits: mpsc::UnboundedSender<(DynoId, ExitStatus)>,
 ) {
     let mut buffer = Vec::new();
@@ -317,6 +337,12 @@ async fn read(
             Reply::Failed { request, failure } => {
                 if let Some(waiter) = take(request) {
                     let _ = waiter.send(Err(failure));
+                }
+            }
+            Reply::Warmed(range) => {
+                if let Some(user) = fds.pop() {
+                    let mut users = users.lock().unwrap_or_else(PoisonError::into_inner);
+                    users.insert(range, user);
                 }
             }
             Reply::Exited { dyno, status } => {

@@ -21,8 +21,9 @@ const FDS_MAX: usize = 16;
 /// Supervisor to keeper.
 #[derive(Debug, Serialize, Deserialize)]
 pub(super) enum Request {
-    /// Make a dyno. Descriptors, in order: netns, mount of the writable layer, stdin, stdout, stderr (or one /dev/null where
-    /// a terminal takes their place), then the cgroup's.
+    /// Make a dyno. Descriptors, in order: netns, mount of the writable layer, stdin, stdout,
+    /// stderr (or one /dev/null where a terminal takes their place), then the cgroup's, then the
+    /// user namespace if there is one.
     Launch {
         /// Echoed in the reply.
         request: u64,
@@ -30,6 +31,8 @@ pub(super) enum Request {
         plan: Box<LaunchPlan>,
         /// True: the one cgroup descriptor is a v2 directory; else v1 `tasks` files.
         cgroup_v2: bool,
+        /// False: the keeper makes the user namespace.
+        has_user: bool,
     },
     /// Signal a dyno's PID 1, which passes it on; SIGKILL ends all of the dyno.
     Signal {
@@ -59,6 +62,8 @@ pub(super) enum Reply {
         /// Where it failed.
         failure: StepFailure,
     },
+    /// The user namespace of a range beside: whoever launches into it hands it over.
+    Warmed(UserRange),
     /// A launched dyno ended.
     Exited {
         /// Which.

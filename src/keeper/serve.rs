@@ -19,8 +19,7 @@ use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
 use super::privileges::{self, AppContext, Prepared};
 use super::protocol::{self, Reply, Request, StepFailure};
 use super::steps::{self, Scratch, SetUp};
-use super::users::Users;
-use super::{filter, init, ready};
+use super::{filter, init, ready, users};
 use crate::dyno::{AppStep, LaunchPlan, UserRange};
 use crate::model::DynoId;
 use crate::sys::{self, Clone3, Fault, Fork};
@@ -115,7 +114,6 @@ struct Dyno {
 
 struct Keeper {
     scratch: Scratch,
-    users: Users,
     /// Ranges to make ready when there is nothing else to do.
     warm: VecDeque<UserRange>,
     filter: Vec<libc::sock_filter>,
@@ -141,7 +139,6 @@ impl Keeper {
         let (socket, supervisor) = supervise(args).map_err(KeeperError::Start)?;
         let mut keeper = Self {
             scratch,
-            users: Users::default(),
             warm: VecDeque::new(),
             filter: filter::compile(),
             socket,
@@ -192,7 +189,7 @@ impl Keeper {
                 match poll(&mut fds, timeout) {
                     Err(Errno::EINTR) => continue,
                     Ok(0) => {
-                        self.warm_one();
+                        self.warm_one()?;
                         continue;
                     }
                     other => other?,
@@ -298,8 +295,9 @@ impl Keeper {
                 request,
                 plan,
                 cgroup_v2,
+                has_user,
             } => {
-                if let Err(failure) = self.launch(request, &plan, &fds, cgroup_v2) {
+                if let Err(failure) = self.launch(request, &plan, fds, cgroup_v2, has_user) {
                     self.reply(&Reply::Failed { request, failure }, &[])?;
                 }
             }
@@ -314,19 +312,23 @@ impl Keeper {
         Ok(true)
     }
 
-    fn warm_one(&mut self) {
-        if let Some(user) = self.warm.pop_front() {
-            // The launch tries again, and says what failed.
-            let _ = self.users.get(user);
+    fn warm_one(&mut self) -> io::Result<()> {
+        // A launch that finds none tries again, and says what failed.
+        if let Some(range) = self.warm.pop_front()
+            && let Ok(user) = users::make(range)
+        {
+            return self.reply(&Reply::Warmed(range), &[user.as_fd()]);
         }
+        Ok(())
     }
 
     fn launch(
         &mut self,
         request: u64,
         plan: &LaunchPlan,
-        fds: &[OwnedFd],
+        mut fds: Vec<OwnedFd>,
         cgroup_v2: bool,
+        has_user: bool,
     ) -> Result<(), StepFailure> {
         let failed = |step: &str| {
             let step = step.to_owned();
@@ -335,17 +337,24 @@ impl Keeper {
                 errno: error.raw_os_error().unwrap_or(libc::EIO),
             }
         };
-        let [network, writable, stdin, stdout, stderr, cgroup @ ..] = fds else {
+        let fault = Fault::read();
+        sys::passed(points(plan));
+        let user = fault.at("make a user namespace").and_then(|()| {
+            if has_user {
+                let missing = || io::Error::from_raw_os_error(libc::EBADMSG);
+                return fds.pop().ok_or_else(missing);
+            }
+            let user = users::make(plan.user)?;
+            self.reply(&Reply::Warmed(plan.user), &[user.as_fd()])?;
+            Ok(user)
+        });
+        let user = user.map_err(failed("make a user namespace"))?;
+        let [network, writable, stdin, stdout, stderr, cgroup @ ..] = &fds[..] else {
             return Err(StepFailure {
                 step: "receive descriptors".into(),
                 errno: libc::EBADMSG,
             });
         };
-        let fault = Fault::read();
-        sys::passed(points(plan));
-        let user = self.users.get(plan.user);
-        let user = fault.at("make a user namespace").and(user);
-        let user = user.map_err(failed("make a user namespace"))?;
         let shown = self.scratch.prepare(plan);
         shown.map_err(failed("show the size at /sys/fs/cgroup"))?;
         let pair = fault
@@ -391,7 +400,7 @@ impl Keeper {
                 let child = DynoChild {
                     plan,
                     scratch: &self.scratch,
-                    user,
+                    user: user.as_fd(),
                     network: network.as_fd(),
                     writable: writable.as_fd(),
                     streams: [stdin.as_fd(), stdout.as_fd(), stderr.as_fd()],

@@ -1,38 +1,20 @@
-//! User namespaces: one per range of host ids, made once and kept.
+//! User namespaces: one per range of host ids, made once and kept by the supervisor, so that a
+//! launch does not copy and close a descriptor of each.
 //!
 //! The same namespace maps the ids of a dyno's processes and of the layers below it.
 
-use std::collections::HashMap;
 use std::fs::File;
 use std::io::{self, Read, Write};
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd, OwnedFd};
 
 use nix::sched::CloneFlags;
 
 use crate::dyno::{IDS_PER_DYNO, UserRange};
 use crate::sys::{self, Clone3, Fork};
 
-/// The user namespaces made so far. Bounded by the number of slots.
-#[derive(Debug, Default)]
-pub(super) struct Users {
-    known: HashMap<UserRange, OwnedFd>,
-}
-
-impl Users {
-    /// The namespace that maps 0..65536 to a range.
-    pub(super) fn get(&mut self, range: UserRange) -> io::Result<BorrowedFd<'_>> {
-        use std::collections::hash_map::Entry;
-        let namespace: &OwnedFd = match self.known.entry(range) {
-            Entry::Occupied(entry) => entry.into_mut(),
-            Entry::Vacant(entry) => entry.insert(make(range)?),
-        };
-        Ok(namespace.as_fd())
-    }
-}
-
 /// A child makes the namespace, waits until its maps are written, forbids further namespaces
 /// below it, and ends; the namespace lives on in our descriptor.
-fn make(range: UserRange) -> io::Result<OwnedFd> {
+pub(super) fn make(range: UserRange) -> io::Result<OwnedFd> {
     let (ready, go) = nix::unistd::pipe2(nix::fcntl::OFlag::O_CLOEXEC)?;
     let (hear, tell) = nix::unistd::pipe2(nix::fcntl::OFlag::O_CLOEXEC)?;
     let clone = Clone3 {
