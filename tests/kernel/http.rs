@@ -2,6 +2,10 @@
 
 #[path = "../http/judge.rs"]
 mod judge;
+#[path = "../http/mix.rs"]
+mod mix;
+
+use std::path::Path;
 
 use libtest_mimic::{Failed, Trial};
 
@@ -10,23 +14,29 @@ use crate::support::Leftovers;
 
 /// The cases of this file.
 pub(crate) fn cases() -> Vec<Trial> {
-    vec![Trial::test(
-        "http::every_case_is_read_in_one_way",
-        every_case,
-    )]
+    vec![
+        Trial::test("http::every_case_is_read_in_one_way", every_case),
+        Trial::test("http::an_answer_never_reaches_another_app", never_mix),
+    ]
+}
+
+/// An app whose web process is `tests/apps/odd`, with its name in `NAME`.
+fn odd(host: &Host, name: &str) -> Result<(), Failed> {
+    let dir = tempfile::tempdir()?;
+    let server = Path::new(&app_dir("odd")).join("server.py");
+    std::fs::copy(server, dir.path().join("server.py"))?;
+    std::fs::write(dir.path().join("requirements.txt"), "")?;
+    let procfile = format!("web: NAME={name} exec python3 server.py\n");
+    std::fs::write(dir.path().join("Procfile"), procfile)?;
+    host.ok(&["create", name])?;
+    host.ok(&["deploy", &dir.path().display().to_string(), "-a", name])?;
+    host.eventually("web.1 is up", || host.all_up(name, &["web.1"]))
 }
 
 fn every_case() -> Result<(), Failed> {
     let before = Leftovers::count();
     let mut host = Host::with("[timings]\nmetrics_period = 1\nstop_grace = 2\n")?;
-    let dir = tempfile::tempdir()?;
-    let server = std::path::Path::new(&app_dir("odd")).join("server.py");
-    std::fs::copy(server, dir.path().join("server.py"))?;
-    std::fs::write(dir.path().join("requirements.txt"), "")?;
-    std::fs::write(dir.path().join("Procfile"), "web: python3 server.py\n")?;
-    host.ok(&["create", "odd"])?;
-    host.ok(&["deploy", &dir.path().display().to_string(), "-a", "odd"])?;
-    host.eventually("web.1 is up", || host.all_up("odd", &["web.1"]))?;
+    odd(&host, "odd")?;
     let faults = judge::faults(host.http, || {
         let logs = host.logs("odd");
         logs.lines().filter(|l| l.contains(" dyno=web.1 ")).count()
@@ -42,6 +52,26 @@ fn every_case() -> Result<(), Failed> {
             figures.is_some_and(|(_, load)| load.trim().parse::<f64>().is_ok())
         })
     })?;
+    host.stop()?;
+    Leftovers::none_since(&before)
+}
+
+/// The addresses of dynos that have gone are given to others, of other apps.
+fn never_mix() -> Result<(), Failed> {
+    let before = Leftovers::count();
+    let mut host = Host::with("[timings]\nstop_grace = 2\n")?;
+    for app in mix::APPS {
+        odd(&host, app)?;
+        host.ok(&["ps:scale", "web=2", "-a", app])?;
+        host.eventually("two are up", || host.all_up(app, &["web.1", "web.2"]))?;
+    }
+    mix::never_mix(host.http, |app| {
+        let restarted = host.ok(&["ps:restart", "-a", app]);
+        let is_up = || host.all_up(app, &["web.1", "web.2"]);
+        restarted
+            .and_then(|_| host.eventually("both are up again", is_up))
+            .expect("a restart");
+    });
     host.stop()?;
     Leftovers::none_since(&before)
 }
