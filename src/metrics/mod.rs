@@ -7,11 +7,14 @@
 //! figure is pure (`quota`, `load`, `l2met`); `sample` does the looking, in a thread of its own
 //! that nothing waits for.
 //!
+//! The same look keeps the host's disk from filling (`room`).
+//!
 //! Source: Dev Center, "Log Runtime Metrics" and "Heroku Error Codes".
 
 mod l2met;
 mod load;
 mod quota;
+mod room;
 mod sample;
 
 pub use sample::Metrics;

@@ -10,6 +10,7 @@ use tokio_util::sync::CancellationToken;
 use super::l2met;
 use super::load::Load;
 use super::quota::{self, Verdict};
+use super::room::{self, Eviction};
 use crate::logs::Hub;
 use crate::model::{AppId, DynoId, DynoState, Feature};
 use crate::settings::Timings;
@@ -35,6 +36,7 @@ impl Metrics {
             hub,
             period: timings.metrics_period,
             known: BTreeMap::new(),
+            eviction: Eviction::default(),
         };
         let task = tokio::spawn(async move {
             loop {
@@ -92,6 +94,7 @@ struct Looker {
     hub: Hub,
     period: Duration,
     known: BTreeMap<DynoId, Known>,
+    eviction: Eviction,
 }
 
 impl Looker {
@@ -135,7 +138,26 @@ impl Looker {
                 .collect();
             self.supervisor.publish_usages(usages);
         }
+        over.extend(self.evict(now));
         over
+    }
+
+    /// The dyno that must go for the host's disk.
+    fn evict(&mut self, now: Instant) -> Option<Over> {
+        let room = self.supervisor.disk_room()?;
+        let supervisor = &self.supervisor;
+        let usages = || {
+            let ids = self.known.keys();
+            let disk = |id: &DynoId| supervisor.sample(*id)?.disk;
+            ids.filter_map(|id| Some((*id, disk(id)?.0.host_bytes)))
+                .collect()
+        };
+        let (free, reserve) = (room.free_bytes, room.reserve_bytes);
+        let (dyno, bytes) = self.eviction.next(free, reserve, now, usages)?;
+        let line = room::told(bytes, free);
+        tracing::warn!(%dyno, "a dyno is stopped: {line}");
+        let lines = Some(vec![line]);
+        Some(Over { dyno, lines })
     }
 
     /// A full look: the figures, the lines, and whether it must go.

@@ -15,6 +15,7 @@ pub(crate) fn cases() -> Vec<Trial> {
         Trial::test("limits::floods", floods),
         Trial::test("limits::hostile", crate::hostile::run),
         Trial::test("limits::memory", memory),
+        Trial::test("limits::room", room),
         Trial::test("limits::seen", seen),
     ]
 }
@@ -420,18 +421,18 @@ fn cpu() -> Result<(), Failed> {
 
 /// Before the supervisor, in a mount namespace of its own: its state directory on a tmpfs.
 const ON_TMPFS: &str = r#"
-state=$1; shift
+state=$1; size=$2; shift 2
 instance=$(cat "$state/instance")
-mount -t tmpfs -o mode=700,size=1g state "$state"
+mount -t tmpfs -o mode=700,size=$size state "$state"
 echo "$instance" > "$state/instance"
 "#;
 
-fn on_tmpfs(more: &str) -> Result<Host, Failed> {
-    let mut host = Host::unlaunched(SIZES)?;
+fn on_tmpfs(settings: &str, size: &str, more: &str) -> Result<Host, Failed> {
+    let mut host = Host::unlaunched(settings)?;
     let script = format!("set -e\n{ON_TMPFS}\n{more}\nexec \"$@\"");
     let state = host.dir.path().join("state").display().to_string();
     let words = [
-        "unshare", "--mount", "--", "sh", "-c", &script, "sh", &state,
+        "unshare", "--mount", "--", "sh", "-c", &script, "sh", &state, size,
     ];
     host.wrapper = words.map(str::to_owned).into();
     host.launch()?;
@@ -456,7 +457,7 @@ fn fallback() -> Result<(), Failed> {
         let is_small = size.next_back().is_some_and(|mib| (24..=32).contains(&mib));
         check(is_small, format!("df: {text}"))
     };
-    let mut host = on_tmpfs("")?;
+    let mut host = on_tmpfs(SIZES, "1g", "")?;
     contains(
         &host.ok(&["disk"])?,
         "bounded by ext4 images over loop devices",
@@ -464,7 +465,7 @@ fn fallback() -> Result<(), Failed> {
     is_bounded(&host)?;
     host.stop()?;
 
-    let mut host = on_tmpfs("mount --bind /dev/null /dev/loop-control")?;
+    let mut host = on_tmpfs(SIZES, "1g", "mount --bind /dev/null /dev/loop-control")?;
     contains(
         &host.ok(&["disk"])?,
         "bounded by tmpfs in the dyno's memory",
@@ -492,6 +493,63 @@ fn fallback() -> Result<(), Failed> {
             contains(&text, &format!("note: {notice}"))?;
         }
     }
+    host.stop()?;
+    Leftovers::none_since(&before)
+}
+
+/// Writes more and more, each byte to the host's disk.
+const HOARD: &str = r"
+import os
+with open('/tmp/hoard', 'wb', buffering=0) as file:
+    while True:
+        file.write(os.urandom(1 << 20))
+        os.fdatasync(file.fileno())
+";
+
+/// Running dynos do not fill the host's disk: the one that has most of it goes, is told why, and
+/// what it had is free again; the others go on.
+fn room() -> Result<(), Failed> {
+    let before = Leftovers::count();
+    let settings = "
+[timings]
+stop_grace = 2
+[disk]
+reserve_mb = 512
+build_mb = 64
+cache_mb = 64
+[sizes.Wide]
+memory_mb = 64
+disk_mb = 4096
+";
+    let mut host = on_tmpfs(settings, "2g", "")?;
+    app(
+        &host,
+        "hoard",
+        &[
+            ("hoard.py", HOARD),
+            ("Procfile", "hoard: python3 hoard.py\n"),
+        ],
+    )?;
+    host.ok(&["ps:scale", "hoard=1:wide", "-a", "hoard"])?;
+    let told = "heroku[hoard.1]: The host's disk is full (";
+    host.eventually("the hoarder is stopped", || {
+        host.logs("hoard")
+            .contains("State changed from up to crashed")
+    })?;
+    let logs = host.logs("hoard");
+    contains(&logs, told)?;
+    let line = logs.lines().find_map(|line| line.split_once(told));
+    let left = line.and_then(|(_, rest)| rest.split_once(" MB left"));
+    let left: u64 = left.map_or("none", |(number, _)| number).parse()?;
+    check(
+        (1..256).contains(&left),
+        format!("before it was full: {logs}"),
+    )?;
+    check(host.all_up("tiny", &["web.1"]), "the neighbour goes on")?;
+    host.ok(&["ps:scale", "hoard=0", "-a", "hoard"])?;
+    host.eventually("its room is free again", || {
+        inside(&host, "wide", "echo started").contains("started")
+    })?;
     host.stop()?;
     Leftovers::none_since(&before)
 }
