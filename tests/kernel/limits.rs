@@ -12,7 +12,7 @@ pub(crate) fn cases() -> Vec<Trial> {
         Trial::test("limits::cpu", cpu),
         Trial::test(DISK, disk),
         Trial::test("limits::fallback", fallback),
-        Trial::test("limits::floods", floods),
+        Trial::test(FLOODS, floods),
         Trial::test("limits::hostile", crate::hostile::run),
         Trial::test("limits::memory", memory),
         Trial::test("limits::room", room),
@@ -21,6 +21,7 @@ pub(crate) fn cases() -> Vec<Trial> {
 }
 
 const DISK: &str = "limits::disk";
+const FLOODS: &str = "limits::floods";
 
 /// Small sizes, so that filling them takes no time.
 const SIZES: &str = "
@@ -158,6 +159,15 @@ time.sleep(10**6)
 /// L10: of a flood every line is in the log or counted there, a dyno that prints without end
 /// goes on, and the log of another app is whole, on the disk too.
 fn floods() -> Result<(), Failed> {
+    let mut report = Report::new(FLOODS);
+    report.holds("X-08", As::User, || {
+        flooded()?;
+        Ok("each line is shown or counted (L10), a quiet app's log is whole".to_owned())
+    });
+    report.finish(&[As::User])
+}
+
+fn flooded() -> Result<(), Failed> {
     let before = Leftovers::count();
     let mut host = Host::with("[timings]\nstop_grace = 2\n")?;
     let procfile = format!(

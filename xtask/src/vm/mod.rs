@@ -37,7 +37,7 @@ pub(crate) struct Options {
     #[arg(long, default_value_t = 2048, value_name = "MB")]
     memory: u32,
     /// Longest run in minutes
-    #[arg(long, default_value_t = 25, value_name = "MINUTES")]
+    #[arg(long, default_value_t = 40, value_name = "MINUTES")]
     limit: u64,
 }
 
@@ -50,7 +50,7 @@ impl Options {
             kernel: "6.1".to_owned(),
             cpus: 2,
             memory: 2048,
-            limit: 25,
+            limit: 40,
         }
     }
 }
