@@ -3,6 +3,7 @@
 //! Below the reserve nothing new starts (`disk`); what runs goes on. Layers are sparse, so running
 //! dynos together can still want more than there is: below half of the reserve the one that has
 //! most of the host's disk goes, with all it wrote.
+//! One look a second: a reserve that can be written in less is too small to hold.
 
 use std::time::{Duration, Instant};
 

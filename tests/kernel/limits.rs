@@ -507,13 +507,14 @@ fn fallback() -> Result<(), Failed> {
     Leftovers::none_since(&before)
 }
 
-/// Writes more and more, each byte to the host's disk.
+/// Writes more and more, each byte to the host's disk, no faster than one look a second can see.
 const HOARD: &str = r"
-import os
+import os, time
 with open('/tmp/hoard', 'wb', buffering=0) as file:
     while True:
         file.write(os.urandom(1 << 20))
         os.fdatasync(file.fileno())
+        time.sleep(0.01)
 ";
 
 /// Running dynos do not fill the host's disk: the one that has most of it goes, is told why, and
@@ -531,7 +532,7 @@ cache_mb = 64
 memory_mb = 64
 disk_mb = 4096
 ";
-    let mut host = on_tmpfs(settings, "2g", "")?;
+    let mut host = on_tmpfs(settings, "1g", "")?;
     app(
         &host,
         "hoard",
