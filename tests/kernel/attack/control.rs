@@ -71,7 +71,7 @@ fn send(host: &Host, head: &str) -> Result<Answer, Failed> {
 }
 
 /// The other side has heard enough.
-fn is_cut(error: &std::io::Error) -> bool {
+pub(super) fn is_cut(error: &std::io::Error) -> bool {
     use std::io::ErrorKind::{BrokenPipe, ConnectionReset};
     [BrokenPipe, ConnectionReset].contains(&error.kind())
 }
