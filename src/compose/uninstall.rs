@@ -42,9 +42,7 @@ pub(super) fn main(arguments: &[OsString]) -> ExitCode {
 
 fn run(flags: UninstallFlags) -> anyhow::Result<()> {
     let settings = Settings::load(&Flags {
-        config: flags.config,
-        state: flags.state,
-        socket: flags.socket,
+        place: flags.place,
         ..Flags::default()
     })?;
     anyhow::ensure!(

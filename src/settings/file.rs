@@ -171,9 +171,9 @@ impl Default for Settings {
     }
 }
 
-/// Flags of `manifold supervise`: each wins over the settings file.
+/// Which platform of the host: each wins over the settings file.
 #[derive(Clone, Debug, Default, PartialEq, Eq, clap::Args)]
-pub struct Flags {
+pub struct PlaceFlags {
     /// Settings file [default: /etc/manifold/manifold.toml, if it exists]
     #[arg(long, value_name = "FILE")]
     pub config: Option<PathBuf>,
@@ -183,6 +183,14 @@ pub struct Flags {
     /// Unix socket of the API [default: /run/manifold/manifold.sock]
     #[arg(long, value_name = "PATH")]
     pub socket: Option<PathBuf>,
+}
+
+/// Flags of `manifold supervise`: each wins over the settings file.
+#[derive(Clone, Debug, Default, PartialEq, Eq, clap::Args)]
+pub struct Flags {
+    /// Which platform.
+    #[command(flatten)]
+    pub place: PlaceFlags,
     /// Address the router listens on; repeatable [default: 127.0.0.1:8080]
     #[arg(long, value_name = "ADDR")]
     pub http: Vec<SocketAddr>,
@@ -203,15 +211,9 @@ pub struct Flags {
 /// Flags of `manifold uninstall`.
 #[derive(Clone, Debug, Default, PartialEq, Eq, clap::Args)]
 pub struct UninstallFlags {
-    /// Settings file [default: /etc/manifold/manifold.toml, if it exists]
-    #[arg(long, value_name = "FILE")]
-    pub config: Option<PathBuf>,
-    /// State directory [default: /var/lib/manifold]
-    #[arg(long, value_name = "DIR")]
-    pub state: Option<PathBuf>,
-    /// Unix socket of the API [default: /run/manifold/manifold.sock]
-    #[arg(long, value_name = "PATH")]
-    pub socket: Option<PathBuf>,
+    /// Which platform.
+    #[command(flatten)]
+    pub place: PlaceFlags,
     /// Remove the state directory too: every app, slug, log and certificate
     #[arg(long)]
     pub purge: bool,
@@ -309,7 +311,7 @@ impl Settings {
     /// # Errors
     /// The file cannot be read or parsed, or a value is out of range.
     pub fn load(flags: &Flags) -> Result<Self, SettingsError> {
-        let file = match &flags.config {
+        let file = match &flags.place.config {
             Some(path) => read(path)?,
             None => match read(Path::new(DEFAULT_FILE)) {
                 Err(SettingsError::Read { source, .. })
@@ -362,7 +364,12 @@ fn read(path: &Path) -> Result<File, SettingsError> {
 
 fn merge(file: File, flags: &Flags) -> Result<Settings, SettingsError> {
     let default = Settings::default();
-    let state = flags.state.clone().or(file.state).unwrap_or(default.state);
+    let state = flags
+        .place
+        .state
+        .clone()
+        .or(file.state)
+        .unwrap_or(default.state);
     let http = match (flags.http.is_empty(), file.http) {
         (false, _) => flags.http.clone(),
         (true, Some(http)) => http,
@@ -386,6 +393,7 @@ fn merge(file: File, flags: &Flags) -> Result<Settings, SettingsError> {
         socket: absolute(
             "socket",
             flags
+                .place
                 .socket
                 .as_ref()
                 .or(file.socket.as_ref())
@@ -551,7 +559,10 @@ mod tests {
         let path = dir.path().join("manifold.toml");
         std::fs::write(&path, text).expect("a file");
         let flags = Flags {
-            config: Some(path),
+            place: PlaceFlags {
+                config: Some(path),
+                ..PlaceFlags::default()
+            },
             ..flags.clone()
         };
         Settings::load(&flags).map_err(|error| {
@@ -620,7 +631,10 @@ mod tests {
     #[test]
     fn a_missing_file_that_was_asked_for_is_an_error() {
         let flags = Flags {
-            config: Some("/nonexistent/manifold.toml".into()),
+            place: PlaceFlags {
+                config: Some("/nonexistent/manifold.toml".into()),
+                ..PlaceFlags::default()
+            },
             ..Flags::default()
         };
         let error = Settings::load(&flags).expect_err("an error");

@@ -9,7 +9,8 @@ mod proxies;
 
 pub use acme::{AcmeChallenge, AcmeSettings};
 pub use file::{
-    DEFAULT_FILE, Flags, NetworkSettings, Settings, SettingsError, Timings, UninstallFlags,
+    DEFAULT_FILE, Flags, NetworkSettings, PlaceFlags, Settings, SettingsError, Timings,
+    UninstallFlags,
 };
 pub use limits::{DiskSettings, ReserveSettings};
 pub use paths::Paths;

@@ -229,27 +229,22 @@ fn a_directory_without_its_write_bit_keeps_its_children() {
 
 #[test]
 fn a_truncated_archive_is_an_error() {
-    let bytes = Made::new()
-        .file("app/x", "hello")
-        .builder
-        .into_inner()
-        .expect("finished");
+    assert!(cut_off(514).is_err());
+}
+
+/// What comes of the first bytes of an archive.
+fn cut_off(length: usize) -> Result<Digest, SlugError> {
+    let whole = Made::new().file("app/x", "hello").builder.into_inner();
+    let whole = whole.expect("finished");
     let dir = tempfile::tempdir().expect("a directory");
     let root = OwnedFd::from(File::open(dir.path()).expect("opened"));
-    assert!(extract(&bytes[..514], &root, SLUG).is_err());
+    extract(&whole[..length], &root, SLUG)
 }
 
 #[test]
 fn an_archive_without_entries_or_without_its_end_is_refused() {
     Made::new().refused("it is empty");
-    let whole = Made::new()
-        .file("app/x", "hello")
-        .builder
-        .into_inner()
-        .expect("finished");
-    let dir = tempfile::tempdir().expect("a directory");
-    let root = OwnedFd::from(File::open(dir.path()).expect("opened"));
-    let error = extract(&whole[..1024], &root, SLUG).expect_err("cut off");
+    let error = cut_off(1024).expect_err("cut off");
     assert!(error.to_string().contains("its end is missing"), "{error}");
 }
 

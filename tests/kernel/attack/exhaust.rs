@@ -109,21 +109,7 @@ fn hog(host: &Host, words: &[&str]) -> (Option<i32>, String) {
 }
 
 fn sized(host: &Host, size: &str, words: &[&str]) -> (Option<i32>, String) {
-    let all = [
-        &[
-            "run",
-            "-a",
-            "hog",
-            "-s",
-            size,
-            "--",
-            "python3",
-            "-u",
-            "exhaust.py",
-        ],
-        words,
-    ]
-    .concat();
+    let all = words_of("run", size, words);
     let output = host.cli(&all);
     let text = [output.stdout, output.stderr].concat();
     (
@@ -132,23 +118,24 @@ fn sized(host: &Host, size: &str, words: &[&str]) -> (Option<i32>, String) {
     )
 }
 
+fn words_of<'a>(run: &'a str, size: &'a str, words: &[&'a str]) -> Vec<&'a str> {
+    let before = [
+        run,
+        "-a",
+        "hog",
+        "-s",
+        size,
+        "--",
+        "python3",
+        "-u",
+        "exhaust.py",
+    ];
+    [before.as_slice(), words].concat()
+}
+
 /// The same, detached; its name.
 fn detached(host: &Host, words: &[&str]) -> Result<String, Failed> {
-    let all = [
-        &[
-            "run:detached",
-            "-a",
-            "hog",
-            "-s",
-            "small",
-            "--",
-            "python3",
-            "-u",
-            "exhaust.py",
-        ],
-        words,
-    ]
-    .concat();
+    let all = words_of("run:detached", "small", words);
     Ok(host.ok(&all)?.trim().to_owned())
 }
 
