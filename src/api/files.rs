@@ -17,6 +17,9 @@ use crate::model::Digest;
 /// Largest upload in bytes. Source: Dev Center, "Build and Release Using the API" (limits differ).
 pub(super) const UPLOAD_MAX: u64 = 1 << 30;
 
+/// The rest of a refused upload is read and thrown away for so long.
+const DRAIN: Duration = Duration::from_secs(10);
+
 /// Life of an upload URL.
 const LIFETIME: Duration = Duration::from_hours(1);
 
@@ -129,10 +132,23 @@ pub(super) async fn receive(path: &Path, body: Body) -> Result<(Digest, u64), Ap
 }
 
 async fn write_part(part: &Path, body: Body) -> Result<(Digest, u64), ApiError> {
+    let mut stream = body.into_data_stream();
+    let written = write_chunks(part, &mut stream).await;
+    if written.is_err() {
+        // Who is still sending would see a broken connection and not the answer.
+        let rest = async { while let Some(Ok(_)) = stream.next().await {} };
+        let _ = tokio::time::timeout(DRAIN, rest).await;
+    }
+    written
+}
+
+async fn write_chunks(
+    part: &Path,
+    stream: &mut axum::body::BodyDataStream,
+) -> Result<(Digest, u64), ApiError> {
     let act = "write the upload";
     let fail = |error: std::io::Error| ApiError::io(act, &error);
     let mut file = tokio::fs::File::create(part).await.map_err(fail)?;
-    let mut stream = body.into_data_stream();
     let mut hash = Sha256::new();
     let mut size_bytes = 0;
     while let Some(chunk) = stream.next().await {

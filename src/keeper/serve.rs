@@ -150,8 +150,10 @@ impl Keeper {
         let mut delay = RESTART_DELAYS.0;
         loop {
             let started = Instant::now();
-            let (status, is_crash) = keeper.serve(&signals).map_err(KeeperError::Loop)?;
+            let served = keeper.serve(&signals);
+            // Before any error is passed on: nobody else would end them.
             keeper.kill_all();
+            let (status, is_crash) = served.map_err(KeeperError::Loop)?;
             if !is_crash {
                 return Ok(status);
             }
@@ -619,6 +621,8 @@ impl DynoChild<'_> {
         }
         // Changed ids made it dumpable again, as far as the kernel's settings go.
         or_fail("be undumpable", sys::not_dumpable());
+        // A keeper that is gone already hears no report, which ends this process, too.
+        or_fail("end with the keeper", sys::die_with_parent());
         let mut failure = None;
         let app = sys::vfork(|| {
             failure = self.apply(own, &context).err().or_else(|| {

@@ -163,8 +163,9 @@ pub(super) fn table_name(instance: &str) -> String {
     format!("manifold_{instance}")
 }
 
+/// With four digits of a slot behind it, a link's name has 14 bytes; `IFNAMSIZ` has room for 15.
 fn links(instance: &str) -> String {
-    format!("{LINKS}{}", instance.get(..4).unwrap_or(instance))
+    format!("{LINKS}{}", instance.get(..8).unwrap_or(instance))
 }
 
 /// A sixteenth of what the kernel tracks: no dyno can fill the table for the others.

@@ -110,7 +110,7 @@ pub(super) struct Driver {
     signals: Vec<(DynoId, StopSignal)>,
     snapshots: watch::Sender<Arc<Snapshot>>,
     launches: Arc<Semaphore>,
-    stopping: Option<Vec<oneshot::Sender<()>>>,
+    pub(super) stopping: Option<Vec<oneshot::Sender<()>>>,
     touched: BTreeSet<AppId>,
 }
 

@@ -153,8 +153,12 @@ impl Driver {
         }
     }
 
-    /// Makes and launches a dyno as a spec has it for this place.
+    /// Makes and launches a dyno as a spec has it for this place; none any more once everything is
+    /// being stopped, whatever is still on its way (an unpacked slug, a retry, a roll's next step).
     pub(super) fn start(&mut self, spec: &AppSpec, name: &DynoName, part: Part) -> Option<DynoId> {
+        if self.stopping.is_some() {
+            return None;
+        }
         let release = spec.release.as_ref()?;
         let size = wanted(spec).remove(name)?;
         let mut dyno = formation_dyno(spec, release, name, &size, self.timings.stop_grace)?;

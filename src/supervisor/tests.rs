@@ -34,6 +34,8 @@ struct State {
     signals: Vec<(String, StopSignal)>,
     torn_down: usize,
     prepared: usize,
+    /// The next slug lies ready when this resolves.
+    hold_prepare: Option<tokio::sync::oneshot::Receiver<()>>,
     /// Bytes; `None`: plenty.
     memory: Option<u64>,
 }
@@ -132,6 +134,10 @@ impl Machine for Fake {
 
     fn prepare(&self, _: &StackName, _: Option<Digest>) -> Task<'_, Result<(), Failure>> {
         Box::pin(async {
+            let hold = self.lock().hold_prepare.take();
+            if let Some(hold) = hold {
+                let _ = hold.await;
+            }
             self.lock().prepared += 1;
             Ok(())
         })
@@ -336,6 +342,27 @@ async fn a_new_release_rolls_every_dyno_and_unpacks_first() {
     assert!(current.clone().all(|d| d.release.1 == ReleaseVersion(2)));
     assert_eq!(current.count(), 2);
     assert_eq!(bench.fake.lock().prepared, 1);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_stop_in_the_middle_of_a_roll_starts_nothing_more() {
+    let mut bench = Bench::new();
+    // Stubborn: it is still being stopped when the new slug lies ready.
+    bench.apply(1, &[("worker", "stubborn", 1)]).await;
+    bench.until(&[("worker.1", Up)]).await;
+    let (unpacked, hold) = tokio::sync::oneshot::channel();
+    bench.fake.lock().hold_prepare = Some(hold);
+    bench.apply(2, &[("worker", "stubborn", 1)]).await;
+    let supervisor = bench.supervisor.clone();
+    let stopped = tokio::spawn(async move { supervisor.shutdown().await });
+    bench
+        .lines(&["worker.1: Stopping all processes with SIGTERM"])
+        .await;
+    unpacked.send(()).expect("the slug is waited for");
+    let in_time = tokio::time::timeout(PATIENCE, stopped).await;
+    in_time.expect("it stops").expect("no panic");
+    let state = bench.fake.lock();
+    assert_eq!((state.launched.len(), state.live.len()), (1, 0));
 }
 
 #[tokio::test]

@@ -221,6 +221,15 @@ pub fn not_dumpable() -> io::Result<()> {
     prctl(libc::PR_SET_DUMPABLE, 0)
 }
 
+/// SIGKILL to this process as soon as its parent is gone. A change of ids takes that back: it is
+/// asked for behind the last. Source: `PR_SET_PDEATHSIG`.
+///
+/// # Errors
+/// The errno of prctl(2).
+pub fn die_with_parent() -> io::Result<()> {
+    prctl(libc::PR_SET_PDEATHSIG, libc::SIGKILL as libc::c_ulong)
+}
+
 /// Root gets nothing for being root. Source: capabilities(7), "securebits".
 ///
 /// # Errors

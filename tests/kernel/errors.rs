@@ -20,10 +20,7 @@ pub(crate) fn cases() -> Vec<Trial> {
             permission,
         ),
         Trial::test("errors::a_replaced_program_goes_on", replaced),
-        // Known fault, to be mended: since logs are written in batches, a supervisor may not stop on a
-        // full disk, and an upload may be cut off before its answer. Run it with `--ignored`.
-        Trial::test("errors::a_full_disk_is_called_one_and_costs_nothing", disk)
-            .with_ignored_flag(true),
+        Trial::test("errors::a_full_disk_is_called_one_and_costs_nothing", disk),
     ]
 }
 

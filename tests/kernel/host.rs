@@ -253,9 +253,10 @@ impl Host {
 
 impl Drop for Host {
     fn drop(&mut self) {
-        // After a failed test: the next start of this state directory is what sweeps; here the
-        // orderly stop is enough.
-        let _ = self.stop();
+        // A panic here would hide what the test itself has to say.
+        if let Err(error) = self.stop() {
+            support::not_stopped(error.message().unwrap_or_default());
+        }
     }
 }
 

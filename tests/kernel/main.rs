@@ -65,5 +65,11 @@ fn main() {
             .map(|case| case.with_ignored_flag(true))
             .collect();
     }
-    libtest_mimic::run(&arguments, cases).exit();
+    let conclusion = libtest_mimic::run(&arguments, cases);
+    let left = support::count_not_stopped();
+    if left > 0 {
+        eprintln!("{left} supervisors did not stop in an orderly way after their tests: see above");
+        std::process::exit(101);
+    }
+    conclusion.exit();
 }

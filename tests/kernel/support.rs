@@ -36,8 +36,7 @@ pub(crate) fn prepare_state(state: &Path) -> std::io::Result<()> {
         .recursive(true)
         .mode(0o700)
         .create(state)?;
-    // Links carry the first four digits: those differ between supervisors that run at once.
-    let instance = format!("{}{:x}{:04x}\n", scope(), count & 0xf, count & 0xffff);
+    let instance = format!("{}{:05x}\n", scope(), count & 0xf_ffff);
     std::fs::write(state.join("instance"), instance)
 }
 
@@ -54,6 +53,20 @@ pub(crate) fn patience() -> u32 {
 /// Between two looks at a condition that nothing announces (another program's state).
 pub(crate) fn pause() {
     std::thread::park_timeout(Duration::from_millis(50));
+}
+
+/// Supervisors that did not end as they should after their test was over.
+static NOT_STOPPED: AtomicU32 = AtomicU32::new(0);
+
+/// Notes that a supervisor did not end as it should.
+pub(crate) fn not_stopped(why: &str) {
+    eprintln!("after the test: {why}");
+    NOT_STOPPED.fetch_add(1, Ordering::Relaxed);
+}
+
+/// How many did not.
+pub(crate) fn count_not_stopped() -> u32 {
+    NOT_STOPPED.load(Ordering::Relaxed)
 }
 
 /// Signals a process of ours, by pid.
