@@ -1,4 +1,4 @@
-//! What a dyno's command finds in its environment, and how it is started.
+//! What a dyno's command finds in its environment.
 
 use std::collections::BTreeMap;
 
@@ -7,21 +7,11 @@ use crate::model::{ConfigVars, DynoName};
 /// Source: Dev Center, "Dynos", environment.
 const PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
 
-/// Prompt of an attached bash.
-const PROMPT: &str = "\\w $ ";
+/// Prompt of an attached bash. Source: hsup.
+const PROMPT: &str = r"\[\033[01;34m\]\w\[\033[00m\] \[\033[01;32m\]$ \[\033[00m\]";
 
 /// Names no config var may take over: they say which dyno this is.
 const OWN: [&str; 3] = ["DYNO", "PORT", "PS"];
-
-/// Profile scripts in the order of the contract, then the command. The command is no positional
-/// parameter while scripts run, and no variable of it reaches the command's own environment.
-const WRAPPER: &str = r#"__command=$1
-set --
-for __file in /etc/profile.d/*.sh /app/.profile.d/*.sh /app/.profile; do
-  if [ -r "$__file" ]; then . "$__file"; fi
-done
-cd /app || exit 126
-exec /bin/bash -c "$__command""#;
 
 /// What an environment is made from.
 #[derive(Clone, Copy, Debug)]
@@ -66,13 +56,6 @@ pub fn environment(request: EnvironmentRequest<'_>) -> Vec<(String, String)> {
         env.insert("PORT".to_owned(), port.to_string());
     }
     env.into_iter().collect()
-}
-
-/// The program and its arguments that run `command`.
-pub fn argv(command: &str) -> Vec<String> {
-    ["/bin/bash", "-c", WRAPPER, "bash", command]
-        .map(str::to_owned)
-        .to_vec()
 }
 
 /// The command as logs and `ps` show it: `$PORT` and `${PORT}` expanded, all else as written.
@@ -156,31 +139,5 @@ mod tests {
         check("serve ${PORT}$PORT", "serve 8080");
         check("serve $PORTABLE $PORT_X", "serve $PORTABLE $PORT_X");
         assert_eq!(shown("serve $PORT", None), "serve $PORT");
-    }
-
-    #[test]
-    fn the_wrapper_runs_the_command_as_written_and_leaks_nothing() {
-        let dir = tempfile::tempdir().expect("a directory");
-        // The same text with /app and /etc/profile.d moved to where a test may write.
-        let app = dir.path().display().to_string();
-        let profile = dir.path().join(".profile.d");
-        std::fs::create_dir(&profile).expect("made");
-        std::fs::write(
-            profile.join("a.sh"),
-            "export A=\"from profile $#\"; false\n",
-        )
-        .expect("written");
-        let argv = argv("echo \"$A|$0|$#|${__command-none}|x: y\"; pwd");
-        let wrapper = argv[2]
-            .replace("/etc/profile.d", "/nowhere")
-            .replace("/app", &app);
-        let output = std::process::Command::new(&argv[0])
-            .args([&argv[1], &wrapper, &argv[3], &argv[4]])
-            .output()
-            .expect("bash runs");
-        let text = String::from_utf8_lossy(&output.stdout).into_owned();
-        let real = std::fs::canonicalize(dir.path()).expect("a path");
-        let expected = format!("from profile 0|/bin/bash|0|none|x: y\n{}\n", real.display());
-        assert_eq!(text, expected);
     }
 }

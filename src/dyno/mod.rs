@@ -3,11 +3,13 @@
 //! A launch is data first: an ordered list of steps to print, snapshot and review. The keeper
 //! applies it in a short loop. Pure: no I/O here.
 
+mod command;
 mod env;
 mod plan;
 mod shown;
 
-pub use env::{EnvironmentRequest, argv, environment, shown};
+pub use command::{argv, plain_words};
+pub use env::{EnvironmentRequest, environment, shown};
 pub use plan::{
     APP_GID, APP_UID, AppStep, Attributes, Exec, IDS_PER_DYNO, LaunchPlan, Layer, OPEN_FILES_MAX,
     PlanRequest, Resource, SetUpStep, UserRange,

@@ -201,6 +201,9 @@ pub struct Exec {
     pub argv: Vec<String>,
     /// The whole environment.
     pub env: Vec<(String, String)>,
+    /// Executed instead when there is no profile script; the program is looked for on the
+    /// environment's `PATH`. Empty: only a shell can run the command.
+    pub plain: Vec<String>,
 }
 
 /// A launch, whole.
@@ -422,6 +425,7 @@ mod tests {
             exec: Exec {
                 argv: vec!["/bin/bash".into(), "-c".into(), "true".into()],
                 env: vec![("DYNO".into(), "web.1".into())],
+                plain: vec!["true".into()],
             },
             terminal: None,
             stop_grace_ms: 30_000,

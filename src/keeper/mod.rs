@@ -5,6 +5,7 @@
 //! parses nothing that a tenant wrote (commands and values pass through as opaque text), runs no
 //! async code, and starts (and restarts) the supervisor.
 
+mod child;
 mod client;
 mod filter;
 mod init;

@@ -114,38 +114,106 @@ fn limit(resource: Resource, soft: u64, hard: u64) -> io::Result<()> {
     }
 }
 
+/// Where profile scripts lie, in the order in which the wrapper reads them.
+const PROFILES: [&str; 2] = ["/etc/profile.d", "/app/.profile.d"];
+
+/// The last one.
+const PROFILE: &str = "/app/.profile";
+
+/// What bash adds to the environment of the command that it executes.
+const BY_BASH: [&str; 3] = ["PWD=/app", "OLDPWD=/app", "SHLVL=0"];
+
 /// A command as exec takes it.
 pub(super) struct Prepared {
     argv: Vec<CString>,
     env: Vec<CString>,
+    /// Where the program may lie that needs no shell, its words and its environment.
+    plain: Option<(Vec<CString>, Vec<CString>, Vec<CString>)>,
 }
 
 impl Prepared {
+    /// Inside the dyno's root, as its user: looks for profile scripts.
+    ///
     /// # Errors
     /// `EINVAL` for no program, or a NUL byte.
     pub(super) fn new(exec: &Exec) -> io::Result<Self> {
         let invalid = || io::Error::from_raw_os_error(libc::EINVAL);
         let text = |t: &str| CString::new(t).map_err(|_| invalid());
+        let texts = |all: &[String]| all.iter().map(|a| text(a)).collect::<io::Result<Vec<_>>>();
         let env = exec.env.iter().map(|(k, v)| text(&format!("{k}={v}")));
-        let prepared = Self {
-            argv: exec
-                .argv
-                .iter()
-                .map(|a| text(a))
-                .collect::<Result<_, _>>()?,
-            env: env.collect::<Result<_, _>>()?,
-        };
-        if prepared.argv.is_empty() {
+        let env = env.collect::<io::Result<Vec<_>>>()?;
+        let argv = texts(&exec.argv)?;
+        if argv.is_empty() {
             return Err(invalid());
         }
-        Ok(prepared)
+        let plain = match exec.plain.first() {
+            Some(program) if !has_profile() => {
+                let names = texts(&places(program, &exec.env))?;
+                let mut env = env.clone();
+                for variable in BY_BASH {
+                    env.push(text(variable)?);
+                }
+                env.push(text(&format!("_={program}"))?);
+                Some((names, texts(&exec.plain)?, env))
+            }
+            _ => None,
+        };
+        Ok(Self { argv, env, plain })
     }
 
     /// Replaces the process; returns only on failure.
     pub(super) fn exec(&self) -> io::Error {
+        if let Some((names, words, env)) = &self.plain {
+            for name in names {
+                // Not there, or nothing that the kernel can execute: bash knows what to say.
+                let _ = nix::unistd::execve(name, words, env);
+            }
+        }
         match nix::unistd::execve(&self.argv[0], &self.argv, &self.env) {
             Ok(never) => match never {},
             Err(errno) => errno.into(),
         }
+    }
+}
+
+/// Where a shell would look for a program.
+fn places(program: &str, env: &[(String, String)]) -> Vec<String> {
+    if program.contains('/') {
+        return vec![program.to_owned()];
+    }
+    let path = env.iter().find(|(name, _)| name == "PATH");
+    let dirs = path.map_or("", |(_, path)| path).split(':');
+    // An empty part is the working directory.
+    let dirs = dirs.map(|dir| if dir.is_empty() { "." } else { dir });
+    dirs.map(|dir| format!("{dir}/{program}")).collect()
+}
+
+/// True if the wrapper could have anything to read, or this cannot be told.
+fn has_profile() -> bool {
+    let is_script = |entry: io::Result<std::fs::DirEntry>| {
+        let name = entry.map(|entry| entry.file_name());
+        name.is_ok_and(|name| name.as_encoded_bytes().ends_with(b".sh"))
+    };
+    let has_scripts = |dir: &str| match std::fs::read_dir(dir) {
+        Ok(mut entries) => entries.any(is_script),
+        Err(error) => error.kind() != io::ErrorKind::NotFound,
+    };
+    let is_missing = |path: &str| {
+        let found = std::fs::symlink_metadata(path);
+        found.is_err_and(|error| error.kind() == io::ErrorKind::NotFound)
+    };
+    PROFILES.into_iter().any(has_scripts) || !is_missing(PROFILE)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn programs_are_looked_for_as_a_shell_does() {
+        let env = [("PATH".to_owned(), "/a::/b".to_owned())];
+        assert_eq!(places("x", &env), ["/a/x", "./x", "/b/x"]);
+        assert_eq!(places("./x", &env), ["./x"]);
+        assert_eq!(places("x", &[]), ["./x"]);
     }
 }

@@ -1,7 +1,6 @@
 //! The keeper's one loop.
 
-use std::collections::{HashMap, VecDeque};
-use std::fs::File;
+use std::collections::{HashMap, HashSet, VecDeque};
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::os::unix::process::CommandExt;
@@ -16,11 +15,11 @@ use nix::sys::signal::Signal;
 use nix::sys::signalfd::SignalFd;
 use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
 
-use super::privileges::{self, AppContext, Prepared};
+use super::child::{DynoChild, Said, points};
 use super::protocol::{self, Reply, Request, StepFailure};
-use super::steps::{self, Scratch, SetUp};
+use super::steps::{self, Scratch};
 use super::{filter, init, ready, users};
-use crate::dyno::{AppStep, LaunchPlan, UserRange};
+use crate::dyno::{LaunchPlan, UserRange};
 use crate::model::DynoId;
 use crate::sys::{self, Clone3, Fault, Fork};
 
@@ -116,6 +115,8 @@ struct Keeper {
     scratch: Scratch,
     /// Ranges to make ready when there is nothing else to do.
     warm: VecDeque<UserRange>,
+    /// Ranges whose namespace this supervisor has been given: a launch may be faster than `warm`.
+    warmed: HashSet<u32>,
     filter: Vec<libc::sock_filter>,
     socket: OwnedFd,
     launching: Vec<Launching>,
@@ -140,6 +141,7 @@ impl Keeper {
         let mut keeper = Self {
             scratch,
             warm: VecDeque::new(),
+            warmed: HashSet::new(),
             filter: filter::compile(),
             socket,
             launching: Vec::new(),
@@ -153,6 +155,8 @@ impl Keeper {
             let served = keeper.serve(&signals);
             // Before any error is passed on: nobody else would end them.
             keeper.kill_all();
+            keeper.warm.clear();
+            keeper.warmed.clear();
             let (status, is_crash) = served.map_err(KeeperError::Loop)?;
             if !is_crash {
                 return Ok(status);
@@ -317,11 +321,18 @@ impl Keeper {
     fn warm_one(&mut self) -> io::Result<()> {
         // A launch that finds none tries again, and says what failed.
         if let Some(range) = self.warm.pop_front()
+            && !self.warmed.contains(&range.base)
             && let Ok(user) = users::make(range)
         {
-            return self.reply(&Reply::Warmed(range), &[user.as_fd()]);
+            return self.hand_over(range, &user);
         }
         Ok(())
+    }
+
+    /// Gives the supervisor the namespace of a range, for every launch to come.
+    fn hand_over(&mut self, range: UserRange, user: &OwnedFd) -> io::Result<()> {
+        self.warmed.insert(range.base);
+        self.reply(&Reply::Warmed(range), &[user.as_fd()])
     }
 
     fn launch(
@@ -347,7 +358,7 @@ impl Keeper {
                 return fds.pop().ok_or_else(missing);
             }
             let user = users::make(plan.user)?;
-            self.reply(&Reply::Warmed(plan.user), &[user.as_fd()])?;
+            self.hand_over(plan.user, &user)?;
             Ok(user)
         });
         let user = user.map_err(failed("make a user namespace"))?;
@@ -519,169 +530,6 @@ fn wait_or_stop(signals: &SignalFd, delay: Duration) -> io::Result<bool> {
             }
         }
     }
-}
-
-/// What a dyno's PID 1 says on its channel, once.
-#[derive(Debug, serde::Serialize, serde::Deserialize)]
-enum Said {
-    /// The command was exec'd; a terminal's master beside.
-    Launched,
-    /// A step failed.
-    Failed(StepFailure),
-}
-
-/// The child between clone and exec.
-struct DynoChild<'a> {
-    plan: &'a LaunchPlan,
-    scratch: &'a Scratch,
-    user: BorrowedFd<'a>,
-    network: BorrowedFd<'a>,
-    writable: BorrowedFd<'a>,
-    streams: [BorrowedFd<'a>; 3],
-    tasks: &'a [OwnedFd],
-    filter: &'a [libc::sock_filter],
-    channel: OwnedFd,
-    fault: Fault,
-}
-
-/// The points at which a launch by this plan may be made to fail.
-fn points(plan: &LaunchPlan) -> impl Iterator<Item = String> {
-    let ours = ["make a user namespace", "make a channel", "clone"];
-    let set_up = plan.set_up.iter().map(steps::name);
-    let app = plan.app.iter().map(|step| format!("{step:?}"));
-    let ours = ours.map(str::to_owned).into_iter().chain(set_up);
-    ours.chain(app).chain(["exec".to_owned()])
-}
-
-impl DynoChild<'_> {
-    fn fail(&self, step: &str, error: &io::Error) -> ! {
-        let errno = error.raw_os_error().unwrap_or(libc::EIO);
-        let said = Said::Failed(StepFailure {
-            step: step.to_owned(),
-            errno,
-        });
-        let _ = protocol::send(self.channel.as_fd(), &said, &[]);
-        std::process::exit(127)
-    }
-
-    fn run(self) -> ! {
-        let or_fail = |step: &str, result: io::Result<()>| {
-            if let Err(error) = result {
-                self.fail(step, &error);
-            }
-        };
-        or_fail("let go of the keeper's descriptors", self.close_others());
-        or_fail("block signals", sys::swap_signal_mask(true));
-        // A Ctrl-C on the supervisor's terminal is for the supervisor only.
-        or_fail(
-            "start a session",
-            nix::unistd::setsid().map(drop).map_err(io::Error::from),
-        );
-        let mut set_up = SetUp::new(
-            self.scratch,
-            self.user,
-            self.plan.user,
-            self.network,
-            self.writable,
-            self.tasks,
-        );
-        for step in &self.plan.set_up {
-            let fault = self.fault.at_lazily(|| steps::name(step));
-            if let Err(error) = fault.and_then(|()| set_up.apply(step)) {
-                self.fail(&steps::name(step), &error);
-            }
-        }
-        let terminal = match (self.plan.terminal, &set_up.terminals) {
-            (Some(size), Some(devpts)) => {
-                match steps::open_terminal(devpts, self.plan.user, size) {
-                    Ok(pair) => Some(pair),
-                    Err(error) => self.fail("open a terminal", &error),
-                }
-            }
-            _ => None,
-        };
-        drop(set_up);
-        // Before the fork: the app may look at its PID 1 as soon as it runs.
-        or_fail("erase the arguments", sys::erase_arguments());
-        or_fail("let go of our streams", quiet());
-        let exec = Prepared::new(&self.plan.exec);
-        let exec = exec.unwrap_or_else(|error| self.fail("exec", &error));
-        let slave = terminal.as_ref().map(|(_, slave)| slave.as_fd());
-        let context = AppContext {
-            user: self.user,
-            streams: slave.map_or(self.streams, |slave| [slave; 3]),
-            terminal: slave,
-            filter: self.filter,
-        };
-        let is_fork = |step: &AppStep| *step == AppStep::Fork;
-        let fork = self.plan.app.iter().position(is_fork);
-        let (shared, own) = self.plan.app.split_at(fork.unwrap_or_default());
-        if let Err((step, error)) = self.apply(shared, &context) {
-            self.fail(&step, &error);
-        }
-        // Changed ids made it dumpable again, as far as the kernel's settings go.
-        or_fail("be undumpable", sys::not_dumpable());
-        // A keeper that is gone already hears no report, which ends this process, too.
-        or_fail("end with the keeper", sys::die_with_parent());
-        let mut failure = None;
-        let app = sys::vfork(|| {
-            failure = self.apply(own, &context).err().or_else(|| {
-                let fault = self.fault.at("exec").err();
-                Some(("exec".to_owned(), fault.unwrap_or_else(|| exec.exec())))
-            });
-        });
-        let app = app.unwrap_or_else(|error| self.fail("Fork", &error));
-        if let Some((step, error)) = failure {
-            self.fail(&step, &error);
-        }
-        drop(exec);
-        let master: Vec<BorrowedFd<'_>> = terminal.iter().map(|(m, _)| m.as_fd()).collect();
-        if let Err(error) = protocol::send(self.channel.as_fd(), &Said::Launched, &master) {
-            self.fail("report", &error);
-        }
-        let grace = Duration::from_millis(self.plan.stop_grace_ms);
-        // A PID 1 that keeps what is not its own must not live: its end ends the dyno.
-        let status = match sys::close_from(3) {
-            Ok(()) => init::run(app, grace),
-            Err(_) => 127,
-        };
-        // Everything above 2 was closed under our feet: skip destructors.
-        sys::exit_now(status)
-    }
-
-    /// The keeper has a descriptor for every dyno and every range of ids: closed here once, and not
-    /// again by PID 1 and by the app's exec. Their owners in this copy of the keeper are never
-    /// dropped.
-    fn close_others(&self) -> io::Result<()> {
-        let ours = [self.user, self.network, self.writable, self.channel.as_fd()];
-        let tasks = self.tasks.iter().map(AsFd::as_fd);
-        let kept = ours.into_iter().chain(self.streams).chain(tasks);
-        let mut kept: Vec<i32> = kept.map(|fd| fd.as_raw_fd()).collect();
-        kept.sort_unstable();
-        sys::close_all_but(libc::STDERR_FILENO + 1, &kept)
-    }
-
-    /// The steps in order; the first that failed by name.
-    fn apply(
-        &self,
-        steps: &[AppStep],
-        context: &AppContext<'_>,
-    ) -> Result<(), (String, io::Error)> {
-        for step in steps {
-            let done = self.fault.at_lazily(|| format!("{step:?}"));
-            let done = done.and_then(|()| privileges::apply(step, context));
-            done.map_err(|error| (format!("{step:?}"), error))?;
-        }
-        Ok(())
-    }
-}
-
-/// PID 1 has no streams: those of the keeper lead to the host's journal.
-fn quiet() -> io::Result<()> {
-    let null = File::options().read(true).write(true).open("/dev/null")?;
-    nix::unistd::dup2_stdin(&null)?;
-    nix::unistd::dup2_stdout(&null)?;
-    Ok(nix::unistd::dup2_stderr(&null)?)
 }
 
 /// Starts `manifold supervise --keeper-fd N ARGS...` with the other end of a new pair.

@@ -72,10 +72,6 @@ const OURS: &[(&str, &str)] = &[
         include_str!("../../rootfs/etc/nsswitch.conf"),
     ),
     ("etc/profile", include_str!("../../rootfs/etc/profile")),
-    (
-        "etc/profile.d/manifold.sh",
-        include_str!("../../rootfs/profile.d/manifold.sh"),
-    ),
 ];
 
 /// Fills `root` (a new directory).

@@ -24,7 +24,7 @@ use super::{
 };
 use crate::cgroup::{CgroupError, Entry, Glance, Group, Limits, Manager, Sampler};
 use crate::disk::{Disks, Keep, Volume};
-use crate::dyno::{Exec, LaunchPlan, Layer, PlanRequest, ShownSize, UserRange, argv};
+use crate::dyno::{Exec, LaunchPlan, Layer, PlanRequest, ShownSize, UserRange, argv, plain_words};
 use crate::keeper::{Client, ClientError, LaunchFds};
 use crate::model::{Digest, DynoId, ExitStatus, StackName};
 use crate::network::{self, Block, DynoNetwork, Network, NetworkError, Slot};
@@ -447,6 +447,7 @@ fn plan(
         size: shown(&Limits::from(&order.size)),
         exec: Exec {
             argv: argv(&order.command),
+            plain: plain_words(&order.command, &order.env),
             env: order.env,
         },
         terminal: match order.stdio {
