@@ -59,7 +59,7 @@ impl Block {
             };
             if let Ok(claim) = UnixListener::bind_addr(&address) {
                 let slots = Slots {
-                    clean: (0..SLOTS).collect(),
+                    clean: (0..count()).collect(),
                     used: VecDeque::new(),
                     pinned: BTreeSet::new(),
                 };
@@ -141,6 +141,18 @@ impl Drop for Slot {
     fn drop(&mut self) {
         self.block.lock().used.push_back(self.number);
     }
+}
+
+/// How many slots there are: fewer where a test of debug builds wants them soon used up.
+fn count() -> u16 {
+    #[cfg(debug_assertions)]
+    if let Some(few) = std::env::var("MANIFOLD_TEST_ONLY_SLOTS")
+        .ok()
+        .and_then(|n| n.parse().ok())
+    {
+        return SLOTS.min(few);
+    }
+    SLOTS
 }
 
 /// True if a route other than the default one overlaps the block's /16.

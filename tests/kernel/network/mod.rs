@@ -21,6 +21,7 @@ pub(crate) fn cases() -> Vec<Trial> {
         ),
         Trial::test(ways::SPOOFED, ways::spoofed),
         Trial::test(ways::FLOOD, ways::flood),
+        Trial::test(ways::REUSED, ways::reused),
         Trial::test(beside::FLUSHED, beside::flushed),
         Trial::test(
             "network::beside_docker_and_firewalld_tables",

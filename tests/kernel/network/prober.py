@@ -6,6 +6,7 @@ import select
 import socket
 import struct
 import sys
+import time
 
 held = {}
 
@@ -63,20 +64,62 @@ def flows(host, port, count):
     return str(len(answered))
 
 
+def own():
+    """Our address."""
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sock:
+        sock.connect(("192.0.2.1", 9))
+        return sock.getsockname()[0]
+
+
+def open_flow(port, host, to):
+    """A datagram from this port; it stays open."""
+    sock = held["flow"] = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+    sock.bind(("0.0.0.0", int(port)))
+    sock.settimeout(3)
+    sock.sendto(b"hello", (host, int(to)))
+    sock.recv(100)
+
+
+def listen(port, seconds):
+    """Whether anything comes to this port."""
+    sock = held.get("flow")
+    if not sock:
+        sock = held["flow"] = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+        sock.bind(("0.0.0.0", int(port)))
+    sock.settimeout(float(seconds))
+    try:
+        return sock.recv(100).decode()
+    except TimeoutError:
+        return "nothing"
+
+
+def pour(host, port, seconds):
+    """As many large datagrams as go; how many thousand."""
+    sock = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+    sock.connect((host, int(port)))
+    end, sent = time.monotonic() + float(seconds), 0
+    while time.monotonic() < end:
+        for _ in range(100):
+            try:
+                sock.send(b"x" * 1400)
+                sent += 1
+            except OSError:
+                pass
+    return str(sent // 1000)
+
+
 def dns(name):
     return socket.gethostbyname(name)
 
 
 def scan(first, last, port):
     """Who of 172.X.0.first to last answers, but ourselves."""
-    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sock:
-        sock.connect(("192.0.2.1", 9))
-        own = sock.getsockname()[0]
-    base = own.rsplit(".", 1)[0]
+    ours = own()
+    base = ours.rsplit(".", 1)[0]
     found = []
     for last_byte in range(int(first), int(last) + 1):
         address = f"{base}.{last_byte}"
-        if address == own:
+        if address == ours:
             continue
         try:
             socket.create_connection((address, int(port)), 0.05).close()

@@ -17,6 +17,13 @@ const SETTINGS: &str = "[network]\nresolvers = [\"10.9.0.1\"]\n[timings]\nstop_g
 pub(super) const CLOSED: &str = "network::a_dyno_reaches_out_and_nothing_else";
 pub(super) const SPOOFED: &str = "network::addresses_cannot_be_borrowed";
 pub(super) const FLOOD: &str = "network::one_dyno_cannot_use_up_connections";
+pub(super) const REUSED: &str = "network::an_address_comes_back_without_its_flows";
+
+/// Slots of a supervisor whose slots are soon used up (a switch of test builds).
+const FEW_SLOTS: (&str, &str) = ("MANIFOLD_TEST_ONLY_SLOTS", "16");
+
+/// How long a dyno listens for what must not come.
+const LISTEN: &str = "1.5";
 
 /// The API's TCP address, on every address of the host.
 const API_PORT: u16 = 5001;
@@ -456,6 +463,9 @@ pub(super) fn flood() -> Result<(), Failed> {
             host.weaken(attacker)?;
         }
         report.holds("N-09", attacker, || flows(&yard, &host));
+        if attacker == As::User {
+            report.holds("N-10", attacker, || poured(&yard, &host));
+        }
     }
     host.stop()?;
     report.finish(&[As::User, As::Root, As::Bare])
@@ -481,4 +491,88 @@ fn flows(yard: &Yard, host: &Host) -> Result<String, Failed> {
     Ok(format!(
         "{answered} of 300 flows with a limit of 50; all 20 of another dyno"
     ))
+}
+
+/// What one dyno pours out takes neither the router nor another dyno's network away. Bandwidth is
+/// not shaped: that is documented.
+fn poured(yard: &Yard, host: &Host) -> Result<String, Failed> {
+    let outside = yard.in_world(|| Canary::udp(WORLD, 0))?;
+    let mut greedy = Prober::start(host, "tiny")?;
+    let mut modest = Prober::start(host, "tiny")?;
+    let sent = std::thread::scope(|scope| {
+        let pour = format!("pour {WORLD} {} 3", outside.port);
+        let flood = scope.spawn(move || greedy.ask(&pour));
+        let mut served = 0;
+        while !flood.is_finished() {
+            let answer = yard.in_host(|| Ok(host.get("tiny.localhost", "/")))?;
+            let (status, _) = answer.ok_or("no answer through the router")?;
+            check(status == 200, format!("status {status}"))?;
+            served += 1;
+        }
+        modest.expect(&format!("flows {WORLD} {} 20", outside.port), "20")?;
+        let sent = flood.join().map_err(|_| "it panicked")??;
+        check(served > 0, "nothing was asked meanwhile")?;
+        Ok::<String, Failed>(sent)
+    })?;
+    check(sent.parse::<u32>()? > 0, format!("{sent} thousand sent"))?;
+    Ok("not shaped; router and another dyno go on".to_owned())
+}
+
+/// An address is not given to another dyno before its flows are forgotten.
+pub(super) fn reused() -> Result<(), Failed> {
+    let yard = Yard::new()?;
+    let mut host = Host::unlaunched(SETTINGS)?;
+    let netns = format!("--net={}", yard.netns().display());
+    host.wrapper = vec!["nsenter".to_owned(), netns, "--".to_owned()];
+    host.env
+        .push((FEW_SLOTS.0.to_owned(), FEW_SLOTS.1.to_owned()));
+    host.launch()?;
+    host.deploy_tiny("tiny")?;
+    let mut report = Report::new(REUSED);
+    report.holds("N-11", As::User, || flows_are_forgotten(&yard, &host));
+    host.stop()?;
+    report.finish(&[As::User])
+}
+
+fn flows_are_forgotten(yard: &Yard, host: &Host) -> Result<String, Failed> {
+    let world = yard.in_world(|| std::net::UdpSocket::bind((WORLD, 0)))?;
+    world.set_read_timeout(Some(Duration::from_secs(10)))?;
+    let port = world.local_addr()?.port();
+    let mut old = Prober::start(host, "tiny")?;
+    let address = old.ask("own")?;
+    let open = format!("open_flow 4000 {WORLD} {port}");
+    let peer = std::thread::scope(|scope| {
+        let opened = scope.spawn(|| old.expect(&open, "SUCCEEDED"));
+        let mut buffer = [0; 100];
+        let (_, peer) = world.recv_from(&mut buffer)?;
+        world.send_to(b"welcome", peer)?;
+        opened.join().map_err(|_| "it panicked")??;
+        Ok::<_, Failed>(peer)
+    })?;
+    // The way back is open as long as its dyno is there.
+    world.send_to(b"for the old one", peer)?;
+    old.expect(&format!("listen 4000 {LISTEN}"), "for the old one")?;
+    drop(old);
+    let mut dynos = 0;
+    loop {
+        let mut new = Prober::start(host, "tiny")?;
+        dynos += 1;
+        if new.ask("own")? == address {
+            let heard = std::thread::scope(|scope| {
+                let listen = format!("listen 4000 {LISTEN}");
+                let heard = scope.spawn(move || new.ask(&listen));
+                while !heard.is_finished() {
+                    world.send_to(b"for the old one", peer)?;
+                    support::pause();
+                }
+                heard.join().map_err(|_| "it panicked")?
+            })?;
+            check(heard == "nothing", format!("the new dyno got {heard:?}"))?;
+            return Ok("nothing of the old dyno's flow".to_owned());
+        }
+        check(
+            dynos < 100,
+            format!("{address} did not come back in {dynos} dynos"),
+        )?;
+    }
 }
