@@ -15,6 +15,7 @@ mod http;
 mod journey;
 mod languages;
 mod limits;
+mod load;
 mod network;
 mod security;
 mod support;
