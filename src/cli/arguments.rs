@@ -164,6 +164,16 @@ pub(super) enum Command {
     /// Show what takes the disk, and how dynos are bounded
     #[command(name = "disk")]
     Disk(Json),
+    /// Show the files that a dyno changed since it started
+    #[command(name = "diff", visible_alias = "ps:diff")]
+    Diff {
+        /// Dyno (web.1)
+        dyno: String,
+        #[command(flatten)]
+        app: App,
+        #[command(flatten)]
+        json: Json,
+    },
     /// Restart all dynos, those of a type, or one
     #[command(name = "ps:restart", visible_aliases = ["restart", "dyno:restart"])]
     PsRestart {

@@ -12,8 +12,8 @@ use super::exit::{Done, Exit, Fault};
 use super::output::Screen;
 use super::time::Clock;
 use super::{
-    apps, authorizations, buildpacks, builds, certs, config, deploy, disk, domains, features, git,
-    logs, network, promote, ps, releases, routing, run, security, stack, traffic,
+    apps, authorizations, buildpacks, builds, certs, config, deploy, diff, disk, domains, features,
+    git, logs, network, promote, ps, releases, routing, run, security, stack, traffic,
 };
 use crate::settings::{Flags, Settings};
 
@@ -109,6 +109,9 @@ pub(super) async fn carry_out(cli: Cli, screen: &mut Screen) -> Done<u8> {
         }
         Command::PsType { sizes, app, json } => {
             ps::resize(client, screen, app.required()?, &sizes, json).await
+        }
+        Command::Diff { dyno, app, json } => {
+            diff::show(client, screen, app.required()?, &dyno, json).await
         }
         Command::Disk(json) => disk::show(client, screen, json).await,
         Command::PsRestart { name, app } => {

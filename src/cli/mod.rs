@@ -17,6 +17,7 @@ mod certs;
 mod client;
 mod config;
 mod deploy;
+mod diff;
 mod disk;
 mod dispatch;
 mod domains;

@@ -13,16 +13,20 @@
 //!
 //! Builds get theirs at a path ([`Disks::bound`]); an app's build cache is a file that stays.
 //!
+//! What a dyno made of its layer is read off the layer itself ([`changes`]).
+//!
 //! Absent on purpose: keeping data. A dyno's files end with it; a cache that was not unmounted
 //! in order is made anew rather than repaired.
 
 mod bounded;
+mod changes;
 mod error;
 mod image;
 mod pool;
 mod volume;
 
 pub use bounded::{Keep, sweep};
+pub use changes::{Change, Changes, FileKind, How, changes};
 pub use error::DiskError;
 pub use pool::{Disks, Mechanism};
 pub use volume::{Usage, Volume};

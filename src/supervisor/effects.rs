@@ -4,10 +4,9 @@
 //! Whatever fails takes back what was made before it.
 
 use std::collections::HashMap;
-use std::fs::{File, OpenOptions};
+use std::fs::OpenOptions;
 use std::io;
 use std::os::fd::{AsFd as _, OwnedFd};
-use std::os::unix::fs::{OpenOptionsExt as _, chown};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Instant;
@@ -17,18 +16,19 @@ use nix::sys::signal::Signal;
 use tokio::sync::{mpsc, oneshot};
 
 use super::memory;
+use super::upper;
 use super::usage::{Curve, DiskRoom, Sample};
 use super::{
     Backend, Exited, Failure, LaunchOrder, Launched, LaunchedStdio, Machine, StdioOrder,
     StopSignal, Task, WindowSize,
 };
 use crate::cgroup::{CgroupError, Entry, Glance, Group, Limits, Manager, Sampler};
-use crate::disk::{Disks, Keep, Volume};
+use crate::disk::{Changes, Disks, Keep, Volume};
 use crate::dyno::{Exec, LaunchPlan, Layer, PlanRequest, ShownSize, UserRange, argv, plain_words};
 use crate::keeper::{Client, ClientError, LaunchFds};
 use crate::model::{Digest, DynoId, ExitStatus, StackName};
 use crate::network::{self, Block, DynoNetwork, Network, NetworkError, Slot};
-use crate::rootfs::{self, RootfsError, Stacks};
+use crate::rootfs::{RootfsError, Stacks};
 use crate::settings::{NetworkSettings, Paths};
 use crate::slug::{SlugError, Trees};
 use crate::sys;
@@ -84,6 +84,9 @@ struct Live {
     eyes: Option<Eyes>,
     quota_bytes: u64,
     volume: Arc<Volume>,
+    /// What lies below its writable layer.
+    lowers: Vec<PathBuf>,
+    hostname: String,
     terminal: Option<OwnedFd>,
     network: DynoNetwork,
 }
@@ -238,8 +241,9 @@ impl Inner {
             }
         };
         let dir = volume.path();
-        let hostname = hostname(&order);
         let live = Live {
+            hostname: hostname(&order),
+            lowers: lowers.iter().map(|layer| layer.source.clone()).collect(),
             group,
             eyes: None,
             quota_bytes: order.size.memory_bytes,
@@ -248,7 +252,7 @@ impl Inner {
             network,
         };
         let upper = sys::fault("make the writable layer")
-            .and_then(|()| make_upper(&dir, user.base, &hostname));
+            .and_then(|()| upper::make(&dir, user.base, &live.hostname));
         let prepared = upper
             .map_err(failure("make the writable layer"))
             .and_then(|()| sys::fault("make pipes").map_err(failure("make pipes")))
@@ -506,27 +510,6 @@ fn nonblocking(fd: &OwnedFd) -> io::Result<()> {
     Ok(())
 }
 
-/// The upper layer, empty but for two files. Its ids are host ids (only lowers are id-mapped), so
-/// its root and the dyno's own files belong to the dyno's root.
-fn make_upper(dir: &Path, owner: u32, hostname: &str) -> io::Result<()> {
-    let give = |path: &Path| chown(path, Some(owner), Some(owner));
-    let upper = dir.join("upper");
-    give(&upper)?;
-    give(&upper.join("etc"))?;
-    for (name, text) in rootfs::dyno_files(hostname) {
-        let path = upper.join(name);
-        let mut options = OpenOptions::new();
-        let mut file: File = options
-            .write(true)
-            .create_new(true)
-            .mode(0o644)
-            .open(&path)?;
-        io::Write::write_all(&mut file, text.as_bytes())?;
-        give(&path)?;
-    }
-    Ok(())
-}
-
 impl Machine for LinuxMachine {
     fn launch(&self, order: LaunchOrder) -> Task<'_, Result<Launched, Failure>> {
         Box::pin(self.inner.launch(order))
@@ -606,6 +589,21 @@ impl Machine for LinuxMachine {
             tasks,
             running,
             disk: volume.usage().ok().map(|usage| (usage, volume.limit())),
+        })
+    }
+
+    fn changes(&self, id: DynoId) -> Task<'_, Result<Option<Changes>, Failure>> {
+        let live = self.inner.live();
+        let parts = live.get(&id).map(|live| {
+            let (volume, lowers) = (Arc::clone(&live.volume), live.lowers.clone());
+            (volume, lowers, live.hostname.clone())
+        });
+        Box::pin(async move {
+            let Some((volume, lowers, hostname)) = parts else {
+                return Ok(None);
+            };
+            let found = upper::changes(volume, lowers, hostname).await;
+            found.map(Some).map_err(failure("read the dyno's files"))
         })
     }
 

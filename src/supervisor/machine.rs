@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 
 use super::{DiskRoom, Sample};
 use crate::cgroup::Glance;
-use crate::disk::Keep;
+use crate::disk::{Changes, Keep};
 use crate::model::{Digest, DynoId, DynoName, DynoSize, ExitStatus, StackImage, StackName};
 
 /// Everything needed to launch one dyno.
@@ -185,6 +185,11 @@ pub trait Machine: Send + Sync + 'static {
     /// A full look at a launched dyno; `None` for one that is gone.
     fn sample(&self, _id: DynoId) -> Option<Sample> {
         None
+    }
+
+    /// The files that a launched dyno changed; `None` for one that is gone.
+    fn changes(&self, _id: DynoId) -> Task<'_, Result<Option<Changes>, Failure>> {
+        Box::pin(async { Ok(None) })
     }
 
     /// The disk below the state directory; `None` where layers are not bounded (tests).

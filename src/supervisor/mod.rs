@@ -26,6 +26,7 @@ mod recover;
 mod roll;
 mod sketch;
 mod snapshot;
+mod upper;
 mod usage;
 #[cfg(debug_assertions)]
 mod weaken;

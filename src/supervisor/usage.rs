@@ -3,10 +3,10 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use super::Supervisor;
 use super::memory::megabytes;
+use super::{Failure, Supervisor};
 use crate::cgroup::{Glance, Memory};
-use crate::disk::Usage;
+use crate::disk::{Changes, Usage};
 use crate::model::{DiskLimit, DynoId};
 
 /// One full look at a dyno.
@@ -90,6 +90,14 @@ impl Supervisor {
     /// A full look at a dyno.
     pub fn sample(&self, id: DynoId) -> Option<Sample> {
         self.machine.0.sample(id)
+    }
+
+    /// The files that a dyno changed since it started; `None` for one that does not run.
+    ///
+    /// # Errors
+    /// Its files cannot be read.
+    pub async fn changes(&self, id: DynoId) -> Result<Option<Changes>, Failure> {
+        self.machine.0.changes(id).await
     }
 
     /// What there is to say about a dyno in which the kernel killed for memory.

@@ -11,6 +11,7 @@ mod kmsg;
 mod loop_device;
 mod mount;
 mod neutral;
+mod overlay;
 mod owner;
 mod process;
 mod terminal;
@@ -28,6 +29,7 @@ pub use neutral::{
     default_timer_slack, erase_arguments, find_arguments, new_session_keyring, normal_priority,
     set_domain_name,
 };
+pub use overlay::is_opaque;
 pub use owner::{APP_ID, give_to_app, own_program, show_own_name};
 pub use process::{
     Clone3, Fork, bounding_drop, clear_ambient, close_all_but, close_from, close_on_exec_from,

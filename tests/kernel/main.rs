@@ -5,6 +5,7 @@
 mod attack;
 mod build;
 mod certain;
+mod changes;
 mod drops;
 mod dyno;
 mod errors;
@@ -40,6 +41,7 @@ fn main() {
         git::cases(),
         languages::cases(),
         certain::cases(),
+        changes::cases(),
         network::cases(),
         security::cases(),
     ]

@@ -53,7 +53,7 @@ pub(super) async fn show(State(api): State<Api>, App(app): App, Key(key): Key) -
 }
 
 /// By id or name.
-fn find(api: &Api, app: AppId, key: &str) -> Result<DynoView, ApiError> {
+pub(super) fn find(api: &Api, app: AppId, key: &str) -> Result<DynoView, ApiError> {
     let mut views = views(api, app).into_iter();
     let found = views.find(|view| view.name.to_string() == key || view.id.to_string() == key);
     found.ok_or_else(|| crate::supervisor::CommandError::UnknownDyno(key.to_owned()).into())

@@ -8,6 +8,7 @@ mod buildpacks;
 mod builds;
 mod catalog;
 mod certs;
+mod changes;
 mod config_vars;
 mod disk;
 mod domains;
@@ -84,6 +85,7 @@ fn app_routes() -> Router<Api> {
             get(dynos::show).delete(dynos::restart),
         )
         .route("/apps/{app}/dynos/{key}/actions/stop", post(dynos::stop))
+        .route("/apps/{app}/dynos/{key}/changes", get(changes::show))
         .route("/apps/{app}/formations/{key}", delete(dynos::restart_type))
         .route(
             "/apps/{app}/formations/{key}/actions/stop",

@@ -4,6 +4,7 @@
 
 pub mod attach;
 mod certs;
+mod changes;
 pub mod git;
 mod network;
 mod resources;
@@ -12,6 +13,7 @@ mod security;
 mod traffic;
 
 pub use certs::*;
+pub use changes::*;
 pub use network::*;
 pub use resources::*;
 pub use routing::*;
