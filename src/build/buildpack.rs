@@ -13,6 +13,7 @@ use crate::model::{BUILT_IN, Digest};
 /// Every file: its path below the version's directory and its text. Scripts below `bin/` and the
 /// driver are executable.
 const FILES: &[(&str, &str)] = &[
+    ("checkout.sh", include_str!("checkout.sh")),
     ("driver.sh", include_str!("driver.sh")),
     ("submodules.sh", include_str!("submodules.sh")),
     ("lib/common.sh", include_str!("buildpacks/lib/common.sh")),

@@ -68,9 +68,7 @@ fetch() {
       ;;
     *)
       env -i "${clean[@]}" GIT_TERMINAL_PROMPT=0 GIT_ALLOW_PROTOCOL=https:http:ssh:git:file GIT_CONFIG_NOSYSTEM=1 \
-        bash -c 'set -e; cd "$1"; git init -q .; git fetch -q --depth 1 -- "$2" "${3:-HEAD}" 2>/dev/null || git fetch -q --tags -- "$2"
-          git -c advice.detachedHead=false checkout -q "${4:-FETCH_HEAD}" 2>/dev/null || git checkout -q FETCH_HEAD' \
-        - "$dir" "$url" "$ref" "$ref" 2>"$dir.log"
+        "$packs/checkout.sh" "$dir" "$url" "$ref" 2>"$dir.log"
       ;;
   esac || {
     echo failed

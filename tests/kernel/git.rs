@@ -9,6 +9,7 @@ use std::time::{Duration, Instant};
 use libtest_mimic::{Failed, Trial};
 
 use crate::host::{Host, PATIENCE, app_dir, check, contains};
+use crate::network::yard::{WORLD, Yard};
 use crate::support;
 
 /// The program of ssh's server; tests that need it are skipped where it is missing.
@@ -20,6 +21,7 @@ pub(crate) fn cases() -> Vec<Trial> {
         Trial::test("git::a_push_over_the_socket_builds_and_releases", socket),
         Trial::test("git::what_is_not_built_moves_no_dyno", branches),
         Trial::test("git::pushes_queue_and_outlive_their_client", queue),
+        Trial::test("git::ignored_files_stay_out_and_submodules_come_in", parts),
         Trial::test("git::http_takes_a_token_and_serves_clones", http),
         Trial::test("git::ssh_serves_one_app_by_its_forced_command", ssh)
             .with_ignored_flag(!Path::new(SSHD).exists()),
@@ -358,6 +360,56 @@ fn http() -> Result<(), Failed> {
     let database = std::fs::read(host.dir.path().join("state/manifold.db"))?;
     let is_there = database.windows(token.len()).any(|w| w == token.as_bytes());
     check(!is_there, "the token itself is not stored")
+}
+
+fn parts() -> Result<(), Failed> {
+    let yard = Yard::new()?;
+    let host = Host::within(&yard.netns(), "")?;
+    let tree = Tree::new(&host)?;
+    create(&host, &tree, "parted")?;
+    // A library of its own history, served as plain files.
+    let dir = tree.dir.path().join("library");
+    let at = dir.display().to_string();
+    std::fs::create_dir(&dir)?;
+    tree.git(&["init", "-q", "-b", "main", &at])?;
+    std::fs::write(dir.join("lib.py"), "first")?;
+    tree.git(&["-C", &at, "add", "-A"])?;
+    tree.git(&["-C", &at, "commit", "-q", "-m", "first"])?;
+    let commit = tree.git(&["-C", &at, "rev-parse", "HEAD"])?;
+    std::fs::write(dir.join("lib.py"), "second")?;
+    tree.git(&["-C", &at, "commit", "-q", "-a", "-m", "second"])?;
+    tree.git(&["-C", &at, "update-server-info"])?;
+    let _library = yard.serve(tree.dir.path())?;
+
+    for (name, text) in [
+        (".slugignore", "# not for the dyno\nsecret\n/docs\n*.psd\n"),
+        ("secret/key", "1"),
+        ("docs/index", "1"),
+        ("lib/docs/kept", "1"),
+        ("art/logo.psd", "1"),
+    ] {
+        tree.write(name, text)?;
+    }
+    let url = format!("http://{WORLD}:8000/library/.git");
+    let modules = format!("[submodule \"lib\"]\n\tpath = vendor/lib\n\turl = {url}\n");
+    tree.write(".gitmodules", &modules)?;
+    tree.git(&["add", "-A"])?;
+    let entry = format!("160000,{},vendor/lib", commit.trim());
+    tree.git(&["update-index", "--add", "--cacheinfo", &entry])?;
+    tree.git(&["commit", "-q", "-m", "parts"])?;
+    let text = tree.git(&["push", "manifold", "main"])?;
+    contains(&text, &format!("remote:        vendor/lib ({url})"))?;
+    contains(&text, "Released v3")?;
+    let script = "cd /app; find . -type f -not -path './.heroku/*' | sort; cat vendor/lib/lib.py";
+    let files = host.ok(&["run", "-a", "parted", "--", "bash", "-c", script])?;
+    for kept in ["./lib/docs/kept", "./server.py", "./vendor/lib/lib.py"] {
+        contains(&files, kept)?;
+    }
+    for gone in ["secret", "./docs", "psd", ".git"] {
+        check(!files.contains(gone), format!("{gone} is there:\n{files}"))?;
+    }
+    // At the commit that the tree names, not at the newest.
+    check(files.ends_with("first"), files)
 }
 
 /// A real sshd on loopback, with keys of its own.

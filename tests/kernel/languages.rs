@@ -9,6 +9,7 @@ use std::path::Path;
 use libtest_mimic::{Failed, Trial};
 
 use crate::host::{Host, app_dir, check, contains};
+use crate::network::yard::{WORLD, Yard};
 
 /// Where built stacks lie; the cases are skipped without.
 const STACKS: &str = "MANIFOLD_TEST_STACKS";
@@ -19,6 +20,10 @@ pub(crate) fn cases() -> Vec<Trial> {
     vec![
         Trial::test("languages::all_six_and_pages_are_deployed", all).with_ignored_flag(is_missing),
         Trial::test("languages::buildpacks_from_elsewhere_run_in_order", outside),
+        Trial::test(
+            "languages::buildpacks_come_by_git_and_as_a_tarball",
+            fetched,
+        ),
     ]
 }
 
@@ -180,4 +185,80 @@ fn outside() -> Result<(), Failed> {
     let text = String::from_utf8_lossy(&output.stdout).into_owned();
     contains(&text, "-----> Fetching custom buildpack... failed")?;
     check(output.status.code() == Some(9), text)
+}
+
+fn command(program: &str, dir: &Path, args: &[&str]) -> Result<(), Failed> {
+    let output = std::process::Command::new(program)
+        .args(args)
+        .current_dir(dir)
+        .env("GIT_CONFIG_GLOBAL", "/dev/null")
+        .env("GIT_CONFIG_NOSYSTEM", "1")
+        .output()?;
+    check(
+        output.status.success(),
+        format!("{program} {args:?}: {output:?}"),
+    )
+}
+
+fn fetched() -> Result<(), Failed> {
+    let yard = Yard::new()?;
+    let host = Host::within(&yard.netns(), "")?;
+    let dir = tempfile::tempdir()?;
+    // One in a repository, with a version of before; one in a tarball, in a folder of its own.
+    let git = |args: &[&str]| {
+        let who = ["-c", "user.name=a", "-c", "user.email=a@b.test"];
+        let args = [&who, args].concat();
+        command("git", &dir.path().join("first"), &args)
+    };
+    pack(dir.path(), "first", "echo the old one")?;
+    git(&["init", "-q", "-b", "main"])?;
+    git(&["add", "-A"])?;
+    git(&["commit", "-q", "-m", "old"])?;
+    git(&["tag", "v1"])?;
+    pack(dir.path(), "first", "echo the new one")?;
+    git(&["commit", "-q", "-a", "-m", "new"])?;
+    git(&["update-server-info"])?;
+    pack(dir.path(), "second", "echo from a tarball")?;
+    command("tar", dir.path(), &["-czf", "second.tgz", "second"])?;
+    command(
+        "tar",
+        dir.path(),
+        &["-czf", "none.tgz", "second/bin/detect"],
+    )?;
+    let _served = yard.serve(dir.path())?;
+    let source = tempfile::tempdir()?;
+    std::fs::write(source.path().join("wanted-first"), "")?;
+    std::fs::write(source.path().join("wanted-second"), "")?;
+    let folder = source.path().display().to_string();
+    host.ok(&["create", "far"])?;
+    let at = |rest: &str| format!("http://{WORLD}:8000/{rest}");
+    host.ok(&["buildpacks:set", &at("first/.git"), "-a", "far"])?;
+    host.ok(&["buildpacks:add", &at("second.tgz"), "-a", "far"])?;
+    let text = host.ok(&["deploy", &folder, "-a", "far"])?;
+    for line in [
+        "-----> Fetching custom buildpack... done",
+        "the new one",
+        "-----> Pack second app detected",
+        "from a tarball",
+    ] {
+        contains(&text, line)?;
+    }
+    host.ok(&["buildpacks:set", &at("first/.git#v1"), "-a", "far"])?;
+    contains(&host.ok(&["deploy", &folder, "-a", "far"])?, "the old one")?;
+    for (url, why) in [
+        (
+            at("first/.git#nowhere"),
+            "Fetching custom buildpack... failed",
+        ),
+        (at("nowhere.tgz"), "Fetching custom buildpack... failed"),
+        (at("none.tgz"), "There is no bin/compile in it"),
+    ] {
+        host.ok(&["buildpacks:clear", "-a", "far"])?;
+        host.ok(&["buildpacks:set", &url, "-a", "far"])?;
+        let output = host.cli(&["deploy", &folder, "-a", "far"]);
+        let text = String::from_utf8_lossy(&output.stdout).into_owned();
+        check(output.status.code() == Some(9), format!("{url}: {text}"))?;
+        contains(&text, why)?;
+    }
+    Ok(())
 }

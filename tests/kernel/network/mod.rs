@@ -7,7 +7,7 @@ mod beside;
 mod prober;
 mod uninstall;
 mod ways;
-mod yard;
+pub(crate) mod yard;
 
 use libtest_mimic::Trial;
 

@@ -2,20 +2,21 @@
 //! behind its uplink. Nothing here touches the machine's own network or firewall.
 
 use std::io;
-use std::net::{Ipv4Addr, SocketAddr, TcpListener, UdpSocket};
-use std::path::PathBuf;
-use std::process::Command;
+use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream, UdpSocket};
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
+use std::time::Instant;
 
 use libtest_mimic::Failed;
 use nix::sched::{CloneFlags, setns};
 
-use crate::host::check;
+use crate::host::{PATIENCE, check};
 use crate::support;
 
 /// The world's address on the uplink; outside, as seen from dynos.
-pub(super) const WORLD: Ipv4Addr = Ipv4Addr::new(203, 0, 113, 1);
+pub(crate) const WORLD: Ipv4Addr = Ipv4Addr::new(203, 0, 113, 1);
 /// The world's address in the host's private network; also its resolver's.
 pub(super) const LAN: Ipv4Addr = Ipv4Addr::new(10, 9, 0, 1);
 /// The host's addresses in both.
@@ -26,13 +27,13 @@ pub(super) const SHARED: Ipv4Addr = Ipv4Addr::new(100, 64, 0, 1);
 pub(super) const METADATA: Ipv4Addr = Ipv4Addr::new(169, 254, 169, 254);
 
 /// Two namespaces, joined by a veth pair; gone when dropped.
-pub(super) struct Yard {
+pub(crate) struct Yard {
     host: String,
     world: String,
 }
 
 impl Yard {
-    pub(super) fn new() -> Result<Self, Failed> {
+    pub(crate) fn new() -> Result<Self, Failed> {
         static COUNT: AtomicU32 = AtomicU32::new(0);
         let name = format!(
             "manifold-{}-{}",
@@ -68,8 +69,33 @@ impl Yard {
     }
 
     /// Where the supervisor runs.
-    pub(super) fn netns(&self) -> PathBuf {
+    pub(crate) fn netns(&self) -> PathBuf {
         PathBuf::from("/run/netns").join(&self.host)
+    }
+
+    /// Serves a folder by HTTP from the world's port 8000.
+    pub(crate) fn serve(&self, dir: &Path) -> Result<Served, Failed> {
+        let mut command = Command::new("nsenter");
+        // nsenter(1) becomes the program: the pid is the server's.
+        command.arg(format!("--net=/run/netns/{}", self.world));
+        command
+            .args(["--", "python3", "-m", "http.server", "8000", "--bind"])
+            .arg(WORLD.to_string())
+            .current_dir(dir)
+            .stdin(Stdio::null())
+            .stdout(Stdio::null())
+            .stderr(Stdio::null());
+        let served = Served(command.spawn()?);
+        let deadline = Instant::now() + PATIENCE;
+        let ask = || TcpStream::connect((WORLD, 8000)).map(drop);
+        while self.in_world(ask).is_err() {
+            check(
+                Instant::now() < deadline,
+                "the world's server does not open",
+            )?;
+            support::pause();
+        }
+        Ok(served)
     }
 
     /// Runs a program in the host's namespace; its stdout.
@@ -120,6 +146,17 @@ impl Drop for Yard {
             // A namespace that was not made is none that stays.
             let _ = Command::new("ip").args(["netns", "del", name]).output();
         }
+    }
+}
+
+/// A server of the world; ended when dropped.
+pub(crate) struct Served(Child);
+
+impl Drop for Served {
+    fn drop(&mut self) {
+        support::signal(self.0.id(), nix::sys::signal::Signal::SIGKILL);
+        // It ends by the signal, if it has not before.
+        let _ = self.0.wait();
     }
 }
 
