@@ -22,6 +22,9 @@ clean=(
   "PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
   "HOME=$HOME"
   "LANG=C.UTF-8"
+  # The same tree is to give the same slug: tools that write a time write this one, and Python's
+  # compiled files name the content of their source instead of its time.
+  "SOURCE_DATE_EPOCH=946684800"
 )
 for name in STACK REQUEST_ID SOURCE_VERSION PIP_INDEX_URL PIP_EXTRA_INDEX_URL PIP_TRUSTED_HOST \
   NPM_CONFIG_REGISTRY npm_config_registry HTTP_PROXY HTTPS_PROXY NO_PROXY ALL_PROXY \

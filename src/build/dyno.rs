@@ -157,8 +157,7 @@ fn run_order(paths: &Paths, order: &BuildOrder, workdir: &Workdir) -> Result<Run
     std::fs::create_dir_all(&cache)
         .and_then(|()| sys::give_to_app(&cache))
         .map_err(BuildError::file("make", &cache))?;
-    let hex: String = order.id.0.simple().to_string().chars().take(16).collect();
-    let inside = |what: &str| PathBuf::from(format!("/tmp/{what}_{hex}"));
+    let inside = |what: &str| PathBuf::from(format!("/tmp/{what}_{PATHS}"));
     let bind = |source: PathBuf, target: PathBuf, read_only| Bind {
         source,
         target,
@@ -212,6 +211,10 @@ fn environment(
     }
     env
 }
+
+/// Ends the paths of every build, each in a file system of its own. Tools write the path they work
+/// at into what they make, and the same tree is to give the same slug.
+const PATHS: &str = "5b1d3c2f";
 
 type Ended = Option<Result<ExitStatus, Arc<Failure>>>;
 
@@ -336,10 +339,10 @@ mod tests {
             [
                 ("/buildpacks", true),
                 ("/tmp/cache", false),
-                ("/tmp/env_1111111122224333", true),
-                ("/tmp/packs_1111111122224333", true),
-                ("/tmp/result_1111111122224333", false),
-                ("/tmp/build_1111111122224333", false),
+                ("/tmp/env_5b1d3c2f", true),
+                ("/tmp/packs_5b1d3c2f", true),
+                ("/tmp/result_5b1d3c2f", false),
+                ("/tmp/build_5b1d3c2f", false),
             ]
         );
         assert!(binds.iter().all(|b| b.source.is_dir()));

@@ -7,6 +7,7 @@
 mod digest;
 mod error;
 mod extract;
+mod gzip;
 mod pack;
 mod trees;
 mod walk;

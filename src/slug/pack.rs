@@ -3,13 +3,13 @@
 use std::collections::BTreeSet;
 use std::ffi::{OsStr, OsString};
 use std::fs::File;
-use std::io::{self, BufWriter};
+use std::io::{self, BufWriter, Read as _, Seek as _};
 use std::os::fd::OwnedFd;
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
-use flate2::{Compression, GzBuilder};
+use flate2::Crc;
 use nix::dir::Dir;
 use nix::fcntl::{AtFlags, OFlag, openat, readlinkat};
 use nix::sys::stat::{Mode, SFlag, fstatat};
@@ -17,8 +17,20 @@ use tar::{Builder, EntryType, Header};
 
 use super::SlugError;
 use super::digest::Hashing;
+use super::gzip::Gzip;
 use super::walk::{DEPTH_MAX, open_dir};
 use crate::model::Digest;
+
+/// The time of everything in a slug: 2000-01-01. What a build made has the time of that build,
+/// and the same tree has to give the same bytes.
+const TIME: u64 = 946_684_800;
+
+/// Files are later than that by their content, at most eight years: web servers tell versions of
+/// a file apart by its time and size.
+const TIME_SPREAD: u32 = 1 << 28;
+
+/// Files up to this size are read once.
+const SMALL: u64 = 4 << 20;
 
 /// A slug in its place.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -51,12 +63,11 @@ fn write(app_dir: &Path, dest_dir: &Path, part: &Path) -> Result<Packed, SlugErr
     let file = File::options().write(true).create_new(true).open(part);
     let file = file.map_err(SlugError::file("make", part))?;
     let out = BufWriter::with_capacity(1 << 17, Hashing::new(file));
-    // No name and no time in the header: the same tree gives the same bytes.
-    let gzip = GzBuilder::new().mtime(0).write(out, Compression::default());
+    let gzip = Gzip::new(out).map_err(SlugError::file("write", part))?;
     let mut builder = Builder::new(gzip);
     let metadata = root.metadata().map_err(SlugError::file("read", app_dir))?;
     let app = OsString::from("./app");
-    append_directory(&mut builder, &app, metadata.mode(), metadata.mtime())
+    append_directory(&mut builder, &app, metadata.mode())
         .map_err(SlugError::file("pack", app_dir))?;
     tree(&mut builder, &root.into(), &app, 0)?;
     let finish = || -> io::Result<(Digest, u64)> {
@@ -128,13 +139,13 @@ fn entry<W: io::Write>(
     let stat = fstatat(dir, name, AtFlags::AT_SYMLINK_NOFOLLOW).map_err(|e| failed()(e.into()))?;
     let kind = SFlag::from_bits_truncate(stat.st_mode) & SFlag::S_IFMT;
     if kind == SFlag::S_IFDIR {
-        append_directory(builder, path, stat.st_mode, stat.st_mtime).map_err(failed())?;
+        append_directory(builder, path, stat.st_mode).map_err(failed())?;
         let below = open_dir(dir, name).map_err(failed())?;
         return tree(builder, &below, path, depth + 1);
     }
     if kind == SFlag::S_IFLNK {
         let target = readlinkat(dir, name).map_err(|e| failed()(e.into()))?;
-        let mut header = header(EntryType::Symlink, 0o777, stat.st_mtime, 0);
+        let mut header = header(EntryType::Symlink, 0o777, TIME, 0);
         return builder
             .append_link(&mut header, shown, &target)
             .map_err(failed());
@@ -142,18 +153,7 @@ fn entry<W: io::Write>(
     if kind == SFlag::S_IFREG {
         let flags = OFlag::O_RDONLY | OFlag::O_NOFOLLOW | OFlag::O_NONBLOCK | OFlag::O_CLOEXEC;
         let opened = openat(dir, name, flags, Mode::empty()).map_err(|e| failed()(e.into()))?;
-        let file = File::from(opened);
-        let metadata = file.metadata().map_err(failed())?;
-        let mut header = header(
-            EntryType::Regular,
-            metadata.mode(),
-            metadata.mtime(),
-            metadata.len(),
-        );
-        let exact = io::Read::take(file, metadata.len());
-        return builder
-            .append_data(&mut header, shown, exact)
-            .map_err(failed());
+        return append_file(builder, path, File::from(opened)).map_err(failed());
     }
     let shown = shown.display();
     Err(SlugError::Refused(format!(
@@ -161,28 +161,56 @@ fn entry<W: io::Write>(
     )))
 }
 
+fn append_file<W: io::Write>(
+    builder: &mut Builder<W>,
+    path: &OsStr,
+    mut file: File,
+) -> io::Result<()> {
+    let metadata = file.metadata()?;
+    let (mode, size) = (metadata.mode(), metadata.len());
+    if size > SMALL {
+        let mut crc = Crc::new();
+        let mut buffer = vec![0; 1 << 16];
+        loop {
+            match file.read(&mut buffer)? {
+                0 => break,
+                read => crc.update(&buffer[..read]),
+            }
+        }
+        file.rewind()?;
+        let mut header = header(EntryType::Regular, mode, time_of(&crc), size);
+        return builder.append_data(&mut header, path, file.take(size));
+    }
+    let mut bytes = Vec::with_capacity(usize::try_from(size).unwrap_or(0) + 1);
+    file.take(size).read_to_end(&mut bytes)?;
+    let mut crc = Crc::new();
+    crc.update(&bytes);
+    let mut header = header(EntryType::Regular, mode, time_of(&crc), bytes.len() as u64);
+    builder.append_data(&mut header, path, &bytes[..])
+}
+
+fn time_of(content: &Crc) -> u64 {
+    TIME + u64::from(content.sum() % TIME_SPREAD)
+}
+
 fn append_directory<W: io::Write>(
     builder: &mut Builder<W>,
     path: &OsStr,
     mode: u32,
-    mtime: i64,
 ) -> io::Result<()> {
     let mut name = path.to_owned();
     name.push("/");
-    builder.append_data(
-        &mut header(EntryType::Directory, mode, mtime, 0),
-        name,
-        io::empty(),
-    )
+    let mut header = header(EntryType::Directory, mode, TIME, 0);
+    builder.append_data(&mut header, name, io::empty())
 }
 
-fn header(kind: EntryType, mode: u32, mtime: i64, size: u64) -> Header {
+fn header(kind: EntryType, mode: u32, time: u64, size: u64) -> Header {
     let mut header = Header::new_gnu();
     header.set_entry_type(kind);
     header.set_mode(mode & 0o777);
     header.set_uid(0);
     header.set_gid(0);
-    header.set_mtime(u64::try_from(mtime).unwrap_or(0));
+    header.set_mtime(time);
     header.set_size(size);
     header
 }

@@ -19,6 +19,8 @@ pub(crate) fn cases() -> Vec<Trial> {
             "build::archives_ignore_files_and_profiles_are_honoured",
             archive,
         ),
+        Trial::test("build::the_same_tree_gives_the_same_slug", reproducible),
+        Trial::test("build::a_failing_release_command_changes_nothing", gate),
         Trial::test("build::flask_and_express_answer_with_two_dynos", frameworks)
             .with_ignored_flag(is_closed),
     ]
@@ -121,6 +123,133 @@ fn archive() -> Result<(), Failed> {
     Ok(())
 }
 
+/// Slugs are named by their sha256.
+fn slugs(host: &Host) -> Result<usize, Failed> {
+    let dir = std::fs::read_dir(host.dir.path().join("state/slugs"))?;
+    let is_slug = |path: &std::path::PathBuf| path.extension().is_some_and(|e| e == "tgz");
+    let paths = dir.flatten().map(|entry| entry.path());
+    Ok(paths.filter(is_slug).count())
+}
+
+/// A build that compiles, links, and writes a time: what differs between two builds.
+const BUSY: &str = "set -e
+python -m compileall -q lib
+for n in $(shuf -i 1-50); do echo $n > lib/$n; done
+ln -s lib/1 link
+pwd > where
+date -u ${SOURCE_DATE_EPOCH:+-d @$SOURCE_DATE_EPOCH} > when
+mkdir -m 750 private
+";
+
+fn reproducible() -> Result<(), Failed> {
+    let host = Host::start()?;
+    let tree = |seconds: u64| -> Result<tempfile::TempDir, Failed> {
+        let dir = tempfile::tempdir()?;
+        write(
+            dir.path(),
+            &[
+                ("requirements.txt", ""),
+                ("Procfile", "worker: true\n"),
+                ("bin/post_compile", BUSY),
+                (
+                    "lib/module.py",
+                    "NAMES = {'a', 'b', 'c'}\ndef f(): return NAMES\n",
+                ),
+            ],
+        )?;
+        let time = std::time::UNIX_EPOCH + std::time::Duration::from_secs(seconds);
+        let module = std::fs::File::options()
+            .append(true)
+            .open(dir.path().join("lib/module.py"))?;
+        module.set_modified(time)?;
+        Ok(dir)
+    };
+    for (app, seconds) in [("one", 1_000_000_000), ("two", 1_700_000_000)] {
+        let dir = tree(seconds)?;
+        host.ok(&["create", app])?;
+        let dir = dir.path().display().to_string();
+        host.ok(&["deploy", &dir, "-a", app])?;
+        // And once more, with a cache.
+        host.ok(&["deploy", &dir, "-a", app])?;
+    }
+    check(slugs(&host)? == 1, "four builds of one tree")?;
+    let dir = tree(1_000_000_000)?;
+    write(
+        dir.path(),
+        &[(
+            "lib/module.py",
+            "NAMES = {'a', 'b', 'd'}\ndef f(): return NAMES\n",
+        )],
+    )?;
+    host.ok(&["deploy", &dir.path().display().to_string(), "-a", "two"])?;
+    check(slugs(&host)? == 2, "another tree is another slug")?;
+    // Web servers tell versions of a file of the same size apart by its time; Python needs none.
+    let script = "stat -c %Y /app/lib/module.py; cd /app; PYTHONPATH=/app/lib python -v -c 'import module' 2>&1 | grep -c 'matches /app/lib/module.py'";
+    let told = |app: &str| host.ok(&["run", "-a", app, "--", "bash", "-c", script]);
+    let (one, two) = (told("one")?, told("two")?);
+    let lines = |text: &str| text.lines().map(str::to_owned).collect::<Vec<_>>();
+    let (one, two) = (lines(&one), lines(&two));
+    check(
+        one.len() == 2 && one[0] != two[0] && one[1] == "1" && two[1] == "1",
+        format!("{one:?} {two:?}"),
+    )
+}
+
+fn gate() -> Result<(), Failed> {
+    let host = Host::start()?;
+    let dir = tempfile::tempdir()?;
+    let path = dir.path().display().to_string();
+    let server = std::fs::read_to_string(Path::new(&app_dir("tiny")).join("server.py"))?;
+    let version = |name: &str, release: &str| {
+        let procfile = format!("web: python3 server.py\nrelease: {release}\n");
+        write(
+            dir.path(),
+            &[
+                ("requirements.txt", ""),
+                ("server.py", &server),
+                ("Procfile", &procfile),
+                (name, ""),
+            ],
+        )
+    };
+    let current = || -> Result<serde_json::Value, Failed> {
+        let text = host.ok(&["releases", "-a", "gated", "-n", "1", "--json"])?;
+        Ok(serde_json::from_str::<serde_json::Value>(&text)?[0].clone())
+    };
+    host.ok(&["create", "gated"])?;
+    version("version-1", "echo migrated $DYNO")?;
+    let text = host.ok(&["deploy", &path, "-a", "gated"])?;
+    contains(&text, "Release command declared")?;
+    host.eventually("web.1 is up", || host.all_up("gated", &["web.1"]))?;
+    contains(&host.logs("gated"), "migrated release.")?;
+    let good = current()?;
+    check(good["status"] == "succeeded", format!("{good}"))?;
+
+    version("version-2", "echo cannot migrate; exit 3")?;
+    let output = host.cli(&["deploy", &path, "-a", "gated"]);
+    check(output.status.code() == Some(11), format!("{output:?}"))?;
+    let failed = current()?;
+    check(failed["status"] == "failed", format!("{failed}"))?;
+    contains(&host.logs("gated"), "cannot migrate")?;
+    let ps = host.ok(&["ps", "-a", "gated", "--json"])?;
+    let ps: serde_json::Value = serde_json::from_str(&ps)?;
+    check(
+        ps[0]["state"] == "up" && ps[0]["release"]["version"] == good["version"],
+        format!("{ps}"),
+    )?;
+    let (status, files) = host.get("gated.localhost", "/files").ok_or("no answer")?;
+    check(status == 200 && !files.contains("version-2"), files)?;
+    // Also after a restart.
+    host.ok(&["ps:restart", "-a", "gated"])?;
+    host.eventually("another web.1 is up", || {
+        let now = host.cli(&["ps", "-a", "gated", "--json"]).stdout;
+        let now: serde_json::Value = serde_json::from_slice(&now).unwrap_or_default();
+        now[0]["state"] == "up" && now[0]["id"] != ps[0]["id"]
+    })?;
+    let (_, files) = host.get("gated.localhost", "/files").ok_or("no answer")?;
+    check(!files.contains("version-2"), files)
+}
+
 fn frameworks() -> Result<(), Failed> {
     let host = Host::start()?;
     for (app, folder, name, words) in [
@@ -146,5 +275,11 @@ fn frameworks() -> Result<(), Failed> {
     }
     // The cache of the first build serves the second one.
     let text = host.ok(&["deploy", &app_dir("flask"), "-a", "shop"])?;
-    contains(&text, "cache")
+    contains(&text, "cache")?;
+    // With the cache or without, in whatever app: the same tree gives the same slug.
+    for (app, folder) in [("shop-2", "flask"), ("blog-2", "express")] {
+        host.ok(&["create", app])?;
+        host.ok(&["deploy", &app_dir(folder), "-a", app])?;
+    }
+    check(slugs(&host)? == 2, "five builds of two trees")
 }

@@ -1,0 +1,290 @@
+//! gzip on all cores: one member, made of blocks that are deflated side by side.
+//!
+//! Each block knows the 32 KiB before it, so that little is lost by the cuts, and ends at a whole
+//! byte, so that the results are put behind one another. Where the cuts are depends on the bytes
+//! alone: whatever the number of threads, the same input gives the same output.
+//! Source: pigz(1), whose way this is; RFC 1951 and 1952.
+
+use std::collections::VecDeque;
+use std::io::{self, Write};
+use std::num::NonZero;
+use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::thread::JoinHandle;
+
+use flate2::{Compress, Compression, Crc, FlushCompress};
+
+/// Bytes of a block.
+const BLOCK: usize = 128 << 10;
+
+/// Bytes before a block that it may refer to.
+const WINDOW: usize = 32 << 10;
+
+/// Most threads.
+const THREADS_MAX: usize = 4;
+
+/// No name, no time, made on Unix: the same input gives the same bytes.
+const HEADER: [u8; 10] = [0x1f, 0x8b, 8, 0, 0, 0, 0, 0, 0, 3];
+
+/// A block, deflated, and the sum of what it was.
+type Deflated = io::Result<(Vec<u8>, Crc)>;
+
+/// A block to deflate, and where the result goes.
+struct Job {
+    before: Arc<Vec<u8>>,
+    block: Arc<Vec<u8>>,
+    is_last: bool,
+    done: SyncSender<Deflated>,
+}
+
+/// Writes gzip to `out`; ended by [`Gzip::finish`].
+pub(super) struct Gzip<W> {
+    out: W,
+    /// The block before this one.
+    before: Arc<Vec<u8>>,
+    block: Vec<u8>,
+    crc: Crc,
+    /// In the order of their blocks; bounded by the number of threads.
+    waiting: VecDeque<Receiver<Deflated>>,
+    threads: Threads,
+}
+
+/// Those that deflate; ended when dropped.
+struct Threads {
+    jobs: Option<SyncSender<Job>>,
+    handles: Vec<JoinHandle<()>>,
+}
+
+impl<W: Write> Gzip<W> {
+    /// With a thread for each core, at most four.
+    pub(super) fn new(out: W) -> io::Result<Self> {
+        let cores = std::thread::available_parallelism().map_or(1, NonZero::get);
+        Self::with(out, cores.min(THREADS_MAX))
+    }
+
+    fn with(mut out: W, threads: usize) -> io::Result<Self> {
+        out.write_all(&HEADER)?;
+        Ok(Self {
+            out,
+            before: Arc::default(),
+            block: Vec::with_capacity(BLOCK),
+            crc: Crc::new(),
+            waiting: VecDeque::new(),
+            threads: Threads::start(threads)?,
+        })
+    }
+
+    /// Writes what is left and the trailer, and gives the output back.
+    pub(super) fn finish(mut self) -> io::Result<W> {
+        self.cut(true)?;
+        while !self.waiting.is_empty() {
+            self.take()?;
+        }
+        let (sum, length) = (self.crc.sum(), self.crc.amount());
+        self.out.write_all(&sum.to_le_bytes())?;
+        self.out.write_all(&length.to_le_bytes())?;
+        Ok(self.out)
+    }
+
+    /// Hands the block over, after the oldest result if enough are on their way.
+    fn cut(&mut self, is_last: bool) -> io::Result<()> {
+        if self.waiting.len() >= 2 * self.threads.handles.len() {
+            self.take()?;
+        }
+        let block = std::mem::replace(&mut self.block, Vec::with_capacity(BLOCK));
+        let block = Arc::new(block);
+        let (done, result) = sync_channel(1);
+        let job = Job {
+            before: std::mem::replace(&mut self.before, Arc::clone(&block)),
+            block,
+            is_last,
+            done,
+        };
+        self.threads.hand_over(job)?;
+        self.waiting.push_back(result);
+        Ok(())
+    }
+
+    /// Writes the oldest result.
+    fn take(&mut self) -> io::Result<()> {
+        let Some(result) = self.waiting.pop_front() else {
+            return Ok(());
+        };
+        let (bytes, crc) = result.recv().map_err(|_| gone())??;
+        self.crc.combine(&crc);
+        self.out.write_all(&bytes)
+    }
+}
+
+impl<W: Write> Write for Gzip<W> {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        if self.block.len() == BLOCK {
+            self.cut(false)?;
+        }
+        let room = BLOCK - self.block.len();
+        let bytes = &bytes[..bytes.len().min(room)];
+        self.block.extend_from_slice(bytes);
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+impl Threads {
+    fn start(count: usize) -> io::Result<Self> {
+        let (jobs, taken) = sync_channel(2 * count);
+        let taken = Arc::new(Mutex::new(taken));
+        let start = |_| {
+            let taken = Arc::clone(&taken);
+            let builder = std::thread::Builder::new().name("gzip".to_owned());
+            builder.spawn(move || work(&taken))
+        };
+        Ok(Self {
+            jobs: Some(jobs),
+            handles: (0..count).map(start).collect::<io::Result<_>>()?,
+        })
+    }
+
+    fn hand_over(&self, job: Job) -> io::Result<()> {
+        let jobs = self.jobs.as_ref().ok_or_else(gone)?;
+        jobs.send(job).map_err(|_| gone())
+    }
+}
+
+impl Drop for Threads {
+    fn drop(&mut self) {
+        self.jobs = None;
+        for handle in self.handles.drain(..) {
+            // A panic there was told as a result that never came.
+            let _ = handle.join();
+        }
+    }
+}
+
+fn gone() -> io::Error {
+    io::Error::other("a thread that packs has ended")
+}
+
+/// One thread: blocks as long as there are any.
+fn work(jobs: &Mutex<Receiver<Job>>) {
+    loop {
+        let job = jobs.lock().unwrap_or_else(PoisonError::into_inner).recv();
+        let Ok(job) = job else {
+            return;
+        };
+        let result = deflate(&job.before, &job.block, job.is_last);
+        // Nobody waits for it once packing has failed.
+        let _ = job.done.send(result);
+    }
+}
+
+fn deflate(before: &[u8], block: &[u8], is_last: bool) -> Deflated {
+    let mut deflate = Compress::new(Compression::default(), false);
+    if !before.is_empty() {
+        let window = &before[before.len().saturating_sub(WINDOW)..];
+        deflate.set_dictionary(window)?;
+    }
+    let flush = if is_last {
+        FlushCompress::Finish
+    } else {
+        FlushCompress::Sync
+    };
+    let mut bytes = Vec::with_capacity(block.len() / 2 + 1024);
+    loop {
+        let taken = usize::try_from(deflate.total_in()).unwrap_or(usize::MAX);
+        deflate.compress_vec(&block[taken..], &mut bytes, flush)?;
+        let all = deflate.total_in() == block.len() as u64;
+        // With room left after all was taken, all was written, too.
+        if all && bytes.len() < bytes.capacity() {
+            break;
+        }
+        bytes.reserve(block.len() / 4 + 1024);
+    }
+    let mut crc = Crc::new();
+    crc.update(block);
+    Ok((bytes, crc))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::Read as _;
+
+    use super::*;
+
+    fn packed(bytes: &[u8], threads: usize, piece: usize) -> Vec<u8> {
+        let mut gzip = Gzip::with(Vec::new(), threads).expect("started");
+        for piece in bytes.chunks(piece) {
+            gzip.write_all(piece).expect("written");
+        }
+        gzip.finish().expect("finished")
+    }
+
+    fn some(length: usize) -> Vec<u8> {
+        let mut state = 7_u32;
+        let mut next = || {
+            state = state.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
+            state.to_le_bytes()[3]
+        };
+        (0..length)
+            .map(|at| {
+                if at % 3 == 0 {
+                    b' '
+                } else {
+                    (next() & 15) + b'a'
+                }
+            })
+            .collect()
+    }
+
+    #[test]
+    fn what_is_packed_is_one_member_and_unpacks_the_same() {
+        for length in [0, 1, BLOCK - 1, BLOCK, BLOCK + 1, 5 * BLOCK + 77] {
+            let bytes = some(length);
+            let gzip = packed(&bytes, 3, 10_000);
+            let mut back = Vec::new();
+            // Of a single member: a second one would be left over.
+            let mut decoder = flate2::bufread::GzDecoder::new(&gzip[..]);
+            decoder.read_to_end(&mut back).expect("unpacked");
+            assert_eq!(back, bytes, "{length}");
+            assert!(decoder.into_inner().is_empty(), "{length}");
+        }
+    }
+
+    #[test]
+    fn neither_threads_nor_pieces_change_the_bytes() {
+        let bytes = some(7 * BLOCK + 5);
+        let one = packed(&bytes, 1, 1 << 20);
+        for (threads, piece) in [(2, 512), (4, 77_777)] {
+            assert_eq!(packed(&bytes, threads, piece), one);
+        }
+        let incompressible: Vec<u8> = (0..3 * BLOCK)
+            .map(|at| at.wrapping_mul(2_654_435_761).to_le_bytes()[2])
+            .collect();
+        assert_eq!(
+            packed(&incompressible, 2, 999),
+            packed(&incompressible, 4, BLOCK)
+        );
+    }
+
+    #[test]
+    fn an_output_that_fails_ends_the_work() {
+        struct Full(usize);
+        impl Write for Full {
+            fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+                self.0 += bytes.len();
+                if self.0 > 100_000 {
+                    return Err(io::ErrorKind::StorageFull.into());
+                }
+                Ok(bytes.len())
+            }
+            fn flush(&mut self) -> io::Result<()> {
+                Ok(())
+            }
+        }
+        let mut gzip = Gzip::with(Full(0), 2).expect("started");
+        let error = gzip.write_all(&some(20 * BLOCK)).expect_err("full");
+        assert_eq!(error.kind(), io::ErrorKind::StorageFull);
+    }
+}
