@@ -178,6 +178,29 @@ impl Platform {
         self.group.as_ref().map_or(0, Group::pid)
     }
 
+    /// Where its API listens.
+    pub(crate) fn socket(&self) -> PathBuf {
+        self.dir.path().join("manifold.sock")
+    }
+
+    /// The most memory that the supervisor had, in MB.
+    pub(crate) fn peak_mb(&self) -> Result<f64> {
+        let keeper = self.pid();
+        let children = fs::read_to_string(format!("/proc/{keeper}/task/{keeper}/children"))?;
+        for pid in children.split_whitespace() {
+            let words = fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
+            if !words.split(|b| *b == 0).any(|word| word == b"--keeper-fd") {
+                continue;
+            }
+            let status = fs::read_to_string(format!("/proc/{pid}/status"))?;
+            let peak = status.lines().find_map(|line| line.strip_prefix("VmHWM:"));
+            let kib = peak.and_then(|text| text.trim().strip_suffix(" kB"));
+            let kib: f64 = kib.context("the kernel tells no peak")?.trim().parse()?;
+            return Ok(kib / 1024.0);
+        }
+        bail!("there is no supervisor")
+    }
+
     /// The state directory's parent: processes of this platform carry it in their arguments.
     pub(crate) fn dir(&self) -> &Path {
         self.dir.path()

@@ -5,6 +5,7 @@
 //! The peers run `/bin/true` with new namespaces, a read-only root on the host's `/usr` and a
 //! private `/tmp`; manifold runs a shell that reads its profile, then the command.
 
+mod deploy;
 mod floor;
 mod ours;
 mod peers;
@@ -14,9 +15,10 @@ mod scale;
 mod slug;
 mod table;
 
+use std::path::PathBuf;
 use std::process::ExitCode;
 
-use anyhow::{Result, ensure};
+use anyhow::{Result, bail, ensure};
 use clap::{Args, Subcommand};
 
 use crate::leftovers::Leftovers;
@@ -44,6 +46,8 @@ pub(crate) struct Options {
 enum What {
     /// Launch of one isolated process, of many, and what they cost
     Launch(Launch),
+    /// From `git push` to a running release: how long, and what of it is ours
+    Deploy(deploy::Options),
     /// Queue times under each routing policy: dynos that serve one request at a time
     Routing(routing::Options),
     /// CPU, latency and memory of the router: manifold, nginx, `HAProxy`
@@ -74,6 +78,7 @@ pub(crate) fn run(options: &Options) -> Result<ExitCode> {
             packages::install(packages::ALL)?;
             return routing::run(options).map(|()| ExitCode::SUCCESS);
         }
+        What::Deploy(options) => return deploy::run(options).map(|()| ExitCode::SUCCESS),
         What::Router(options) => return router::run(options).map(|()| ExitCode::SUCCESS),
         What::Backend(backend) => return router::backend(backend).map(|()| ExitCode::SUCCESS),
     };
@@ -87,6 +92,23 @@ pub(crate) fn run(options: &Options) -> Result<ExitCode> {
     measured?;
     ensure!(left.is_empty(), "left behind: {left:#?}");
     Ok(ExitCode::SUCCESS)
+}
+
+/// A program of `tests/bench`, optimised.
+fn built(name: &str) -> Result<PathBuf> {
+    let mut command = process::cargo();
+    command.args(["bench", "--package", "manifold", "--bench", name]);
+    command.args(["--no-run", "--message-format=json-render-diagnostics"]);
+    let text = process::read(&mut command)?;
+    for line in text.lines().filter(|line| line.starts_with('{')) {
+        let message: serde_json::Value = serde_json::from_str(line)?;
+        if message["target"]["name"] == name
+            && let Some(path) = message["executable"].as_str()
+        {
+            return Ok(path.into());
+        }
+    }
+    bail!("cargo built no bench `{name}`")
 }
 
 fn launch(options: &Launch, report: &mut Report) -> Result<()> {

@@ -72,23 +72,7 @@ fn timed(command: &mut Command, dir: &Path, stdin: Option<&Path>) -> Result<Dura
 /// Source-like text: words of a small vocabulary, so that it packs about as code does.
 fn make(dir: &Path) -> Result<std::path::PathBuf> {
     let (tree, archive) = (dir.join("tree"), dir.join("slug.tgz"));
-    let mut state = 0x2545_F491_4F6C_DD1D_u64;
-    let mut next = move || {
-        state ^= state << 13;
-        state ^= state >> 7;
-        state ^= state << 17;
-        state
-    };
-    for at in 0..FILES {
-        let home = tree.join(format!("app/lib{}/part{}", at % 40, at % 400));
-        fs::create_dir_all(&home)?;
-        let mut file = File::create(home.join(format!("file{at}.js")))?;
-        let mut text = String::new();
-        while text.len() < BYTES / FILES {
-            write!(text, "{:x} ", next() & 0xF_FFFF)?;
-        }
-        file.write_all(text.as_bytes())?;
-    }
+    self::tree(&tree)?;
     let mut command = Command::new("tar");
     command
         .arg("-czf")
@@ -99,4 +83,57 @@ fn make(dir: &Path) -> Result<std::path::PathBuf> {
     ensure!(command.status()?.success(), "cannot pack");
     fs::remove_dir_all(&tree)?;
     Ok(archive)
+}
+
+/// Random words, the same every time.
+fn words() -> impl FnMut() -> u64 {
+    let mut state = 0x2545_F491_4F6C_DD1D_u64;
+    move || {
+        state ^= state << 13;
+        state ^= state >> 7;
+        state ^= state << 17;
+        state
+    }
+}
+
+/// An app of [`FILES`] files of [`BYTES`] in all, below `root`.
+pub(super) fn tree(root: &Path) -> Result<()> {
+    let mut next = words();
+    for at in 0..FILES {
+        let home = root.join(format!("app/lib{}/part{}", at % 40, at % 400));
+        fs::create_dir_all(&home)?;
+        let mut file = File::create(home.join(format!("file{at}.js")))?;
+        let mut text = String::new();
+        while text.len() < BYTES / FILES {
+            write!(text, "{:x} ", next() & 0xF_FFFF)?;
+        }
+        file.write_all(text.as_bytes())?;
+    }
+    Ok(())
+}
+
+/// An app whose files are that many bytes; returns how many they are.
+pub(super) fn gigabyte(root: &Path, bytes: u64) -> Result<u64> {
+    let mut next = words();
+    let mut text = String::new();
+    while text.len() < 1 << 20 {
+        write!(text, "{:03x} word ", next() & 0xFFF)?;
+    }
+    fs::write(root.join("Procfile"), "worker: true\n")?;
+    let mut total = "worker: true\n".len() as u64;
+    let mut at = 0;
+    while total < bytes {
+        let size = (bytes - total).min(64 << 20);
+        let mut file = std::io::BufWriter::new(File::create(root.join(format!("data{at}")))?);
+        let mut left = usize::try_from(size)?;
+        while left > 0 {
+            let piece = left.min(text.len());
+            file.write_all(&text.as_bytes()[..piece])?;
+            left -= piece;
+        }
+        file.flush()?;
+        total += size;
+        at += 1;
+    }
+    Ok(total)
 }

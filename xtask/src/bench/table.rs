@@ -84,23 +84,7 @@ impl Report {
 
     /// Prints all, the series beside the median of the first one.
     pub(super) fn print(&self) {
-        let base = self.series.first().map_or(f64::NAN, |s| s.quantile(0.5));
-        println!(
-            "\n{:<44} {:>5} {:>9} {:>9} {:>9} {:>9} {:>8}",
-            "times in ms", "runs", "min", "median", "p95", "p99", "of crun"
-        );
-        for series in &self.series {
-            println!(
-                "{:<44} {:>5} {:>9.2} {:>9.2} {:>9.2} {:>9.2} {:>8.2}",
-                series.name,
-                series.times.len(),
-                series.quantile(0.0),
-                series.quantile(0.5),
-                series.quantile(0.95),
-                series.quantile(0.99),
-                series.quantile(0.5) / base
-            );
-        }
+        self.print_series();
         println!();
         for (name, value) in &self.figures {
             println!("{name:<44} {value}");
@@ -118,6 +102,29 @@ impl Report {
                 target.name,
                 target.value,
                 target.limit
+            );
+        }
+    }
+
+    fn print_series(&self) {
+        if self.series.is_empty() {
+            return;
+        }
+        let base = self.series.first().map_or(f64::NAN, |s| s.quantile(0.5));
+        println!(
+            "\n{:<44} {:>5} {:>9} {:>9} {:>9} {:>9} {:>8}",
+            "times in ms", "runs", "min", "median", "p95", "p99", "of crun"
+        );
+        for series in &self.series {
+            println!(
+                "{:<44} {:>5} {:>9.2} {:>9.2} {:>9.2} {:>9.2} {:>8.2}",
+                series.name,
+                series.times.len(),
+                series.quantile(0.0),
+                series.quantile(0.5),
+                series.quantile(0.95),
+                series.quantile(0.99),
+                series.quantile(0.5) / base
             );
         }
     }

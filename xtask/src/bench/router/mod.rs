@@ -84,29 +84,12 @@ pub(crate) fn run(options: &Options) -> Result<()> {
     let (_, most) = getrlimit(Resource::RLIMIT_NOFILE)?;
     setrlimit(Resource::RLIMIT_NOFILE, most, most)?;
     println!("building the router");
-    let router = build()?;
+    let router = super::built("router")?;
     cpu::pin(0, REST_CORE)?;
     let mut report = Report::default();
     let measured = measure(&router, options, &mut report);
     report.print();
     measured
-}
-
-/// The program of `tests/bench/router.rs`.
-fn build() -> Result<PathBuf> {
-    let mut command = process::cargo();
-    command.args(["bench", "--package", "manifold", "--bench", "router"]);
-    command.args(["--no-run", "--message-format=json-render-diagnostics"]);
-    let text = process::read(&mut command)?;
-    for line in text.lines().filter(|line| line.starts_with('{')) {
-        let message: serde_json::Value = serde_json::from_str(line)?;
-        if message["target"]["name"] == "router"
-            && let Some(path) = message["executable"].as_str()
-        {
-            return Ok(path.into());
-        }
-    }
-    bail!("cargo built no bench `router`")
 }
 
 /// One kind of closed-loop work.
