@@ -31,9 +31,14 @@ class Handler(http.server.BaseHTTPRequestHandler):
         print("request", self.path, flush=True)
 
 
+class Server(http.server.ThreadingHTTPServer):
+    # Python's default is 5: of more at once the kernel drops some, and each tries again for seconds.
+    request_queue_size = 128
+
+
 port = int(os.environ["PORT"])
 print(f"tiny listens on {port}", flush=True)
 try:
-    http.server.ThreadingHTTPServer(("0.0.0.0", port), Handler).serve_forever()
+    Server(("0.0.0.0", port), Handler).serve_forever()
 except KeyboardInterrupt:
     sys.exit(0)
