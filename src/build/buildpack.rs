@@ -361,6 +361,48 @@ mod tests {
     }
 
     #[test]
+    fn buildpacks_say_what_is_missing_and_what_to_do() {
+        let check = |can_be_tried: bool, files: &[(&str, &str)], is_built: bool, words: &str| {
+            if can_be_tried {
+                let (status, text) = Bench::new(files).drive();
+                assert_eq!(status == 0, is_built, "{text}");
+                assert!(text.contains(words), "{text}");
+            }
+        };
+        let lacks = |program: &str| !has(program);
+        check(
+            has("/usr/bin/python3"),
+            &[("Pipfile", "")],
+            false,
+            " !     Pipfile.lock is missing: run `pipenv lock` and commit it.\n",
+        );
+        check(
+            has("/usr/bin/python3"),
+            &[("requirements.txt", ""), (".python-version", "# x\n2.7\n")],
+            true,
+            " !     The app asks for Python 2.7, which the stack does not have: ",
+        );
+        check(
+            has("node") && has("npm"),
+            &[("package.json", "{")],
+            false,
+            " !     package.json is not valid JSON.\n",
+        );
+        check(
+            lacks("ruby"),
+            &[("Gemfile", "")],
+            false,
+            " !     There is no ruby on the stack host.\n !     On Debian or Ubuntu install the packages ruby, or choose another stack (`manifold stack`), then deploy again.\n",
+        );
+        check(
+            lacks("sbt") && has("java"),
+            &[("build.sbt", "")],
+            false,
+            " !     Commit its launcher script as ./sbt, then deploy again.\n",
+        );
+    }
+
+    #[test]
     fn the_default_type_of_node_is_npm_start_where_that_can_work() {
         if !has("node") {
             return;
