@@ -27,4 +27,4 @@ mod state;
 pub mod types;
 
 pub use server::{ServeError, Server, bind, bind_remote};
-pub use state::{Api, Parts};
+pub use state::{Api, Parts, UpgradeRequest, Upgrades};

@@ -26,6 +26,9 @@ use super::state::Api;
 /// Open requests get this long after a stop began.
 const STOP_GRACE: Duration = Duration::from_secs(10);
 
+/// The same before another supervisor takes over: some (a build's output) end with this one.
+const LEAVE_GRACE: Duration = Duration::from_secs(2);
+
 /// The socket cannot be served.
 #[derive(Debug, thiserror::Error)]
 pub enum ServeError {
@@ -169,16 +172,28 @@ impl Server {
 
     /// Takes no new connections, lets open requests end (at most 10 s), removes the socket.
     pub async fn stop(mut self) {
+        self.end(STOP_GRACE).await;
+        if let Err(error) = std::fs::remove_file(&self.path) {
+            tracing::warn!(%error, path = %self.path.display(), "API socket not removed");
+        }
+    }
+
+    /// As [`Self::stop`], but soon, and the socket is the next supervisor's.
+    pub async fn leave(mut self) {
+        self.end(LEAVE_GRACE).await;
+    }
+
+    async fn end(&mut self, grace: Duration) {
         self.close();
         let ends = futures_util::future::join_all(&mut self.tasks);
-        if tokio::time::timeout(STOP_GRACE, ends).await.is_err() {
-            tracing::warn!("API requests still open after 10 s were dropped");
+        if tokio::time::timeout(grace, ends).await.is_err() {
+            tracing::warn!(
+                "API requests still open after {} s were dropped",
+                grace.as_secs()
+            );
             for task in &self.tasks {
                 task.abort();
             }
-        }
-        if let Err(error) = std::fs::remove_file(&self.path) {
-            tracing::warn!(%error, path = %self.path.display(), "API socket not removed");
         }
     }
 }

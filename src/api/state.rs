@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use tokio::sync::{mpsc, oneshot};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
@@ -32,6 +33,32 @@ pub struct Parts {
     pub certs: Certs,
     /// The host's settings.
     pub settings: Arc<Settings>,
+    /// Who makes way for another version.
+    pub upgrades: Upgrades,
+}
+
+/// How one asks for an upgrade: the answer says what will happen, or why nothing does.
+pub type UpgradeRequest = oneshot::Sender<Result<String, String>>;
+
+/// Where requests for an upgrade go; by default nobody hears them.
+#[derive(Clone, Debug, Default)]
+pub struct Upgrades(Option<mpsc::Sender<UpgradeRequest>>);
+
+impl Upgrades {
+    /// The way in, and where they arrive.
+    pub fn channel() -> (Self, mpsc::Receiver<UpgradeRequest>) {
+        let (sender, requests) = mpsc::channel(1);
+        (Self(Some(sender)), requests)
+    }
+
+    /// Asks; what will happen, or why nothing does.
+    pub(super) async fn ask(&self) -> Result<String, String> {
+        let nobody = || "the supervisor is stopping, or cannot be replaced".to_owned();
+        let (reply, answer) = oneshot::channel();
+        let sender = self.0.as_ref().ok_or_else(nobody)?;
+        sender.send(reply).await.map_err(|_| nobody())?;
+        answer.await.unwrap_or_else(|_| Err(nobody()))
+    }
 }
 
 /// The API's state. Cheap to clone.
@@ -55,6 +82,7 @@ pub struct Inner {
     pub(super) uploads: Uploads,
     pub(super) builds: Builds,
     pub(super) gits: Gits,
+    pub(super) upgrades: Upgrades,
     /// Builds and attached clients.
     pub(super) tasks: TaskTracker,
     /// Set when the supervisor stops: open streams end.
@@ -85,6 +113,7 @@ impl Api {
             releases: parts.releases,
             certs: parts.certs,
             settings: parts.settings,
+            upgrades: parts.upgrades,
             paths,
             tasks: TaskTracker::new(),
             stop: CancellationToken::new(),

@@ -1,6 +1,6 @@
 //! Where our groups lie, and the sweep of what an earlier run left.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 use std::path::{Path, PathBuf};
 
@@ -99,15 +99,28 @@ impl Manager {
         Group::make(self.version, dirs[0].clone(), dirs, limits, &self.offers)
     }
 
-    /// Kills and removes every group below ours. Call before the first launch.
+    /// The group of a dyno that an earlier supervisor made it for.
+    pub fn inherit(&self, id: DynoId) -> Group {
+        let name = id.to_string();
+        let dirs = self.parents.iter().map(|parent| parent.join(&name));
+        Group::existing(self.version, dirs.collect())
+    }
+
+    /// Kills and removes every group below ours but those of `living` dynos. Call before the first
+    /// launch.
     ///
     /// # Errors
     /// The first group that stayed; the others are removed all the same.
-    pub fn sweep(&self) -> Result<usize, CgroupError> {
+    pub fn sweep(&self, living: &BTreeSet<DynoId>) -> Result<usize, CgroupError> {
+        let living: BTreeSet<String> = living.iter().map(ToString::to_string).collect();
         let mut by_name: BTreeMap<std::ffi::OsString, Vec<PathBuf>> = BTreeMap::new();
         for parent in &self.parents {
             for entry in std::fs::read_dir(parent).into_iter().flatten().flatten() {
-                if entry.file_type().is_ok_and(|t| t.is_dir()) {
+                let is_living = entry
+                    .file_name()
+                    .to_str()
+                    .is_some_and(|n| living.contains(n));
+                if !is_living && entry.file_type().is_ok_and(|t| t.is_dir()) {
                     by_name
                         .entry(entry.file_name())
                         .or_default()

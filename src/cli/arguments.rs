@@ -174,6 +174,9 @@ pub(super) enum Command {
         #[command(flatten)]
         json: Json,
     },
+    /// Put the installed version of this program in charge; dynos go on, and no request is refused
+    #[command(name = "upgrade")]
+    Upgrade,
     /// Restart all dynos, those of a type, or one
     #[command(name = "ps:restart", visible_aliases = ["restart", "dyno:restart"])]
     PsRestart {

@@ -13,7 +13,7 @@ use super::output::Screen;
 use super::time::Clock;
 use super::{
     apps, authorizations, buildpacks, builds, certs, config, deploy, diff, disk, domains, features,
-    git, logs, network, promote, ps, releases, routing, run, security, stack, traffic,
+    git, logs, network, promote, ps, releases, routing, run, security, stack, traffic, upgrade,
 };
 use crate::settings::{Flags, Settings};
 
@@ -114,6 +114,7 @@ pub(super) async fn carry_out(cli: Cli, screen: &mut Screen) -> Done<u8> {
             diff::show(client, screen, app.required()?, &dyno, json).await
         }
         Command::Disk(json) => disk::show(client, screen, json).await,
+        Command::Upgrade => upgrade::upgrade(client, screen).await,
         Command::PsRestart { name, app } => {
             ps::restart(client, screen, app.required()?, name.as_deref()).await
         }

@@ -41,6 +41,7 @@ mod stack;
 mod terminal;
 mod time;
 mod traffic;
+mod upgrade;
 
 #[cfg(test)]
 mod fake;

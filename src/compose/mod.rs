@@ -1,23 +1,26 @@
 //! The one place that knows all rooms: picks the role, starts the rooms in order and stops them
 //! in reverse.
 
+mod doors;
 mod journal;
 mod leftovers;
 mod platform;
 mod state_dir;
 mod supervise;
 mod uninstall;
+mod upgrade;
 
 use std::ffi::OsString;
 use std::process::ExitCode;
 
 use crate::{cli, git, keeper, slug, sys};
 
-pub use platform::{Doors, Platform, PlatformError};
+pub use doors::{Doors, Kept};
+pub use platform::{Platform, PlatformError};
 pub use state_dir::{StateDir, StateError};
 
 /// Entry point of every role. The first argument picks it: `supervise`, `uninstall`, `__keep` (the dynos'
-/// parent), `__unpack` (the confined unpacker), `__git` (a confined git), anything else is the CLI.
+/// parent), `__check` (what an upgrade asks of it), `__unpack` (the confined unpacker), `__git` (a confined git), anything else is the CLI.
 /// Under the name `git-remote-manifold` it is git's helper for remotes `manifold::APP`.
 pub fn main() -> ExitCode {
     let arguments: Vec<OsString> = std::env::args_os().collect();
@@ -37,6 +40,7 @@ pub fn main() -> ExitCode {
             journal::start();
             keeper::main(arguments.into_iter().skip(2).collect())
         }
+        Some(upgrade::CHECK) => upgrade::main(arguments.get(2..).unwrap_or_default()),
         Some("__unpack") => slug::unpack_main(arguments.get(2..).unwrap_or_default()),
         Some("__git") => git::git_main(arguments.get(2..).unwrap_or_default()),
         _ => cli::main(&arguments),

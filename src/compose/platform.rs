@@ -4,15 +4,13 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use tokio::net::{TcpListener, UnixListener};
-
-use super::leftovers;
-use crate::api::{self, Api, Parts, ServeError, Server};
+use super::{Doors, leftovers};
+use crate::api::{Api, Parts, ServeError, Server, Upgrades};
 use crate::certs::{Acme, Certs, CertsError};
 use crate::logs::Hub;
 use crate::metrics::Metrics;
 use crate::release::{ReleaseError, Releases};
-use crate::router::{Listeners, Router, RouterError};
+use crate::router::{Router, RouterError};
 use crate::settings::Settings;
 use crate::store::{Store, StoreError};
 use crate::supervisor::Supervisor;
@@ -59,46 +57,9 @@ pub struct Platform {
     metrics: Metrics,
 }
 
-/// Addresses that are taken before anything is launched: a taken one must not cost a dyno.
-#[derive(Debug)]
-pub struct Doors {
-    api: UnixListener,
-    remote: Vec<TcpListener>,
-    http: Listeners,
-}
-
-impl Doors {
-    /// Binds the API's socket and the router's addresses.
-    ///
-    /// # Errors
-    /// See [`PlatformError`].
-    pub async fn open(settings: &Settings) -> Result<Self, PlatformError> {
-        // The router's first: a socket file that answers nobody would be left behind.
-        let http = Listeners::bind(&settings.http, &settings.https)?;
-        let remote = api::bind_remote(&settings.api).await?;
-        let api = api::bind(&settings.socket).await?;
-        Ok(Self { api, remote, http })
-    }
-
-    /// Where the API will listen, beside its socket.
-    pub fn api(&self) -> Vec<std::net::SocketAddr> {
-        let listeners = self.remote.iter();
-        listeners.filter_map(|l| l.local_addr().ok()).collect()
-    }
-
-    /// Where the router will listen: a port 0 of the settings is a real one here.
-    pub fn http(&self) -> Vec<std::net::SocketAddr> {
-        self.http.addresses()
-    }
-
-    /// Where it will listen with TLS.
-    pub fn https(&self) -> Vec<std::net::SocketAddr> {
-        self.http.tls_addresses()
-    }
-}
-
 impl Platform {
-    /// Opens the store, applies every stored app, then serves.
+    /// Opens the store, applies every stored app, then serves. Who asks the API for an upgrade is
+    /// heard on `upgrades`.
     ///
     /// # Errors
     /// See [`PlatformError`].
@@ -107,6 +68,7 @@ impl Platform {
         doors: Doors,
         hub: Hub,
         supervisor: Supervisor,
+        upgrades: Upgrades,
     ) -> Result<Self, PlatformError> {
         let store = Store::open(&settings.paths().database())?;
         let releases = Releases::new(
@@ -117,6 +79,7 @@ impl Platform {
         );
         leftovers::remove(&store, &settings.paths()).await?;
         releases.start().await.map_err(PlatformError::Apply)?;
+        supervisor.settle().await;
         let certs = Certs::open(store.clone(), &settings).await?;
         let router = Router::start(
             &doors.http,
@@ -135,6 +98,7 @@ impl Platform {
             releases: releases.clone(),
             certs,
             settings: Arc::clone(&settings),
+            upgrades,
         });
         let server = Server::start(&api, doors.api, &settings.socket, doors.remote);
         Ok(Self {
@@ -159,6 +123,20 @@ impl Platform {
         {
             tracing::warn!("the router did not stop in time");
         }
+    }
+
+    /// Makes way for the next supervisor: dynos go on, new connections wait, requests under way end,
+    /// at most so long as at a stop. Builds and attached one-offs end with this process.
+    pub async fn leave(self) {
+        self.server.close();
+        self.api.stop();
+        self.acme.stop().await;
+        self.supervisor.leave().await;
+        self.metrics.stop().await;
+        self.server.leave().await;
+        // Last: nobody is served from here until the next one is there.
+        self.router.stop().await;
+        self.store.close().await;
     }
 
     /// Takes no new work, stops every dyno, records what that ends, closes the store.

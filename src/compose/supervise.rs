@@ -3,10 +3,11 @@
 //!
 //! Start: settings → state directory (lock) → doors → sweep → machine → driver → store, releases, API,
 //! router → ready. Stop is the same backwards; a keeper that is gone means that every dyno
-//! is, so the supervisor ends too, and the service manager starts both again.
+//! is, so the supervisor ends too, and the service manager starts both again. One that crashes, or
+//! makes way for another version, leaves dynos and doors to the next.
 
 use std::ffi::OsString;
-use std::os::fd::RawFd;
+use std::os::fd::{OwnedFd, RawFd};
 use std::process::ExitCode;
 use std::sync::Arc;
 
@@ -14,21 +15,23 @@ use anyhow::Context as _;
 use clap::Parser;
 use tokio::signal::unix::{SignalKind, signal};
 
-use super::{Doors, Platform, StateDir};
+use super::{Doors, Kept, Platform, StateDir, upgrade};
+use crate::api::{UpgradeRequest, Upgrades};
 use crate::cgroup::Manager;
 use crate::disk::Disks;
+use crate::keeper::{Greeting, Inheritance};
 use crate::logs::Hub;
 use crate::model::DynoSize;
 use crate::settings::{Flags, Settings};
-use crate::supervisor::{LinuxMachine, Supervisor, sweep};
+use crate::supervisor::{Estate, LinuxMachine, Supervisor, sweep};
 use crate::{keeper, sys};
 
 /// Run the platform in the foreground (needs root).
 #[derive(Debug, Parser)]
 #[command(name = "manifold supervise", bin_name = "manifold supervise", version)]
-struct Arguments {
+pub(super) struct Arguments {
     #[command(flatten)]
-    flags: Flags,
+    pub(super) flags: Flags,
     /// Our end of the keeper's socket pair.
     #[arg(long, hide = true)]
     keeper_fd: Option<RawFd>,
@@ -43,7 +46,7 @@ pub(super) fn main(arguments: &[OsString]) -> ExitCode {
     };
     super::journal::start();
     match run(&parsed, arguments.get(2..).unwrap_or_default()) {
-        Ok(()) => ExitCode::SUCCESS,
+        Ok(status) => ExitCode::from(status),
         Err(error) => {
             tracing::error!("{error:#}");
             ExitCode::FAILURE
@@ -51,7 +54,7 @@ pub(super) fn main(arguments: &[OsString]) -> ExitCode {
     }
 }
 
-fn run(arguments: &Arguments, words: &[OsString]) -> anyhow::Result<()> {
+fn run(arguments: &Arguments, words: &[OsString]) -> anyhow::Result<u8> {
     let settings = Settings::load(&arguments.flags)?;
     DynoSize::define(settings.sizes.clone());
     anyhow::ensure!(
@@ -72,12 +75,27 @@ fn run(arguments: &Arguments, words: &[OsString]) -> anyhow::Result<()> {
     // Config vars are in our memory: no core file, no debugger but root's.
     sys::not_dumpable().context("cannot become undumpable")?;
     let socket = sys::adopt(socket);
+    let left = match keeper::greet(&socket).context("cannot talk to the keeper")? {
+        Greeting::Welcome(left) => left,
+        Greeting::Stranger(theirs) => {
+            tracing::error!(
+                "the keeper that runs is of another version (it speaks {theirs}, this one {}): everything starts anew, dynos included",
+                keeper::protocol_version()
+            );
+            return Ok(keeper::RENEW);
+        }
+    };
+    // Behind `--keeper-fd N`, as the keeper was given them.
+    let words = words.get(2..).unwrap_or_default();
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .enable_all()
         .thread_name("manifold")
         .build()
         .context("cannot start the async runtime")?;
-    runtime.block_on(serve(Arc::new(settings), socket))
+    let served = runtime.block_on(serve(Arc::new(settings), socket, left, words));
+    // Nothing that still runs there may hold up the next supervisor.
+    runtime.shutdown_background();
+    served
 }
 
 /// Memory that only takes up room, for the measurement of launches by a big supervisor.
@@ -88,7 +106,12 @@ fn ballast() -> Vec<u8> {
     vec![1; megabytes << 20]
 }
 
-async fn serve(settings: Arc<Settings>, socket: std::os::fd::OwnedFd) -> anyhow::Result<()> {
+async fn serve(
+    settings: Arc<Settings>,
+    socket: OwnedFd,
+    left: Inheritance,
+    words: &[OsString],
+) -> anyhow::Result<u8> {
     let _ballast = ballast();
     let mut terminate = signal(SignalKind::terminate()).context("cannot watch SIGTERM")?;
     let mut interrupt = signal(SignalKind::interrupt()).context("cannot watch SIGINT")?;
@@ -96,10 +119,12 @@ async fn serve(settings: Arc<Settings>, socket: std::os::fd::OwnedFd) -> anyhow:
     let paths = settings.paths();
     let state = StateDir::open(&paths)?;
     // Before anything is made in the kernel: a taken port must leave nothing behind.
-    let doors = Doors::open(&settings).await?;
+    let mut kept = Kept::read(left.doors.as_ref());
+    let estate = Estate::read(left.dynos, kept.block());
+    let doors = Doors::open_with(&settings, kept).await?;
     let hub = Hub::open(&paths.logs())?;
     let cgroups = Manager::open(&format!("manifold-{}", state.instance))?;
-    sweep(&paths, &cgroups);
+    sweep(&paths, &cgroups, &estate.living());
     // Without it dynos are still bounded each, so the platform may go on.
     match cgroups.keep_for_host(|total| settings.reserve.memory(total)) {
         Ok(limit) => tracing::debug!(?limit, "memory of all dynos together"),
@@ -117,6 +142,7 @@ async fn serve(settings: Arc<Settings>, socket: std::os::fd::OwnedFd) -> anyhow:
         disks.clone(),
         socket,
         &settings.network,
+        estate,
     );
     let opened = opened.await;
     let (machine, mut events) = match opened {
@@ -126,18 +152,25 @@ async fn serve(settings: Arc<Settings>, socket: std::os::fd::OwnedFd) -> anyhow:
             return Err(error.into());
         }
     };
-    let supervisor = Supervisor::start(
+    let (bytes, sockets) = doors.kept(&settings, machine.block());
+    if let Err(error) = machine.keep_doors(&bytes, &sockets) {
+        tracing::warn!(%error, "our sockets would be closed with this supervisor");
+    }
+    let supervisor = Supervisor::start_with(
         Arc::new(machine.clone()),
         events.exits,
         hub.clone(),
         settings.timings,
+        events.adopted,
     );
+    let (upgrades, mut requests) = Upgrades::channel();
     machine.follow(supervisor.watch());
     let started = Platform::start(
         Arc::clone(&settings),
         doors,
         hub.clone(),
         supervisor.clone(),
+        upgrades,
     );
     let platform = match started.await {
         Ok(platform) => platform,
@@ -153,19 +186,50 @@ async fn serve(settings: Arc<Settings>, socket: std::os::fd::OwnedFd) -> anyhow:
         "ready"
     );
     notify(&[sd_notify::NotifyState::Ready]);
-    let is_keeper_gone = tokio::select! {
-        _ = terminate.recv() => false,
-        _ = interrupt.recv() => false,
-        _ = hang_up.recv() => false,
-        _ = &mut events.keeper_gone => true,
-    };
-    notify(&[sd_notify::NotifyState::Stopping]);
-    if is_keeper_gone {
-        platform.abandon().await;
-        hub.flush();
-        anyhow::bail!(
-            "the keeper is gone, and every dyno with it; what is left is swept at the next start"
-        );
+    let mut is_renewal = false;
+    loop {
+        let end = tokio::select! {
+            _ = terminate.recv() => End::Stop,
+            _ = interrupt.recv() => End::Stop,
+            _ = hang_up.recv() => End::Stop,
+            _ = &mut events.keeper_gone => End::KeeperGone,
+            Some(request) = requests.recv() => End::Upgrade(request),
+        };
+        match end {
+            End::Upgrade(request) => match upgrade::ask(words).await {
+                Ok(installed) if installed.is_like_ours() => {
+                    let version = installed.version;
+                    tracing::info!("making way for version {version}");
+                    let _ = request.send(Ok(format!("version {version} takes over, dynos go on")));
+                    platform.leave().await;
+                    hub.flush();
+                    anyhow::ensure!(machine.flush().await, "the keeper does not listen");
+                    return Ok(keeper::HAND_OVER);
+                }
+                Ok(installed) => {
+                    let version = installed.version;
+                    let _ = request.send(Ok(format!("version {version} cannot take over what runs: everything restarts, dynos included")));
+                    is_renewal = true;
+                    break;
+                }
+                Err(error) => {
+                    tracing::error!("no upgrade: {error:#}");
+                    let _ = request.send(Err(format!("{error:#}")));
+                }
+            },
+            End::Stop => break,
+            End::KeeperGone => {
+                notify(&[sd_notify::NotifyState::Stopping]);
+                platform.abandon().await;
+                hub.flush();
+                anyhow::bail!(
+                    "the keeper is gone, and every dyno with it; what is left is swept at the next start"
+                );
+            }
+        }
+    }
+    if !is_renewal {
+        notify(&[sd_notify::NotifyState::Stopping]);
     }
     tracing::info!("stopping every dyno");
     platform.stop().await;
@@ -175,7 +239,14 @@ async fn serve(settings: Arc<Settings>, socket: std::os::fd::OwnedFd) -> anyhow:
         .await
         .context("something of ours stays until the next start")?;
     tracing::info!("stopped");
-    Ok(())
+    Ok(if is_renewal { keeper::RENEW } else { 0 })
+}
+
+/// Why a supervisor ends.
+enum End {
+    Stop,
+    KeeperGone,
+    Upgrade(UpgradeRequest),
 }
 
 /// Outside of systemd there is nobody to tell.

@@ -144,6 +144,15 @@ pub(super) fn mount_device(device: &Path) -> Result<OwnedFd, DiskError> {
     mount().map_err(DiskError::mount("mount"))
 }
 
+/// The device that a mounted file system lies on. Source: sysfs(5), `/sys/dev/block`.
+pub(super) fn device_of(mount: &OwnedFd) -> io::Result<PathBuf> {
+    let number = nix::sys::stat::fstat(mount)?.st_dev;
+    let (major, minor) = (nix::sys::stat::major(number), nix::sys::stat::minor(number));
+    let link = std::fs::read_link(format!("/sys/dev/block/{major}:{minor}"))?;
+    let name = link.file_name().ok_or(io::ErrorKind::NotFound)?;
+    Ok(Path::new("/dev").join(name))
+}
+
 /// A tmpfs of the same bound, where images cannot be had.
 pub(super) fn mount_memory(limit: DiskLimit) -> Result<OwnedFd, DiskError> {
     let mount = || -> io::Result<OwnedFd> {

@@ -1,6 +1,7 @@
 //! Volumes that lie ready.
 
 use std::collections::HashMap;
+use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 
@@ -144,6 +145,23 @@ impl Disks {
                 .map_err(|_| DiskError::Stopping)??
         };
         let volume = Arc::new(volume);
+        self.inner.live().insert(dyno, Arc::clone(&volume));
+        Ok(volume)
+    }
+
+    /// The volume of a dyno that an earlier supervisor launched, by its root (a mount) and its image
+    /// (none: a tmpfs).
+    ///
+    /// # Errors
+    /// The errno of fstat(2); the device has no name any more.
+    pub fn inherit(
+        &self,
+        dyno: DynoId,
+        limit: DiskLimit,
+        root: OwnedFd,
+        image: Option<std::fs::File>,
+    ) -> std::io::Result<Arc<Volume>> {
+        let volume = Arc::new(Volume::inherited(limit, root, image)?);
         self.inner.live().insert(dyno, Arc::clone(&volume));
         Ok(volume)
     }

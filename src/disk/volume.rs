@@ -2,7 +2,7 @@
 
 use std::fs::File;
 use std::io;
-use std::os::fd::{AsFd as _, AsRawFd as _, OwnedFd};
+use std::os::fd::{AsFd as _, AsRawFd as _, BorrowedFd, OwnedFd};
 use std::os::unix::fs::MetadataExt as _;
 use std::path::PathBuf;
 
@@ -51,6 +51,29 @@ impl Volume {
         };
         lay_out(&volume.path()).map_err(DiskError::mount("lay out"))?;
         Ok(volume)
+    }
+
+    /// One that somebody else made: a mount, and its image.
+    pub(super) fn inherited(
+        limit: DiskLimit,
+        root: OwnedFd,
+        image: Option<File>,
+    ) -> io::Result<Self> {
+        let image = match image {
+            Some(file) => Some((file, image::device_of(&root)?)),
+            None => None,
+        };
+        Ok(Self { limit, root, image })
+    }
+
+    /// The image, for the next supervisor; none: a tmpfs.
+    pub fn backing(&self) -> Option<BorrowedFd<'_>> {
+        self.image.as_ref().map(|(file, _)| file.as_fd())
+    }
+
+    /// The mount, for the next supervisor.
+    pub fn root(&self) -> BorrowedFd<'_> {
+        self.root.as_fd()
     }
 
     /// Its root for this process, as long as the volume lives.

@@ -10,7 +10,7 @@ use std::time::Duration;
 use tokio::io::unix::AsyncFd;
 use tokio::sync::{mpsc, oneshot};
 
-use super::protocol::{self, Reply, Request, StepFailure};
+use super::protocol::{self, Mark, Reply, Request, StepFailure};
 use crate::dyno::{LaunchPlan, UserRange};
 use crate::model::{DynoId, ExitStatus};
 
@@ -19,6 +19,9 @@ const QUEUE: usize = 256;
 
 /// Past it a launch is given up. Source: R99, "Failed to launch the dyno within 10 seconds".
 const LAUNCH_DEADLINE: Duration = Duration::from_secs(10);
+
+/// Between two looks at a line that empties: nothing announces it.
+const FLUSH_PAUSE: Duration = Duration::from_millis(1);
 
 /// Why the keeper did not do it.
 #[derive(Debug, thiserror::Error)]
@@ -262,15 +265,47 @@ impl Client {
 
     /// Signals a dyno's PID 1. A dyno that is gone is no error; the order of signals is kept.
     pub fn signal(&self, dyno: DynoId, signal: i32) {
+        self.tell(Request::Signal { dyno, signal }, Vec::new());
+    }
+
+    /// A launched dyno outlives this supervisor from now on, with this parcel for the next one.
+    pub fn keep(&self, dyno: DynoId, mark: Mark, parcel: OwnedFd) {
+        self.tell(Request::Keep { dyno, mark }, vec![parcel]);
+    }
+
+    /// A kept dyno is further now.
+    pub fn mark(&self, dyno: DynoId, mark: Mark) {
+        self.tell(Request::Mark { dyno, mark }, Vec::new());
+    }
+
+    /// The end of a dyno was taken in: the next supervisor hears nothing of it.
+    pub fn forget(&self, dyno: DynoId) {
+        self.tell(Request::Forget(dyno), Vec::new());
+    }
+
+    /// Leaves a parcel that is not of one dyno to the next supervisor; it takes the last one's place.
+    pub fn keep_doors(&self, parcel: OwnedFd) {
+        self.tell(Request::Doors, vec![parcel]);
+    }
+
+    /// Sends, in order, what has no answer.
+    fn tell(&self, request: Request, fds: Vec<OwnedFd>) {
         let outgoing = self.outgoing.clone();
-        let message = Outgoing {
-            request: Request::Signal { dyno, signal },
-            fds: Vec::new(),
-        };
+        let message = Outgoing { request, fds };
         if let Err(mpsc::error::TrySendError::Full(message)) = outgoing.try_send(message) {
-            // The queue is full of launches: wait in line rather than lose a signal.
+            // The queue is full of launches: wait in line rather than lose it.
             tokio::spawn(async move { outgoing.send(message).await });
         }
+    }
+
+    /// Waits until all that was told is on its way; false if that takes longer than `most`.
+    pub async fn flush(&self, most: Duration) -> bool {
+        let sent = async {
+            while self.outgoing.waiting.load(Ordering::Acquire) > 0 {
+                tokio::time::sleep(FLUSH_PAUSE).await;
+            }
+        };
+        tokio::time::timeout(most, sent).await.is_ok()
     }
 
     fn lock(
@@ -345,6 +380,8 @@ async fn read(
                     users.insert(range, user);
                 }
             }
+            // Only ever said to a greeting, before anything else.
+            Reply::Doors | Reply::Heir { .. } | Reply::Welcome => {}
             Reply::Exited { dyno, status } => {
                 if exits.send((dyno, ExitStatus(status))).is_err() {
                     break;

@@ -43,6 +43,35 @@ pub(super) enum Request {
     },
     /// A launch into this range is near: make its user namespace now.
     Warm(UserRange),
+    /// A launched dyno outlives its supervisor from now on: beside, a parcel for the next one.
+    Keep {
+        /// Which.
+        dyno: DynoId,
+        /// How far it is.
+        mark: Mark,
+    },
+    /// A kept dyno is further now.
+    Mark {
+        /// Which.
+        dyno: DynoId,
+        /// How far it is.
+        mark: Mark,
+    },
+    /// The end of a dyno was taken in: it is nobody's any more.
+    Forget(DynoId),
+    /// Beside, a parcel that is not of one dyno (listening sockets); it takes the last one's place.
+    Doors,
+}
+
+/// How far a dyno was when its supervisor last said so. The keeper only keeps it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Mark {
+    /// Launched.
+    Started,
+    /// Ready to work.
+    Up,
+    /// Being stopped, or about to be.
+    Leaving,
 }
 
 /// Keeper to supervisor.
@@ -71,6 +100,21 @@ pub(super) enum Reply {
         /// As a shell reports it.
         status: u8,
     },
+    /// To a new supervisor: the parcel of `Request::Doors` beside.
+    Doors,
+    /// To a new supervisor: a dyno that was kept, its parcel beside.
+    Heir {
+        /// Which.
+        dyno: DynoId,
+        /// Its PID 1.
+        pid: u32,
+        /// As last said.
+        mark: Mark,
+        /// As a shell reports it, if it ended.
+        ended: Option<u8>,
+    },
+    /// To a new supervisor: that was all.
+    Welcome,
 }
 
 /// The step at which a launch failed, and the kernel's errno.

@@ -2,11 +2,8 @@
 
 use std::collections::{HashMap, HashSet, VecDeque};
 use std::io;
-use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
-use std::os::unix::process::CommandExt;
-use std::path::{Path, PathBuf};
-use std::process::{Child, Command, ExitCode};
-use std::time::{Duration, Instant};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::process::Child;
 
 use nix::errno::Errno;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
@@ -16,167 +13,81 @@ use nix::sys::signalfd::SignalFd;
 use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
 
 use super::child::{DynoChild, Said, points};
-use super::protocol::{self, Reply, Request, StepFailure};
-use super::steps::{self, Scratch};
-use super::{filter, init, ready, users};
+use super::protocol::{self, Mark, Reply, Request, StepFailure};
+use super::reign::End;
+use super::steps::Scratch;
+use super::{init, users};
 use crate::dyno::{LaunchPlan, UserRange};
 use crate::model::DynoId;
 use crate::sys::{self, Clone3, Fault, Fork};
 
-/// Restart delay of a crashed supervisor: doubles up to the last.
-const RESTART_DELAYS: (Duration, Duration) = (Duration::from_millis(200), Duration::from_secs(10));
-
-/// A supervisor that lived this long starts its delays over.
-const STEADY: Duration = Duration::from_mins(1);
-
-/// Why the keeper cannot go on.
-#[derive(Debug, thiserror::Error)]
-pub enum KeeperError {
-    /// Becoming the keeper failed.
-    #[error("cannot exec {program}")]
-    Exec {
-        /// This binary.
-        program: PathBuf,
-        /// Why.
-        source: io::Error,
-    },
-    /// The keeper's own mount namespace or templates could not be made.
-    #[error("cannot prepare {dir} in a mount namespace of our own")]
-    Scratch {
-        /// Below the state directory.
-        dir: PathBuf,
-        /// Why.
-        source: io::Error,
-    },
-    /// The supervisor could not be started.
-    #[error("cannot start the supervisor")]
-    Start(#[source] io::Error),
-    /// The loop's own system calls failed.
-    #[error("the keeper's loop failed")]
-    Loop(#[source] io::Error),
-}
-
-/// Becomes the keeper: replaces this process by `manifold __keep SCRATCH ARGS...`.
-/// Returns only on failure.
-pub fn start(scratch: &Path, args: impl IntoIterator<Item = std::ffi::OsString>) -> KeeperError {
-    let program = match std::env::current_exe() {
-        Ok(program) => program,
-        Err(source) => {
-            return KeeperError::Exec {
-                program: "/proc/self/exe".into(),
-                source,
-            };
-        }
-    };
-    // Whoever started us may have left descriptors open: none of them is anybody's below here.
-    if let Err(source) = sys::close_on_exec_from(3) {
-        return KeeperError::Exec { program, source };
-    }
-    let source = Command::new(&program)
-        .arg("__keep")
-        .arg(scratch)
-        .args(args)
-        .exec();
-    KeeperError::Exec { program, source }
-}
-
-/// Entry point of the role `__keep`: `SCRATCH` and the arguments of `supervise`.
-pub fn main(args: Vec<std::ffi::OsString>) -> ExitCode {
-    let mut args = args.into_iter();
-    let scratch = PathBuf::from(args.next().unwrap_or_default());
-    match Keeper::run(&scratch, &args.collect::<Vec<_>>()) {
-        Ok(status) => ExitCode::from(status),
-        Err(error) => {
-            let chain =
-                std::iter::successors(Some(&error as &dyn std::error::Error), |e| e.source());
-            let text: Vec<String> = chain.map(ToString::to_string).collect();
-            tracing::error!("{}", text.join(": "));
-            ExitCode::from(70)
-        }
-    }
-}
-
 /// A launch whose command has not been exec'd yet.
-struct Launching {
+pub(super) struct Launching {
     request: u64,
     dyno: DynoId,
     pid: u32,
     channel: OwnedFd,
 }
 
-struct Dyno {
-    pid: u32,
+pub(super) struct Dyno {
+    pub(super) pid: u32,
     pidfd: OwnedFd,
     /// Told to the supervisor: its end is news.
-    is_launched: bool,
+    pub(super) is_launched: bool,
+    /// What its next supervisor needs; without it, it ends with this one.
+    pub(super) parcel: Option<OwnedFd>,
+    pub(super) mark: Mark,
+    /// It ended, and no supervisor has taken that in yet.
+    pub(super) ended: Option<u8>,
 }
 
-struct Keeper {
-    scratch: Scratch,
+pub(super) struct Keeper {
+    pub(super) scratch: Scratch,
     /// Ranges to make ready when there is nothing else to do.
-    warm: VecDeque<UserRange>,
+    pub(super) warm: VecDeque<UserRange>,
     /// Ranges whose namespace this supervisor has been given: a launch may be faster than `warm`.
-    warmed: HashSet<u32>,
-    filter: Vec<libc::sock_filter>,
-    socket: OwnedFd,
-    launching: Vec<Launching>,
-    dynos: HashMap<DynoId, Dyno>,
-    supervisor: Child,
-    buffer: Vec<u8>,
+    pub(super) warmed: HashSet<u32>,
+    pub(super) filter: Vec<libc::sock_filter>,
+    pub(super) socket: OwnedFd,
+    pub(super) launching: Vec<Launching>,
+    pub(super) dynos: HashMap<DynoId, Dyno>,
+    /// Parcel of the listening sockets.
+    pub(super) doors: Option<OwnedFd>,
+    /// This supervisor knows what was there before it.
+    pub(super) is_greeted: bool,
+    /// It has what it needs, and has taken over.
+    pub(super) is_settled: bool,
+    pub(super) supervisor: Child,
+    pub(super) buffer: Vec<u8>,
 }
 
 impl Keeper {
-    fn run(scratch_dir: &Path, args: &[std::ffi::OsString]) -> Result<u8, KeeperError> {
-        ready::raise_open_files();
-        ready::protect().map_err(KeeperError::Loop)?;
-        sys::find_arguments();
-        let scratch = steps::private_dir(scratch_dir)
-            .and_then(|()| Scratch::make(scratch_dir))
-            .map_err(|source| KeeperError::Scratch {
-                dir: scratch_dir.to_owned(),
-                source,
-            })?;
-        let signals = ready::signals().map_err(KeeperError::Loop)?;
-        let (socket, supervisor) = supervise(args).map_err(KeeperError::Start)?;
-        let mut keeper = Self {
+    pub(super) fn new(
+        scratch: Scratch,
+        filter: Vec<libc::sock_filter>,
+        socket: OwnedFd,
+        supervisor: Child,
+    ) -> Self {
+        Self {
             scratch,
             warm: VecDeque::new(),
             warmed: HashSet::new(),
-            filter: filter::compile(),
+            filter,
             socket,
             launching: Vec::new(),
             dynos: HashMap::new(),
+            doors: None,
+            is_greeted: false,
+            is_settled: false,
             supervisor,
             buffer: Vec::new(),
-        };
-        let mut delay = RESTART_DELAYS.0;
-        loop {
-            let started = Instant::now();
-            let served = keeper.serve(&signals);
-            // Before any error is passed on: nobody else would end them.
-            keeper.kill_all();
-            keeper.warm.clear();
-            keeper.warmed.clear();
-            let (status, is_crash) = served.map_err(KeeperError::Loop)?;
-            if !is_crash {
-                return Ok(status);
-            }
-            if started.elapsed() > STEADY {
-                delay = RESTART_DELAYS.0;
-            }
-            tracing::error!(
-                "the supervisor crashed (status {status}); starting it again in {delay:?}"
-            );
-            if wait_or_stop(&signals, delay).map_err(KeeperError::Loop)? {
-                return Ok(status);
-            }
-            delay = (delay * 2).min(RESTART_DELAYS.1);
-            (keeper.socket, keeper.supervisor) = supervise(args).map_err(KeeperError::Start)?;
         }
     }
 
-    /// Serves one supervisor until it ended: its status, and whether that was a crash.
-    fn serve(&mut self, signals: &SignalFd) -> io::Result<(u8, bool)> {
+    /// Serves one supervisor until it ended.
+    pub(super) fn serve(&mut self, signals: &SignalFd) -> io::Result<End> {
+        // Whoever ended while there was none to tell.
+        self.reap()?;
         loop {
             let ready = {
                 let mut fds = vec![
@@ -216,14 +127,12 @@ impl Keeper {
             }
             if ready[0] && !self.take_request()? {
                 // The supervisor closed its end: it is dying; its exit comes as a signal.
-                self.await_supervisor()?;
-                let end = self.supervisor_end()?;
-                return Ok(end);
+                return self.supervisor_end();
             }
         }
     }
 
-    fn take_signals(&mut self, signals: &SignalFd) -> io::Result<Option<(u8, bool)>> {
+    fn take_signals(&mut self, signals: &SignalFd) -> io::Result<Option<End>> {
         while let Some(info) = signals.read_signal()? {
             match Signal::try_from(i32::try_from(info.ssi_signo).unwrap_or_default()) {
                 Ok(Signal::SIGCHLD) if self.reap()? => {
@@ -243,7 +152,7 @@ impl Keeper {
     /// Reaps dynos; true when the supervisor is among the dead (left for `try_wait`).
     fn reap(&mut self) -> io::Result<bool> {
         let mut ended = Vec::new();
-        for (id, dyno) in &self.dynos {
+        for (id, dyno) in self.dynos.iter().filter(|(_, dyno)| dyno.ended.is_none()) {
             let pid = nix::unistd::Pid::from_raw(i32::try_from(dyno.pid).unwrap_or(i32::MAX));
             match waitpid(pid, Some(WaitPidFlag::WNOHANG)) {
                 Ok(WaitStatus::Exited(_, code)) => {
@@ -261,32 +170,25 @@ impl Keeper {
             if let Some(at) = self.launching.iter().position(|l| l.dyno == id) {
                 self.hear_all(at)?;
             }
-            let was_launched = self.dynos.remove(&id).is_some_and(|d| d.is_launched);
-            if was_launched {
-                self.reply(&Reply::Exited { dyno: id, status }, &[])?;
+            match self.dynos.get_mut(&id) {
+                Some(dyno) if dyno.is_launched => {
+                    // Until somebody has taken that in.
+                    dyno.ended = Some(status);
+                    if self.is_greeted {
+                        self.reply(&Reply::Exited { dyno: id, status }, &[])?;
+                    }
+                }
+                _ => drop(self.dynos.remove(&id)),
             }
         }
         Ok(self.supervisor.try_wait()?.is_some())
     }
 
-    fn supervisor_end(&mut self) -> io::Result<(u8, bool)> {
-        use std::os::unix::process::ExitStatusExt;
-        let status = self.supervisor.wait()?;
-        let code = status
-            .code()
-            .or_else(|| status.signal().map(|s| 128 + s))
-            .and_then(|c| u8::try_from(c).ok())
-            .unwrap_or(u8::MAX);
-        // A panic ends with 101 or SIGABRT; every orderly refusal has a status of its own.
-        Ok((code, status.signal().is_some() || code == 101))
-    }
-
-    fn await_supervisor(&mut self) -> io::Result<()> {
-        self.supervisor.wait().map(drop)
-    }
-
     /// One request; false when the supervisor is gone.
     fn take_request(&mut self) -> io::Result<bool> {
+        if !self.is_greeted {
+            return self.greet();
+        }
         let mut buffer = std::mem::take(&mut self.buffer);
         let received = protocol::receive::<Request>(self.socket.as_fd(), &mut buffer);
         self.buffer = buffer;
@@ -314,6 +216,13 @@ impl Keeper {
                 }
             }
             Request::Warm(user) => self.warm.push_back(user),
+            Request::Keep { dyno, mark } => self.keep(dyno, mark, fds.into_iter().next()),
+            Request::Mark { dyno, mark } => self.mark(dyno, mark),
+            Request::Forget(dyno) => self.forget(dyno),
+            Request::Doors => {
+                self.doors = fds.into_iter().next();
+                self.is_settled = true;
+            }
         }
         Ok(true)
     }
@@ -397,6 +306,9 @@ impl Keeper {
                         pid,
                         pidfd,
                         is_launched: false,
+                        parcel: None,
+                        mark: Mark::Started,
+                        ended: None,
                     },
                 );
                 self.launching.push(Launching {
@@ -486,7 +398,7 @@ impl Keeper {
         )
     }
 
-    fn reply(&self, reply: &Reply, fds: &[BorrowedFd<'_>]) -> io::Result<()> {
+    pub(super) fn reply(&self, reply: &Reply, fds: &[BorrowedFd<'_>]) -> io::Result<()> {
         match protocol::send(self.socket.as_fd(), reply, fds) {
             // The supervisor is gone; its exit is on its way to us.
             Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Ok(()),
@@ -496,53 +408,19 @@ impl Keeper {
     }
 
     /// Ends every dyno and waits for each.
-    fn kill_all(&mut self) {
+    pub(super) fn kill_all(&mut self) {
         self.launching.clear();
         for dyno in self.dynos.values() {
             let _ = sys::pidfd_send_signal(dyno.pidfd.as_fd(), libc::SIGKILL);
         }
         for (id, dyno) in self.dynos.drain() {
+            if dyno.ended.is_some() {
+                continue;
+            }
             let pid = nix::unistd::Pid::from_raw(i32::try_from(dyno.pid).unwrap_or(i32::MAX));
             if let Err(errno) = waitpid(pid, None) {
                 tracing::warn!("dyno {id}: waiting for its PID 1 failed: {errno}");
             }
         }
     }
-}
-
-/// Waits out a delay; true when a stop was asked for meanwhile.
-fn wait_or_stop(signals: &SignalFd, delay: Duration) -> io::Result<bool> {
-    let deadline = Instant::now() + delay;
-    loop {
-        let Some(left) = deadline.checked_duration_since(Instant::now()) else {
-            return Ok(false);
-        };
-        let timeout = PollTimeout::try_from(left).unwrap_or(PollTimeout::MAX);
-        let mut fds = [PollFd::new(signals.as_fd(), PollFlags::POLLIN)];
-        match poll(&mut fds, timeout) {
-            Err(Errno::EINTR) => continue,
-            other => other?,
-        };
-        while let Some(info) = signals.read_signal()? {
-            let signal = i32::try_from(info.ssi_signo).unwrap_or_default();
-            if [libc::SIGTERM, libc::SIGINT].contains(&signal) {
-                return Ok(true);
-            }
-        }
-    }
-}
-
-/// Starts `manifold supervise --keeper-fd N ARGS...` with the other end of a new pair.
-fn supervise(args: &[std::ffi::OsString]) -> io::Result<(OwnedFd, Child)> {
-    let (ours, theirs) = protocol::pair()?;
-    sys::inheritable(theirs.as_fd(), true)?;
-    // The child starts with our signal mask; the supervisor resets it first thing.
-    let child = Command::new(sys::own_program())
-        .arg0("manifold")
-        .arg("supervise")
-        .arg("--keeper-fd")
-        .arg(theirs.as_raw_fd().to_string())
-        .args(args)
-        .spawn()?;
-    Ok((ours, child))
 }

@@ -4,6 +4,7 @@ use std::os::fd::OwnedFd;
 use std::time::{Duration, Instant};
 
 use tokio::io::Interest;
+use tokio_util::sync::CancellationToken;
 
 use super::budget::pause;
 use super::{Hub, Splitter};
@@ -16,10 +17,11 @@ const FLUSH: Duration = Duration::from_millis(250);
 /// One read.
 const CHUNK: usize = 64 * 1024;
 
-/// Reads a dyno's output to its end, line by line. The dyno never waits for long: reading costs
+/// Reads a dyno's output to its end, or until `end` and the next pause between two lines, line by
+/// line. The dyno never waits for long: reading costs
 /// no disk and no network, what readers cannot take is dropped at their side (L11), and what is
 /// more than an app may print is dropped here and counted (L10).
-pub async fn pump(hub: Hub, app: AppId, process: String, output: OwnedFd) {
+pub async fn pump(hub: Hub, app: AppId, process: String, output: OwnedFd, end: CancellationToken) {
     let output = match sys::watch(output) {
         Ok(output) => output,
         Err(error) => {
@@ -31,6 +33,10 @@ pub async fn pump(hub: Hub, app: AppId, process: String, output: OwnedFd) {
     let mut is_untold = false;
     let mut buffer = Vec::new();
     loop {
+        if end.is_cancelled() && !splitter.has_rest() {
+            hub.settle_now(app);
+            return;
+        }
         let read = output.async_io(Interest::READABLE, |fd| {
             // Held only while there is something to read: an idle dyno costs no buffer.
             buffer.resize(CHUNK, 0);
@@ -47,7 +53,12 @@ pub async fn pump(hub: Hub, app: AppId, process: String, output: OwnedFd) {
                 continue;
             }
         } else {
-            read.await
+            tokio::select! {
+                biased;
+                // What is in the pipe is for the next reader.
+                () = end.cancelled() => continue,
+                read = read => read,
+            }
         };
         match read {
             Ok(0) => break,
@@ -124,7 +135,8 @@ mod tests {
         let (read, write) =
             nix::unistd::pipe2(nix::fcntl::OFlag::O_CLOEXEC | nix::fcntl::OFlag::O_NONBLOCK)
                 .expect("a pipe");
-        let task = tokio::spawn(pump(hub.clone(), app, "web.1".to_owned(), read));
+        let end = CancellationToken::new();
+        let task = tokio::spawn(pump(hub.clone(), app, "web.1".to_owned(), read, end));
         let mut tail = hub.tail(app, Filter::default(), 10);
         let mut write = std::fs::File::from(write);
         write.write_all(b"one\nname? ").expect("written");
@@ -134,6 +146,33 @@ mod tests {
         drop(write);
         task.await.expect("ended");
         assert_eq!(tail.next().await.expect("a line").message, b"last");
+    }
+
+    #[tokio::test]
+    async fn the_next_reader_goes_on_where_a_line_began() {
+        let dir = tempfile::tempdir().expect("a directory");
+        let hub = Hub::open(dir.path()).expect("opened");
+        let app = AppId::new();
+        let flags = nix::fcntl::OFlag::O_CLOEXEC | nix::fcntl::OFlag::O_NONBLOCK;
+        let (read, write) = nix::unistd::pipe2(flags).expect("a pipe");
+        let mut tail = hub.tail(app, Filter::default(), 10);
+        let mut write = std::fs::File::from(write);
+        let name = || "web.1".to_owned();
+        let end = CancellationToken::new();
+        let kept = read.try_clone().expect("a copy");
+        let first = tokio::spawn(pump(hub.clone(), app, name(), kept, end.clone()));
+        write.write_all(b"one\nhalf").expect("written");
+        assert_eq!(tail.next().await.expect("a line").message, b"one");
+        end.cancel();
+        // Nothing cuts the line that is being read.
+        write.write_all(b" of two\n").expect("written");
+        first.await.expect("it returns although the pipe is open");
+        write.write_all(b"three\n").expect("written");
+        drop(write);
+        let second = pump(hub.clone(), app, name(), read, CancellationToken::new());
+        tokio::spawn(second).await.expect("ended");
+        assert_eq!(tail.next().await.expect("a line").message, b"half of two");
+        assert_eq!(tail.next().await.expect("a line").message, b"three");
     }
 
     #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -149,7 +188,8 @@ mod tests {
         )
         .expect("set");
         let mut tail = hub.tail(app, Filter::default(), 10);
-        let task = tokio::spawn(pump(hub.clone(), app, "web.1".to_owned(), read));
+        let end = CancellationToken::new();
+        let task = tokio::spawn(pump(hub.clone(), app, "web.1".to_owned(), read, end));
         let writer = std::thread::spawn(move || {
             let mut write = std::io::BufWriter::new(std::fs::File::from(write));
             for n in 0..LINES {

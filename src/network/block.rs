@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeSet, VecDeque};
 use std::net::Ipv4Addr;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::linux::net::SocketAddrExt;
 use std::os::unix::net::{SocketAddr, UnixListener};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -14,13 +15,16 @@ pub const SLOTS: u16 = 1024;
 /// Blocks on one host.
 const BLOCKS: u8 = 16;
 
+/// An inherited block starts so many slots behind the last living dyno's.
+const AHEAD: u16 = 64;
+
 /// A claimed block: addresses 172.(16+N).0.0/16 and a range of ids. Held by a bound abstract
 /// socket, which the kernel lets go of when we end, however that is.
 #[derive(Clone, Debug)]
 pub struct Block {
     index: u8,
     slots: Arc<Mutex<Slots>>,
-    _claim: Arc<UnixListener>,
+    claim: Arc<UnixListener>,
 }
 
 #[derive(Debug)]
@@ -66,11 +70,43 @@ impl Block {
                 return Ok(Self {
                     index,
                     slots: Arc::new(Mutex::new(slots)),
-                    _claim: Arc::new(claim),
+                    claim: Arc::new(claim),
                 });
             }
         }
         Err(NetworkError::NoBlock)
+    }
+
+    /// The block of the supervisor before us, by its claim: its living dynos have slots of it.
+    pub fn inherit(index: u8, claim: OwnedFd, living: &BTreeSet<u16>) -> Self {
+        // Those behind the last may be links that lay ready and still go with their namespaces:
+        // others come first.
+        let next = living.last().map_or(0, |last| last + AHEAD);
+        let free = |slot: &u16| !living.contains(slot);
+        let all = count();
+        let slots = Slots {
+            clean: (next..all).chain(0..next.min(all)).filter(free).collect(),
+            used: VecDeque::new(),
+            pinned: BTreeSet::new(),
+        };
+        Self {
+            index,
+            slots: Arc::new(Mutex::new(slots)),
+            claim: Arc::new(claim.into()),
+        }
+    }
+
+    /// The slot of a living dyno of an inherited block: one that `living` had.
+    pub fn inherited_slot(&self, number: u16) -> Slot {
+        Slot {
+            number,
+            block: self.clone(),
+        }
+    }
+
+    /// What holds the block, for the next supervisor.
+    pub fn claimed(&self) -> BorrowedFd<'_> {
+        self.claim.as_fd()
     }
 
     /// 0 to 15.
@@ -199,6 +235,23 @@ mod tests {
         let first = a.slot().expect("a slot").number;
         let second = a.slot().expect("a slot").number;
         assert_ne!(first, second, "a freed slot goes to the end of the line");
+    }
+
+    #[test]
+    fn an_inherited_block_stays_claimed_and_its_living_slots_are_taken() {
+        let before = Block::claim().expect("a block");
+        let claim = before.claimed().try_clone_to_owned().expect("a copy");
+        let (index, living) = (before.index(), BTreeSet::from([3, 1000]));
+        drop(before);
+        let block = Block::inherit(index, claim, &living);
+        assert_ne!(Block::claim().expect("another").index(), index);
+        let survivor = block.inherited_slot(3);
+        assert_eq!(survivor.uid_base(), uid_base(index, 3));
+        let taken: Vec<Slot> = std::iter::from_fn(|| block.slot().ok()).collect();
+        assert_eq!(taken.len(), usize::from(SLOTS) - 2);
+        assert!(taken.iter().all(|slot| !living.contains(&slot.number)));
+        drop(survivor);
+        assert_eq!(block.used(), [3], "free again after its dyno");
     }
 
     #[test]

@@ -47,7 +47,8 @@ pub struct Network {
 
 impl Network {
     /// Loads the table, sets its guard and starts filling the pool. `instance` is eight hex
-    /// digits; `ready` is called for every network that joins the pool.
+    /// digits; `living` are addresses of dynos that run already; `ready` is called for every
+    /// network that joins the pool.
     ///
     /// # Errors
     /// nft is missing or refuses.
@@ -55,6 +56,7 @@ impl Network {
         instance: &str,
         block: &Block,
         options: Options,
+        living: &std::collections::BTreeSet<std::net::Ipv4Addr>,
         ready: impl Fn(&Slot) + Send + Sync + 'static,
     ) -> Result<Self, NetworkError> {
         let links = links(instance);
@@ -68,9 +70,10 @@ impl Network {
         let (openings, wanted) = watch::channel(Vec::new());
         let (tell, notices) = watch::channel(Vec::new());
         let guard = Guard::load(table.clone(), block.clone(), wanted, tell).await?;
-        // What an earlier supervisor's dynos left, of whatever end.
-        let own = block.clone();
-        guard::forget(move |flow| own.holds(flow.source) || own.holds(flow.answers)).await;
+        // What an earlier supervisor's dynos left, of whatever end; those that live on need theirs.
+        let (own, living) = (block.clone(), living.clone());
+        let is_left = move |address| own.holds(address) && !living.contains(&address);
+        guard::forget(move |flow| is_left(flow.source) || is_left(flow.answers)).await;
         guard::forward();
         let (sender, pool) = mpsc::channel(POOL);
         let stop = CancellationToken::new();

@@ -91,6 +91,19 @@ impl Listeners {
     /// # Errors
     /// See [`RouterError`].
     pub fn bind(http: &[SocketAddr], https: &[SocketAddr]) -> Result<Self, RouterError> {
+        Self::bind_with(http, https, |_, _| None)
+    }
+
+    /// As [`Self::bind`], but sockets that `kept` has for an address (of `http` or `https`) are used
+    /// on.
+    ///
+    /// # Errors
+    /// See [`RouterError`].
+    pub fn bind_with(
+        http: &[SocketAddr],
+        https: &[SocketAddr],
+        mut kept: impl FnMut(&'static str, SocketAddr) -> Option<std::net::TcpListener>,
+    ) -> Result<Self, RouterError> {
         let bind = |address: SocketAddr| -> io::Result<std::net::TcpListener> {
             let domain = socket2::Domain::for_address(address);
             let socket = socket2::Socket::new(domain, socket2::Type::STREAM, None)?;
@@ -103,14 +116,27 @@ impl Listeners {
             socket.listen(BACKLOG)?;
             Ok(socket.into())
         };
-        let all = |addresses: &[SocketAddr]| {
-            let bind = |&address| bind(address).map_err(|source| RouterError { address, source });
+        let mut all = |kind, addresses: &[SocketAddr]| {
+            let bind = |&address| match kept(kind, address) {
+                Some(socket) => Ok(socket),
+                None => bind(address).map_err(|source| RouterError { address, source }),
+            };
             addresses.iter().map(bind).collect::<Result<_, _>>()
         };
         Ok(Self {
-            plain: all(http)?,
-            tls: all(https)?,
+            plain: all("http", http)?,
+            tls: all("https", https)?,
         })
+    }
+
+    /// The sockets without TLS, in the order of their addresses.
+    pub fn plain(&self) -> &[std::net::TcpListener] {
+        &self.plain
+    }
+
+    /// Those with TLS.
+    pub fn tls(&self) -> &[std::net::TcpListener] {
+        &self.tls
     }
 
     /// The addresses that were taken (a port 0 is a real one here).

@@ -35,6 +35,9 @@ const KEEP_ALIVE: Duration = Duration::from_mins(1);
 /// dyno.
 const HEAD: Duration = Duration::from_secs(10);
 
+/// At a stop, a client that was let in and has not said anything yet gets so long.
+const FIRST_WORDS: Duration = Duration::from_secs(1);
+
 /// A client that does not read our error gets so long.
 const LAST_WORDS: Duration = Duration::from_secs(5);
 
@@ -50,8 +53,11 @@ pub(super) async fn serve(shared: Arc<Shared>, mut client: impl Wire, origin: Or
     let mut buffer = BytesMut::new();
     let mut deadline = Deadline::new(tokio::time::Instant::now() + KEEP_ALIVE);
     let ear = Ear::new();
+    let mut is_fresh = true;
     loop {
-        let request = match read_request(&mut client, &mut buffer, &mut deadline, &ear).await {
+        let request = read_request(&mut client, &mut buffer, &mut deadline, &ear, is_fresh);
+        is_fresh = false;
+        let request = match request.await {
             Ok(Some(request)) => request,
             Ok(None) => return,
             Err((refused, head)) => {
@@ -125,6 +131,7 @@ async fn read_request(
     buffer: &mut BytesMut,
     deadline: &mut Deadline,
     ear: &Ear,
+    is_fresh: bool,
 ) -> Result<Option<Request>, (Refused, Option<Bytes>)> {
     if buffer.is_empty() {
         // Nothing is held while nothing comes.
@@ -134,7 +141,12 @@ async fn read_request(
             biased;
             ready = client.readable() => if ready.is_err() { return Ok(None) },
             () = deadline.wait(due) => return Ok(None),
-            () = ear.called(true) => return Ok(None),
+            () = ear.called(true) => {
+                let is_patient = is_fresh && worker::is_stopping();
+                if !is_patient || !is_heard(client).await {
+                    return Ok(None);
+                }
+            }
         }
         *buffer = worker::lend();
     }
@@ -180,6 +192,13 @@ async fn read_request(
             }
         }
     }
+}
+
+/// A client that was let in just before the stop is on its way with its first request, and would not
+/// know whether it was served.
+async fn is_heard(client: &mut impl Wire) -> bool {
+    let ready = tokio::time::timeout(FIRST_WORDS, client.readable()).await;
+    matches!(ready, Ok(Ok(())))
 }
 
 /// Says why a head was refused. If it still tells which app it was for, that app's log has it.

@@ -195,7 +195,11 @@ pub(super) enum Command {
     /// Past a bound: say why, kill it.
     Exceed(DynoId, Vec<String>),
     Sketch(AppId, ProcessType, Reply<super::Sketch>),
+    /// Every stored app was applied.
+    Settle,
     Shutdown(oneshot::Sender<()>),
+    /// Let go of every dyno.
+    Leave(oneshot::Sender<()>),
 }
 
 /// Where an answer goes.

@@ -4,12 +4,14 @@
 //! waiting → answers. An answer is sent after the snapshot that shows what it answers.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::os::fd::AsFd as _;
 use std::sync::Arc;
 use std::time::Duration;
 
 use jiff::Timestamp;
 use tokio::sync::{Semaphore, mpsc, oneshot, watch};
 use tokio::time::{Instant, sleep_until};
+use tokio_util::sync::CancellationToken;
 
 use super::backoff::Backoff;
 use super::bounds::Handle;
@@ -18,10 +20,11 @@ use super::dyno::Dyno;
 use super::lifecycle::{Effect, Input, Outcome, Phase, Stop, Timer};
 use super::preboot::Roll;
 use super::{
-    AppSpec, AppView, Attachment, CommandError, Exited, Failure, Launched, LaunchedStdio, Machine,
-    RunStarted, Snapshot, StopSignal, Supervisor,
+    Adopted, AppSpec, AppView, Attachment, CommandError, Exited, Failure, Launched, LaunchedStdio,
+    Machine, RunStarted, Snapshot, StopSignal, Supervisor,
 };
-use crate::logs::{Hub, pump};
+use crate::keeper::Mark;
+use crate::logs::Hub;
 use crate::model::{AppId, DynoId, DynoName, ExitStatus, ReleaseId};
 use crate::network;
 use crate::settings::Timings;
@@ -38,6 +41,9 @@ const BATCH: usize = 256;
 
 /// The status of a dyno that was killed.
 const KILLED: ExitStatus = ExitStatus(137);
+
+/// Before the driver leaves its dynos to the next supervisor, launches under way get so long.
+const LAST_LAUNCHES: Duration = Duration::from_secs(10);
 
 /// After an exit, what the pipe still holds is read for so long before the exit is logged.
 const LAST_LINES: Duration = Duration::from_secs(1);
@@ -72,6 +78,8 @@ pub(super) enum Alarm {
     /// A crashed place tries again.
     Retry(AppId, DynoName),
     TimeToLive(DynoId),
+    /// What is still being launched is left behind.
+    Leave,
 }
 
 /// One place of a formation.
@@ -111,6 +119,14 @@ pub(super) struct Driver {
     snapshots: watch::Sender<Arc<Snapshot>>,
     launches: Arc<Semaphore>,
     pub(super) stopping: Option<Vec<oneshot::Sender<()>>>,
+    /// Dynos of the supervisor before whose app was not applied yet.
+    pub(super) adopted: Vec<Adopted>,
+    /// Answered when nothing is being launched any more and all is left to the next supervisor.
+    pub(super) leaving: Option<oneshot::Sender<()>>,
+    /// It has waited long enough for that.
+    is_late: bool,
+    /// Until then outputs are read.
+    pub(super) reading: CancellationToken,
     touched: BTreeSet<AppId>,
 }
 
@@ -118,9 +134,20 @@ impl Supervisor {
     /// Starts the driver over a machine whose exits arrive on `exits`.
     pub fn start(
         machine: Arc<dyn Machine>,
+        exits: mpsc::UnboundedReceiver<Exited>,
+        hub: Hub,
+        timings: Timings,
+    ) -> Self {
+        Self::start_with(machine, exits, hub, timings, Vec::new())
+    }
+
+    /// As [`Self::start`], with dynos of the supervisor before.
+    pub fn start_with(
+        machine: Arc<dyn Machine>,
         mut exits: mpsc::UnboundedReceiver<Exited>,
         hub: Hub,
         timings: Timings,
+        adopted: Vec<Adopted>,
     ) -> Self {
         let (commands, orders) = mpsc::channel(COMMANDS);
         let (events, news) = mpsc::unbounded_channel();
@@ -140,6 +167,10 @@ impl Supervisor {
             snapshots,
             launches: Arc::new(Semaphore::new(LAUNCHES)),
             stopping: None,
+            adopted,
+            leaving: None,
+            is_late: false,
+            reading: CancellationToken::new(),
             touched: BTreeSet::new(),
         };
         tokio::spawn(async move {
@@ -206,12 +237,22 @@ impl Driver {
                 }
                 self.stopping = Some(waiting);
             }
+            let is_launching = |dyno: &Dyno| matches!(dyno.life.phase, Phase::Launching { .. });
+            if let Some(done) = self.leaving.take() {
+                if self.is_late || !self.dynos.values().any(is_launching) {
+                    self.stop_pumps().await;
+                    // Who asked may be gone.
+                    let _ = done.send(());
+                    return;
+                }
+                self.leaving = Some(done);
+            }
         }
     }
 
     fn command(&mut self, command: Command) {
-        if self.stopping.is_some() && !matches!(command, Command::Shutdown(_) | Command::Resize(..))
-        {
+        let is_ending = self.stopping.is_some() || self.leaving.is_some();
+        if is_ending && !matches!(command, Command::Shutdown(_) | Command::Resize(..)) {
             // Dropping the reply says so.
             return;
         }
@@ -238,8 +279,14 @@ impl Driver {
             Command::Forget(app, reply) => self.forget(app, reply),
             Command::Exceed(dyno, lines) => self.step(dyno, &Input::Exceeded(lines)),
             Command::Sketch(app, process, reply) => self.sketch(app, process, reply),
+            Command::Settle => self.settle_adopted(),
+            Command::Leave(done) => {
+                self.leaving = Some(done);
+                self.arm(LAST_LAUNCHES, Alarm::Leave);
+            }
             Command::Shutdown(done) => {
                 self.stopping.get_or_insert_default().push(done);
+                self.settle_adopted();
                 let ids: Vec<DynoId> = self.dynos.keys().copied().collect();
                 for id in ids {
                     self.step(id, &Input::Stop(Stop::Down));
@@ -339,8 +386,15 @@ impl Driver {
             };
             later(&mut self.answers, reply, Ok(started));
         } else if let LaunchedStdio::Logged(output) = launched.stdio {
-            let task = pump(self.hub.clone(), dyno.app, dyno.name.to_string(), output);
-            dyno.pump = Some(tokio::spawn(task));
+            if dyno.is_kept {
+                let mark = if dyno.life.is_stopping() {
+                    Mark::Leaving
+                } else {
+                    Mark::Started
+                };
+                self.machine.keep(id, &dyno.record(), mark, output.as_fd());
+            }
+            dyno.pump(&self.hub, output, &self.reading);
         }
         let early = dyno.early_exit.take();
         if let Some(after) = dyno.time_to_live {
@@ -352,8 +406,14 @@ impl Driver {
         }
     }
 
-    fn exited(&mut self, exited: Exited) {
+    pub(super) fn exited(&mut self, exited: Exited) {
         let Some(dyno) = self.dynos.get_mut(&exited.id) else {
+            let mut adopted = self.adopted.iter_mut();
+            match adopted.find(|adopted| adopted.id == exited.id) {
+                Some(adopted) => adopted.ended = Some(exited.status),
+                // Its launch was given up.
+                None => self.machine.forget(exited.id),
+            }
             return;
         };
         if matches!(dyno.life.phase, Phase::Launching { .. }) {
@@ -395,10 +455,19 @@ impl Driver {
         let Some(dyno) = self.dynos.get_mut(&id) else {
             return;
         };
-        let before = dyno.life.state;
+        let before = dyno.life;
         let effects = dyno.life.step(input, &self.timings);
-        if dyno.life.state != before {
+        if dyno.life.state != before.state {
             dyno.since = Timestamp::now();
+        }
+        if dyno.is_kept && dyno.life.phase != before.phase {
+            match dyno.life.phase {
+                Phase::Up => self.machine.mark(id, Mark::Up),
+                Phase::Draining(_) | Phase::Stopping { .. } if !before.is_stopping() => {
+                    self.machine.mark(id, Mark::Leaving);
+                }
+                _ => {}
+            }
         }
         let app = dyno.app;
         self.touched.insert(app);
@@ -407,7 +476,7 @@ impl Driver {
         }
     }
 
-    fn carry_out(&mut self, id: DynoId, effect: Effect) {
+    pub(super) fn carry_out(&mut self, id: DynoId, effect: Effect) {
         let Some(dyno) = self.dynos.get_mut(&id) else {
             return;
         };
@@ -471,6 +540,7 @@ impl Driver {
         };
         let (app, name) = (dyno.app, dyno.name.clone());
         let lived = dyno.launched_at.elapsed();
+        self.machine.forget(id);
         // A refused connection is no fault of anybody's then.
         dyno.traffic.gate.close();
         if let Some(reply) = dyno.attaching.take() {
@@ -526,7 +596,13 @@ impl Driver {
             if entry.key().0 > now {
                 return;
             }
-            match entry.remove() {
+            let alarm = entry.remove();
+            // What is due now is the next supervisor's to do.
+            if self.leaving.is_some() && !matches!(alarm, Alarm::Leave) {
+                continue;
+            }
+            match alarm {
+                Alarm::Leave => self.is_late = true,
                 Alarm::Dyno(id, timer) => self.step(id, &Input::Fired(timer)),
                 Alarm::TimeToLive(id) => self.step(id, &Input::Stop(Stop::Plain)),
                 Alarm::Retry(app, name) => self.retry(app, &name),

@@ -9,6 +9,7 @@ use tokio::sync::oneshot;
 use tokio::task::JoinHandle;
 
 use super::command::Reply;
+use super::heritage::{Record, monotonic};
 use super::lifecycle::{Kind, Life};
 use super::{
     Attachment, Backend, Bind, DynoView, Failure, LaunchOrder, Part, RunStarted, StdioOrder,
@@ -40,6 +41,8 @@ pub(super) struct Dyno {
     pub(super) traffic: Arc<DynoTraffic>,
     pub(super) part: Part,
     pub(super) is_build: bool,
+    /// It goes on without its supervisor: nobody holds its streams or waits for its end.
+    pub(super) is_kept: bool,
     /// What the machine is asked.
     pub(super) order: LaunchOrder,
     pub(super) time_to_live: Option<Duration>,
@@ -122,6 +125,7 @@ impl Dyno {
             traffic: Arc::default(),
             part: Part::Server,
             is_build: recipe.is_build,
+            is_kept: recipe.kind != Kind::OneOff,
             order,
             time_to_live: recipe.time_to_live,
             pump: None,
@@ -131,6 +135,68 @@ impl Dyno {
             exits: Vec::new(),
             attaching: None,
             starting: None,
+        }
+    }
+
+    /// One that another supervisor launched.
+    pub(super) fn adopted(id: DynoId, record: Record, life: Life, stop_grace: Duration) -> Self {
+        let launched_at = record.launched_at();
+        let order = LaunchOrder {
+            id,
+            name: record.name.clone(),
+            // It is not launched again: its successor is made from the app's state.
+            stack: StackName::host(),
+            image: StackImage::Run,
+            slug: None,
+            size: record.size,
+            command: record.command,
+            env: Vec::new(),
+            stdio: StdioOrder::Logged,
+            binds: Vec::new(),
+            stop_grace,
+        };
+        Self {
+            id,
+            app: record.app,
+            name: record.name,
+            life,
+            since: Timestamp::now(),
+            created: record.created,
+            launched_at,
+            release: record.release,
+            shown: record.shown,
+            port: record.port,
+            backend: Backend::default(),
+            traffic: Arc::default(),
+            part: Part::Server,
+            is_build: false,
+            is_kept: true,
+            order,
+            time_to_live: record.time_to_live,
+            pump: None,
+            early_exit: None,
+            status: None,
+            failure: None,
+            exits: Vec::new(),
+            attaching: None,
+            starting: None,
+        }
+    }
+
+    /// What the next supervisor must know of it.
+    pub(super) fn record(&self) -> Record {
+        Record {
+            app: self.app,
+            name: self.name.clone(),
+            is_one_off: self.life.kind == Kind::OneOff,
+            release: self.release,
+            created: self.created,
+            launched: monotonic().saturating_sub(self.launched_at.elapsed()),
+            time_to_live: self.time_to_live,
+            command: self.order.command.clone(),
+            shown: self.shown.clone(),
+            size: self.order.size.clone(),
+            port: self.port,
         }
     }
 

@@ -6,7 +6,7 @@
 use std::collections::HashMap;
 use std::fs::OpenOptions;
 use std::io;
-use std::os::fd::{AsFd as _, OwnedFd};
+use std::os::fd::{AsFd as _, BorrowedFd, OwnedFd};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Instant;
@@ -17,15 +17,15 @@ use tokio::sync::{mpsc, oneshot};
 
 use super::memory;
 use super::upper;
-use super::usage::{Curve, DiskRoom, Sample};
+use super::usage::{DiskRoom, Eyes, Sample};
 use super::{
-    Backend, Exited, Failure, LaunchOrder, Launched, LaunchedStdio, Machine, StdioOrder,
-    StopSignal, Task, WindowSize,
+    Adopted, Backend, Estate, Exited, Failure, LaunchOrder, Launched, LaunchedStdio, Machine,
+    Record, StdioOrder, StopSignal, Task, WindowSize,
 };
-use crate::cgroup::{CgroupError, Entry, Glance, Group, Limits, Manager, Sampler};
+use crate::cgroup::{CgroupError, Entry, Glance, Group, Limits, Manager};
 use crate::disk::{Changes, Disks, Keep, Volume};
 use crate::dyno::{Exec, LaunchPlan, Layer, PlanRequest, ShownSize, UserRange, argv, plain_words};
-use crate::keeper::{Client, ClientError, LaunchFds};
+use crate::keeper::{Client, ClientError, LaunchFds, Mark};
 use crate::model::{Digest, DynoId, ExitStatus, StackName};
 use crate::network::{self, Block, DynoNetwork, Network, NetworkError, Slot};
 use crate::rootfs::{RootfsError, Stacks};
@@ -59,60 +59,37 @@ pub enum MachineError {
 /// This host. Cheap to clone.
 #[derive(Clone, Debug)]
 pub struct LinuxMachine {
-    inner: Arc<Inner>,
+    pub(super) inner: Arc<Inner>,
 }
 
 #[derive(Debug)]
-struct Inner {
+pub(super) struct Inner {
     /// What this host cannot enforce.
     lacks: Vec<String>,
     stacks: Stacks,
     trees: Trees,
-    cgroups: Manager,
-    disks: Disks,
+    pub(super) cgroups: Manager,
+    pub(super) disks: Disks,
     network: Network,
-    keeper: Client,
+    pub(super) block: Block,
+    pub(super) keeper: Client,
     null: OwnedFd,
     live: Mutex<HashMap<DynoId, Live>>,
 }
 
 /// What a dyno holds until its teardown.
 #[derive(Debug)]
-struct Live {
-    group: Group,
+pub(super) struct Live {
+    pub(super) group: Group,
     /// Made when it runs.
-    eyes: Option<Eyes>,
-    quota_bytes: u64,
-    volume: Arc<Volume>,
+    pub(super) eyes: Option<Eyes>,
+    pub(super) quota_bytes: u64,
+    pub(super) volume: Arc<Volume>,
     /// What lies below its writable layer.
-    lowers: Vec<PathBuf>,
-    hostname: String,
-    terminal: Option<OwnedFd>,
-    network: DynoNetwork,
-}
-
-/// How a living dyno is looked at.
-#[derive(Debug)]
-struct Eyes {
-    sampler: Arc<Sampler>,
-    curve: Curve,
-}
-
-impl Eyes {
-    /// Without them a dyno runs all the same.
-    fn open(group: &Group) -> Option<Self> {
-        match group.sampler() {
-            Ok(sampler) => Some(Self {
-                sampler: Arc::new(sampler),
-                curve: Curve::default(),
-            }),
-            // It may have ended already.
-            Err(error) => {
-                tracing::debug!(%error, "a dyno is not looked at");
-                None
-            }
-        }
-    }
+    pub(super) lowers: Vec<PathBuf>,
+    pub(super) hostname: String,
+    pub(super) terminal: Option<OwnedFd>,
+    pub(super) network: DynoNetwork,
 }
 
 /// What [`LinuxMachine::open`] hands out beside the machine.
@@ -122,11 +99,13 @@ pub struct MachineEvents {
     pub exits: mpsc::UnboundedReceiver<Exited>,
     /// Resolves when the keeper is gone, and every dyno with it.
     pub keeper_gone: oneshot::Receiver<()>,
+    /// Dynos of the supervisor before.
+    pub adopted: Vec<Adopted>,
 }
 
 impl LinuxMachine {
     /// Opens cgroups, network, stacks and the keeper's socket. `instance` is eight hex digits.
-    /// What an earlier run left must have been swept.
+    /// What an earlier run left must have been swept, but for what its `estate` holds.
     ///
     /// # Errors
     /// See [`MachineError`].
@@ -137,6 +116,7 @@ impl LinuxMachine {
         disks: Disks,
         keeper: OwnedFd,
         network: &NetworkSettings,
+        estate: Estate,
     ) -> Result<(Self, MachineEvents), MachineError> {
         let resolv_conf = network::resolv_conf(&network.resolvers);
         let options = NetworkSettings {
@@ -149,7 +129,7 @@ impl LinuxMachine {
             );
         }
         let stacks = Stacks::open(paths, &resolv_conf)?;
-        let block = Block::claim()?;
+        let (block, slots) = estate.claim()?;
         let (sender, mut ends) = mpsc::unbounded_channel::<(DynoId, ExitStatus)>();
         let (keeper, keeper_gone) =
             Client::connect(keeper, sender).map_err(MachineError::Keeper)?;
@@ -159,7 +139,8 @@ impl LinuxMachine {
             warmer.warm(UserRange { base });
         };
         let was_forwarding = network::is_forwarding();
-        let network = Network::open(instance, &block, options, ready).await?;
+        let living = slots.iter().map(|slot| slot.subnet().dyno).collect();
+        let network = Network::open(instance, &block, options, &living, ready).await?;
         super::recover::remember_forwarding(paths, was_forwarding);
         let (news, exits) = mpsc::unbounded_channel();
         tokio::spawn(async move {
@@ -182,14 +163,21 @@ impl LinuxMachine {
             cgroups,
             disks,
             network,
+            block,
             keeper,
             null: null.map_err(MachineError::Null)?.into(),
             live: Mutex::default(),
         };
+        let adopted = inner.adopt(estate, slots);
         let machine = Self {
             inner: Arc::new(inner),
         };
-        Ok((machine, MachineEvents { exits, keeper_gone }))
+        let events = MachineEvents {
+            exits,
+            keeper_gone,
+            adopted,
+        };
+        Ok((machine, events))
     }
 
     /// The holes in the wall from now on.
@@ -210,7 +198,7 @@ impl LinuxMachine {
 }
 
 impl Inner {
-    fn live(&self) -> std::sync::MutexGuard<'_, HashMap<DynoId, Live>> {
+    pub(super) fn live(&self) -> std::sync::MutexGuard<'_, HashMap<DynoId, Live>> {
         self.live.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
@@ -542,6 +530,18 @@ impl Machine for LinuxMachine {
             StopSignal::Kill => Signal::SIGKILL,
         };
         self.inner.keeper.signal(id, signal as i32);
+    }
+
+    fn keep(&self, id: DynoId, record: &Record, mark: Mark, output: BorrowedFd<'_>) {
+        self.inner.keep(id, record, mark, output);
+    }
+
+    fn mark(&self, id: DynoId, mark: Mark) {
+        self.inner.keeper.mark(id, mark);
+    }
+
+    fn forget(&self, id: DynoId) {
+        self.inner.keeper.forget(id);
     }
 
     fn resize(&self, id: DynoId, size: WindowSize) {

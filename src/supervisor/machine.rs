@@ -3,15 +3,16 @@
 //! `effects::LinuxMachine` is the real one (cgroup, network, rootfs, keeper); tests use a fake.
 
 use std::future::Future;
-use std::os::fd::OwnedFd;
+use std::os::fd::{BorrowedFd, OwnedFd};
 use std::path::{Path, PathBuf};
 use std::pin::Pin;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use super::{DiskRoom, Sample};
+use super::{DiskRoom, Record, Sample};
 use crate::cgroup::Glance;
 use crate::disk::{Changes, Keep};
+use crate::keeper::Mark;
 use crate::model::{Digest, DynoId, DynoName, DynoSize, ExitStatus, StackImage, StackName};
 
 /// Everything needed to launch one dyno.
@@ -169,6 +170,15 @@ pub trait Machine: Send + Sync + 'static {
 
     /// Signals every process of a dyno; no-op for a dyno that is gone.
     fn signal(&self, id: DynoId, signal: StopSignal);
+
+    /// Leaves a launched dyno to the next supervisor, should this one end before it.
+    fn keep(&self, _id: DynoId, _record: &Record, _mark: Mark, _output: BorrowedFd<'_>) {}
+
+    /// A dyno that was kept is further now.
+    fn mark(&self, _id: DynoId, _mark: Mark) {}
+
+    /// The end of a dyno is told: the next supervisor hears nothing of it.
+    fn forget(&self, _id: DynoId) {}
 
     /// Sets the window size of a terminal dyno and tells its foreground process.
     fn resize(&self, id: DynoId, size: WindowSize);

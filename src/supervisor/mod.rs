@@ -5,9 +5,12 @@
 //!
 //! States and their lines are a pure table (`lifecycle`), so is the wait after a crash
 //! (`backoff`) and the difference between two formations (`formation`). `driver` carries effects
-//! out and feeds results back. Overflow: commands wait for room, exits and launch results are
+//! out and feeds results back. Dynos outlive a supervisor that crashed or made way for another
+//! version: what it knew of each lies with the keeper (`heritage`), and the next one takes them in
+//! (`adopt`). Overflow: commands wait for room, exits and launch results are
 //! never dropped.
 
+mod adopt;
 mod backoff;
 mod bounds;
 mod command;
@@ -15,6 +18,7 @@ mod driver;
 mod dyno;
 mod effects;
 mod formation;
+mod heritage;
 mod lacks;
 mod lifecycle;
 mod machine;
@@ -39,6 +43,7 @@ pub use command::{
     Selector, SlugSpec, Supervisor,
 };
 pub use effects::{LinuxMachine, MachineError, MachineEvents};
+pub use heritage::{Adopted, Estate, Record};
 pub use machine::{
     Backend, Bind, Exited, Failure, LaunchOrder, Launched, LaunchedStdio, Machine, StdioOrder,
     StopSignal, Task, WindowSize,

@@ -80,6 +80,7 @@ impl Driver {
             time_to_live: Some(order.time_to_live.unwrap_or(LIFE)),
         };
         let release: Option<Arc<ReleaseSpec>>;
+        let is_kept;
         match order.kind {
             RunKind::Build {
                 stack,
@@ -99,9 +100,14 @@ impl Driver {
                 }
                 recipe.is_awaiting = true;
                 recipe.stdio = stdio;
+                is_kept = false;
                 release = current;
             }
-            RunKind::Detached { release: given } => release = given.or(current),
+            RunKind::Detached { release: given } => {
+                // Somebody waits for the end of a release phase.
+                is_kept = given.is_none();
+                release = given.or(current);
+            }
         }
         let release = release.ok_or(CommandError::NoSlug)?;
         let slug = release.slug.as_ref().ok_or(CommandError::NoSlug)?;
@@ -116,7 +122,9 @@ impl Driver {
             );
             self.hub.api(order.app, line);
         }
-        Ok(Dyno::new(recipe))
+        let mut dyno = Dyno::new(recipe);
+        dyno.is_kept = is_kept;
+        Ok(dyno)
     }
 
     /// A random number that no living dyno of the app has.

@@ -16,6 +16,9 @@ impl Driver {
     pub(super) fn apply(&mut self, spec: AppSpec) {
         let id = spec.id;
         let spec = Arc::new(spec);
+        if !self.apps.contains_key(&id) && self.adopted.iter().any(|d| d.record.app == id) {
+            return self.inherit(&spec);
+        }
         let app = self.apps.entry(id).or_insert_with(|| App {
             spec: Arc::clone(&spec),
             applied: Arc::clone(&spec),
@@ -48,6 +51,25 @@ impl Driver {
             }
             _ => self.reconcile(id),
         }
+    }
+
+    /// The first state of an app of which dynos run already.
+    fn inherit(&mut self, spec: &Arc<AppSpec>) {
+        let id = spec.id;
+        let app = App {
+            spec: Arc::clone(spec),
+            applied: Arc::clone(spec),
+            places: self.take_in(id),
+            traffic: Arc::default(),
+            roll: None,
+            failed: None,
+            forgetting: Vec::new(),
+        };
+        self.apps.insert(id, app);
+        self.touch(id);
+        self.reconcile(id);
+        let misfits = self.misfits(id, spec.release.as_ref().map(|release| release.id));
+        self.renew(id, spec, misfits);
     }
 
     /// The slug of a release lies ready: roll, unless a newer release came meanwhile.
@@ -156,7 +178,7 @@ impl Driver {
     /// Makes and launches a dyno as a spec has it for this place; none any more once everything is
     /// being stopped, whatever is still on its way (an unpacked slug, a retry, a roll's next step).
     pub(super) fn start(&mut self, spec: &AppSpec, name: &DynoName, part: Part) -> Option<DynoId> {
-        if self.stopping.is_some() {
+        if self.stopping.is_some() || self.leaving.is_some() {
             return None;
         }
         let release = spec.release.as_ref()?;
@@ -237,7 +259,13 @@ impl Driver {
             return Ok(());
         }
         let spec = Arc::clone(&app.applied);
-        let has_preboot = self.serves(id, &spec);
+        self.renew(id, &spec, names);
+        Ok(())
+    }
+
+    /// New dynos as `spec` has them in these places, without a gap where the app has preboot.
+    fn renew(&mut self, id: AppId, spec: &Arc<AppSpec>, names: Vec<DynoName>) {
+        let has_preboot = self.serves(id, spec);
         let (rolled, others): (Vec<_>, Vec<_>) = names
             .into_iter()
             .partition(|name| has_preboot && name.process.is_web());
@@ -245,9 +273,8 @@ impl Driver {
             self.replace(id, &name, Stop::Restart);
         }
         if !rolled.is_empty() {
-            self.begin_roll(id, rolled, spec);
+            self.begin_roll(id, rolled, Arc::clone(spec));
         }
-        Ok(())
     }
 
     /// One-offs end; formation dynos are replaced.

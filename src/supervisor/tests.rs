@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, HashMap};
 use std::net::TcpListener;
-use std::os::fd::OwnedFd;
+use std::os::fd::{BorrowedFd, OwnedFd};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -10,6 +10,7 @@ use jiff::Timestamp;
 use tokio::sync::mpsc;
 
 use super::*;
+use crate::keeper::Mark;
 use crate::logs::{Filter, Hub, Tail};
 use crate::model::{
     AppId, ConfigVars, Digest, DynoId, DynoSize, DynoState, ExitStatus, FormationEntry,
@@ -32,6 +33,8 @@ struct State {
     live: HashMap<DynoId, Live>,
     launched: Vec<LaunchOrder>,
     signals: Vec<(String, StopSignal)>,
+    /// What the next supervisor would get.
+    kept: BTreeMap<DynoId, (Record, Mark, OwnedFd)>,
     torn_down: usize,
     prepared: usize,
     /// The next slug lies ready when this resolves.
@@ -45,7 +48,7 @@ struct Live {
     command: String,
     _port: Option<TcpListener>,
     /// The dyno's end of its output.
-    _output: OwnedFd,
+    output: OwnedFd,
 }
 
 impl Fake {
@@ -94,7 +97,7 @@ impl Machine for Fake {
                 name: order.name.to_string(),
                 command: order.command,
                 _port: port,
-                _output: write,
+                output: write,
             };
             state.live.insert(order.id, live);
             Ok(Launched {
@@ -122,6 +125,22 @@ impl Machine for Fake {
         state.exit(id, status);
     }
 
+    fn keep(&self, id: DynoId, record: &Record, mark: Mark, output: BorrowedFd<'_>) {
+        let output = output.try_clone_to_owned().expect("a copy");
+        let kept = (record.clone(), mark, output);
+        self.lock().kept.insert(id, kept);
+    }
+
+    fn mark(&self, id: DynoId, mark: Mark) {
+        if let Some(kept) = self.lock().kept.get_mut(&id) {
+            kept.1 = mark;
+        }
+    }
+
+    fn forget(&self, id: DynoId) {
+        self.lock().kept.remove(&id);
+    }
+
     fn resize(&self, _: DynoId, _: WindowSize) {}
 
     fn teardown(&self, _: DynoId) -> Task<'_, ()> {
@@ -144,6 +163,7 @@ impl Machine for Fake {
     }
 }
 
+mod adopt;
 mod preboot;
 
 struct Bench {

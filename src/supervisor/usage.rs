@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use super::memory::megabytes;
 use super::{Failure, Supervisor};
-use crate::cgroup::{Glance, Memory};
+use crate::cgroup::{Glance, Group, Memory, Sampler};
 use crate::disk::{Changes, Usage};
 use crate::model::{DiskLimit, DynoId};
 
@@ -20,6 +20,30 @@ pub struct Sample {
     pub running: u64,
     /// Its writable layer: what is used and the bound.
     pub disk: Option<(Usage, DiskLimit)>,
+}
+
+/// How a living dyno is looked at.
+#[derive(Debug)]
+pub(super) struct Eyes {
+    pub(super) sampler: Arc<Sampler>,
+    pub(super) curve: Curve,
+}
+
+impl Eyes {
+    /// Without them a dyno runs all the same.
+    pub(super) fn open(group: &Group) -> Option<Self> {
+        match group.sampler() {
+            Ok(sampler) => Some(Self {
+                sampler: Arc::new(sampler),
+                curve: Curve::default(),
+            }),
+            // It may have ended already.
+            Err(error) => {
+                tracing::debug!(%error, "a dyno is not looked at");
+                None
+            }
+        }
+    }
 }
 
 /// What was last known of a dyno.

@@ -29,6 +29,17 @@ pub fn own_program() -> PathBuf {
     }
 }
 
+/// The file that an upgrade puts another version in: where this program was found when it was
+/// started. Source: proc(5), `/proc/pid/exe`.
+pub fn installed_program() -> PathBuf {
+    let path = std::fs::read_link("/proc/self/exe").unwrap_or_else(|_| own_program());
+    // Replaced meanwhile: the kernel says so behind the name.
+    let text = path
+        .to_str()
+        .and_then(|text| text.strip_suffix(" (deleted)"));
+    text.map(PathBuf::from).unwrap_or(path)
+}
+
 /// The name that a process so started shows in lists; the kernel would call it `exe`.
 ///
 /// # Errors

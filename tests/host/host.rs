@@ -70,7 +70,9 @@ impl Host {
             let (sender, exits) = mpsc::unbounded_channel();
             let machine = Arc::new(Processes::new(settings.paths(), sender));
             let supervisor = Supervisor::start(machine, exits, hub.clone(), settings.timings);
-            let started = Platform::start(Arc::clone(&settings), doors, hub, supervisor).await;
+            let upgrades = manifold::api::Upgrades::default();
+            let settings = Arc::clone(&settings);
+            let started = Platform::start(settings, doors, hub, supervisor, upgrades).await;
             (started.expect("a platform"), http, https)
         });
         Self {

@@ -217,7 +217,7 @@ pub(crate) fn supervisor(host: &Host) -> Option<u32> {
 }
 
 /// PID 1 of every dyno, whatever became of it.
-fn firsts(host: &Host) -> Vec<u32> {
+pub(crate) fn firsts(host: &Host) -> Vec<u32> {
     let mut all = children(keeper(host));
     all.retain(|pid| !is_supervisor(*pid));
     all
@@ -398,8 +398,9 @@ fn rounds(host: &Host, dice: &mut Dice, cycles: u64) -> Result<(), Failed> {
     Ok(())
 }
 
-/// The supervisor, then the keeper are killed at random moments of launches and stops: every dyno
-/// is gone with them and started anew, once; what a keeper left is swept at the next start.
+/// The supervisor, then the keeper are killed at random moments of launches, stops and restarts: the
+/// next supervisor takes over what runs, and brings the rest; with a keeper every dyno is gone, and
+/// what it left is swept at the next start.
 fn crashes() -> Result<(), Failed> {
     let mut report = Report::new(CRASHES);
     report.holds("R-02", As::User, || {
@@ -414,6 +415,9 @@ fn crashes() -> Result<(), Failed> {
             let scale = format!(r#"{{"quantity":{quantity}}}"#);
             let socket = host.socket();
             api(&socket, "PATCH", "/apps/tiny/formation/worker", &scale)?;
+            if dice.roll(2) == 0 {
+                api(&socket, "DELETE", "/apps/tiny/dynos", "")?;
+            }
             std::thread::park_timeout(Duration::from_micros(dice.roll(60_000)));
             let keeper = keeper(&host);
             if round % 2 == 0 {
@@ -433,7 +437,7 @@ fn crashes() -> Result<(), Failed> {
         }
         host.stop()?;
         Leftovers::none_since(&before)?;
-        Ok(format!("{kills} kills: all dynos gone, then back"))
+        Ok(format!("{kills} kills: as ordered again, nothing else"))
     });
     report.holds("R-04", As::User, || {
         let mut host = Host::start()?;
@@ -449,16 +453,21 @@ fn crashes() -> Result<(), Failed> {
         let before = starts(&host);
         let (dyno, supervisor) = (firsts(&host), supervisor(&host).ok_or("no supervisor")?);
         support::signal(supervisor, Signal::SIGSTOP);
-        for first in &dyno {
-            support::signal(*first, Signal::SIGKILL);
-        }
+        let app = dyno
+            .first()
+            .and_then(|first| children(*first).first().copied());
+        support::signal(app.ok_or("no app")?, Signal::SIGUSR1);
+        host.eventually("it ended", || firsts(&host).is_empty())?;
         support::signal(supervisor, Signal::SIGKILL);
         host.eventually("worker.1 is another", || {
             settled_worker(&host) && firsts(&host).iter().all(|first| !dyno.contains(first))
         })?;
         check(starts(&host) == before + 1, host.logs("tiny"))?;
+        let logs = host.logs("tiny");
+        let told = logs.matches("Process exited with status 138").count();
+        check(told == 1, format!("told {told} times in {logs}"))?;
         host.stop()?;
-        Ok("status unknown, one restart".to_owned())
+        Ok("status 138 told by the next supervisor, one restart".to_owned())
     });
     report.finish(&[As::User])
 }

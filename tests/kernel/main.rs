@@ -2,6 +2,7 @@
 //!
 //! Without root nothing can be shown, so every case is skipped and says so.
 
+mod adopt;
 mod attack;
 mod build;
 mod certain;
@@ -42,6 +43,7 @@ fn main() {
         languages::cases(),
         certain::cases(),
         changes::cases(),
+        adopt::cases(),
         network::cases(),
         security::cases(),
     ]

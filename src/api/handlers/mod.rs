@@ -176,6 +176,7 @@ fn catalog_routes() -> Router<Api> {
     Router::new()
         .route("/disk", get(disk::show))
         .route("/host", get(host::show))
+        .route("/host/actions/upgrade", post(host::upgrade))
         .route("/account", get(account::show))
         .route("/users/~", get(account::show))
         .route(
