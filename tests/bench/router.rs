@@ -1,7 +1,7 @@
 //! The router of this build over plain processes, for `cargo xtask bench router` to measure.
 //!
-//! Arguments: router threads, number of web dynos, their command. Prints the router's address when
-//! all are up; ends with its stdin.
+//! Arguments: router threads, number of web dynos, their command, a certificate and its key. Prints
+//! the router's addresses when all are up, without TLS and with it; ends with its stdin.
 #![expect(clippy::print_stdout, reason = "the address is what it is started for")]
 
 use std::io::Read as _;
@@ -16,8 +16,9 @@ mod machine;
 
 fn main() {
     let mut arguments = std::env::args().skip(1);
-    let (Some(threads), Some(dynos), Some(command)) =
-        (arguments.next(), arguments.next(), arguments.next())
+    let mut next = || arguments.next();
+    let (Some(threads), Some(dynos), Some(command), Some(chain), Some(key)) =
+        (next(), next(), next(), next(), next())
     else {
         // `cargo test --benches` and `cargo bench` start it, too.
         println!("run: cargo xtask bench router");
@@ -27,6 +28,7 @@ fn main() {
     let dynos: u32 = dynos.parse().expect("a number of dynos");
     let host = host::Host::start_with(Timings::default(), |settings| {
         settings.router_threads = threads;
+        settings.https = vec![([127, 0, 0, 1], 0).into()];
     });
     host.web("bench", "tiny", &command);
     if dynos > 1 {
@@ -37,7 +39,8 @@ fn main() {
         "bench",
         &names.iter().map(String::as_str).collect::<Vec<_>>(),
     );
-    println!("{}", host.http);
+    host.ok(&["certs:add", &chain, &key, "--app", "bench"]);
+    println!("{}\n{}", host.http, host.https.expect("TLS is served"));
     let mut nothing = Vec::new();
     std::io::stdin()
         .read_to_end(&mut nothing)

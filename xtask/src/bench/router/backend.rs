@@ -12,6 +12,7 @@ use anyhow::{Context, Result};
 use nix::sys::epoll::{Epoll, EpollCreateFlags, EpollEvent, EpollFlags, EpollTimeout};
 
 use super::cpu;
+use crate::process;
 
 /// Largest body that may be asked for.
 const BODY_MAX: usize = 16 << 20;
@@ -40,7 +41,10 @@ pub(super) fn run(dir: &Path, core: usize) -> Result<()> {
     let mut events = [EpollEvent::empty(); 64];
     loop {
         let count = match epoll.wait(&mut events, EpollTimeout::NONE) {
-            Err(nix::errno::Errno::EINTR) => continue,
+            Err(nix::errno::Errno::EINTR) => {
+                process::keep_going()?;
+                continue;
+            }
             other => other?,
         };
         for event in &events[..count] {

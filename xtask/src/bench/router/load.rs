@@ -5,6 +5,7 @@ use std::collections::VecDeque;
 use std::io::{self, Read, Write};
 use std::net::{SocketAddr, TcpStream};
 use std::os::fd::AsFd as _;
+use std::process::Command;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail, ensure};
@@ -21,6 +22,28 @@ const PATIENCE: Duration = Duration::from_secs(20);
 const READ: usize = 256 * 1024;
 
 const TIMER: u64 = u64::MAX;
+
+/// The same in a closed loop with TLS 1.3, by `h2load`, which inherits our core.
+pub(super) fn closed_tls(
+    address: SocketAddr,
+    connections: usize,
+    count: usize,
+    path: &str,
+) -> Result<()> {
+    let mut command = Command::new("h2load");
+    command.args(["--h1", "--threads=1"]);
+    command.args(["--tls13-ciphers=TLS_AES_128_GCM_SHA256"]);
+    command.arg(format!("--clients={connections}"));
+    command.arg(format!("--requests={count}"));
+    command.arg(format!("--connect-to={address}"));
+    command.arg(format!("https://bench.localhost:{}{path}", address.port()));
+    let text = process::read(&mut command)?;
+    ensure!(
+        text.contains(&format!("{count} succeeded")) && text.contains(&format!("{count} 2xx")),
+        "h2load: {text}"
+    );
+    Ok(())
+}
 
 struct Connection {
     stream: TcpStream,

@@ -21,11 +21,11 @@ use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use self::cpu::Used;
 use self::load::Clients;
 use self::proxies::{Field, Kind, PROXY_CORE, Proxy, REST_CORE};
-use self::report::{Cost, Report};
+use self::report::{Cost, Report, Size};
 use crate::{packages, process};
 
 /// Beside [`packages::ALL`].
-const PACKAGES: &[&str] = &["haproxy", "nginx-light", "util-linux"];
+const PACKAGES: &[&str] = &["haproxy", "nginx-light", "openssl", "util-linux"];
 
 /// Kept client connections.
 const CONNECTIONS: usize = 32;
@@ -42,7 +42,7 @@ pub(crate) struct Options {
     /// Two rounds of fewer requests: shows that all works, not how fast
     #[arg(long)]
     quick: bool,
-    /// Measure only what contains this: small-1, small-4, 100k, 10m, latency, idle
+    /// Measure only what contains this: small-1, small-4, tls, 100k, 10m, latency, idle
     #[arg(long, value_name = "TEXT", default_value = "")]
     only: String,
     /// Requests per second of the latency measurement
@@ -99,17 +99,37 @@ struct Work {
     bytes: usize,
     connections: usize,
     requests: usize,
+    is_tls: bool,
+}
+
+impl Work {
+    fn size(&self) -> Size {
+        match () {
+            () if self.is_tls => Size::Tls(self.bytes),
+            () if self.bytes > 10_000 => Size::Large(self.bytes),
+            () => Size::Small(self.bytes),
+        }
+    }
 }
 
 const SMALL: usize = 30_000;
 
-const ONE: [Work; 3] = [
+const ONE: [Work; 4] = [
     Work {
         name: "small-1",
         title: "1 KB, one backend",
         bytes: 1024,
         connections: CONNECTIONS,
         requests: SMALL,
+        is_tls: false,
+    },
+    Work {
+        name: "tls",
+        title: "1 KB, TLS 1.3",
+        bytes: 1024,
+        connections: CONNECTIONS,
+        requests: SMALL,
+        is_tls: true,
     },
     Work {
         name: "100k",
@@ -117,6 +137,7 @@ const ONE: [Work; 3] = [
         bytes: 100 << 10,
         connections: 8,
         requests: 3000,
+        is_tls: false,
     },
     Work {
         name: "10m",
@@ -124,6 +145,7 @@ const ONE: [Work; 3] = [
         bytes: 10 << 20,
         connections: 4,
         requests: 60,
+        is_tls: false,
     },
 ];
 
@@ -133,6 +155,7 @@ const FOUR: Work = Work {
     bytes: 1024,
     connections: CONNECTIONS,
     requests: SMALL,
+    is_tls: false,
 };
 
 fn measure(router: &Path, options: &Options, report: &mut Report) -> Result<()> {
@@ -170,11 +193,17 @@ fn cost(field: &Field, work: &Work, options: &Options, report: &mut Report) -> R
         for proxy in &field.proxies {
             process::keep_going()?;
             let mut clients = Clients::connect(proxy.address, work.connections, &path)?;
+            let mut run = |count| {
+                if work.is_tls {
+                    load::closed_tls(proxy.tls, work.connections, count, &path)
+                } else {
+                    clients.closed(count)
+                }
+            };
             // Connections to the backends are there, buffers have their size.
-            clients.closed(work.connections * 4)?;
+            run(work.connections * 4)?;
             let (worker, whole) = (proxy.worker()?, proxy.whole()?);
-            clients
-                .closed(requests)
+            run(requests)
                 .with_context(|| format!("{} through {}", work.title, proxy.kind.name()))?;
             let (worker, whole) = (proxy.worker()? - worker, proxy.whole()? - whole);
             if round > 0 {
@@ -183,7 +212,7 @@ fn cost(field: &Field, work: &Work, options: &Options, report: &mut Report) -> R
                     whole,
                     requests,
                 };
-                report.cost(work.title, work.bytes, proxy.kind, cost);
+                report.cost(work.title, work.size(), proxy.kind, cost);
             }
         }
         println!("{}: round {round} of {rounds}", work.title);

@@ -43,6 +43,8 @@ impl Kind {
 pub(super) struct Proxy {
     pub(super) kind: Kind,
     pub(super) address: SocketAddr,
+    /// The same with TLS.
+    pub(super) tls: SocketAddr,
     child: Child,
     /// Open as long as our router is to run.
     stdin: Option<ChildStdin>,
@@ -96,7 +98,8 @@ impl Field {
             .tempdir()?;
         let ports = dir.path().join("ports");
         fs::create_dir(&ports)?;
-        let ours = manifold(router, backends, &ports)?;
+        certificate(dir.path())?;
+        let ours = manifold(router, backends, dir.path())?;
         let mut found = Vec::new();
         for entry in fs::read_dir(&ports)? {
             found.push(entry?.file_name().to_string_lossy().parse::<u16>()?);
@@ -116,7 +119,24 @@ impl Field {
     }
 }
 
-fn manifold(router: &Path, backends: usize, ports: &Path) -> Result<Proxy> {
+/// One certificate for all: `bench.crt`, `bench.key`, and both in `bench.pem`.
+fn certificate(dir: &Path) -> Result<()> {
+    let path = |name: &str| dir.join(name);
+    let mut command = Command::new("openssl");
+    command.args(["req", "-x509", "-nodes", "-days", "2", "-newkey", "ec"]);
+    command.args(["-pkeyopt", "ec_paramgen_curve:P-256"]);
+    command.args(["-subj", "/CN=bench.localhost"]);
+    command.args(["-addext", "subjectAltName=DNS:bench.localhost"]);
+    command.arg("-out").arg(path("bench.crt"));
+    command.arg("-keyout").arg(path("bench.key"));
+    process::read(&mut command)?;
+    let both = fs::read_to_string(path("bench.crt"))? + &fs::read_to_string(path("bench.key"))?;
+    fs::write(path("bench.pem"), both)?;
+    Ok(())
+}
+
+fn manifold(router: &Path, backends: usize, dir: &Path) -> Result<Proxy> {
+    let ports = dir.join("ports");
     let program = std::env::current_exe().context("cannot find ourselves")?;
     let command = format!(
         "exec {} bench backend {} {REST_CORE}",
@@ -125,18 +145,21 @@ fn manifold(router: &Path, backends: usize, ports: &Path) -> Result<Proxy> {
     );
     let mut child = Command::new(router)
         .args(["1", &backends.to_string(), &command])
+        .args([dir.join("bench.crt"), dir.join("bench.key")])
         .stdin(Stdio::piped())
         .stdout(Stdio::piped())
         .spawn()
         .with_context(|| format!("cannot start {}", router.display()))?;
     let stdin = child.stdin.take();
-    let mut line = String::new();
     let stdout = child.stdout.take().context("stdout is piped")?;
-    BufReader::new(stdout).read_line(&mut line)?;
-    let address = line
-        .trim()
-        .parse()
-        .with_context(|| format!("our router did not start: {line:?}"))?;
+    let mut stdout = BufReader::new(stdout);
+    let mut address = || -> Result<SocketAddr> {
+        let mut line = String::new();
+        stdout.read_line(&mut line)?;
+        let address = line.trim().parse();
+        address.with_context(|| format!("our router did not start: {line:?}"))
+    };
+    let (address, tls) = (address()?, address()?);
     for thread in cpu::threads(child.id(), "")? {
         cpu::pin(thread, REST_CORE)?;
     }
@@ -146,6 +169,7 @@ fn manifold(router: &Path, backends: usize, ports: &Path) -> Result<Proxy> {
     Ok(Proxy {
         kind: Kind::Manifold,
         address,
+        tls,
         child,
         stdin,
     })
@@ -158,7 +182,7 @@ fn free_port() -> Result<u16> {
 }
 
 fn nginx(dir: &Path, backends: &[u16]) -> Result<Proxy> {
-    let port = free_port()?;
+    let (port, tls) = (free_port()?, free_port()?);
     let servers: Vec<_> = backends
         .iter()
         .map(|port| format!("server 127.0.0.1:{port};"))
@@ -167,15 +191,16 @@ fn nginx(dir: &Path, backends: &[u16]) -> Result<Proxy> {
     let text = include_str!("nginx.conf")
         .replace("{dir}", &dir.display().to_string())
         .replace("{port}", &port.to_string())
+        .replace("{tls}", &tls.to_string())
         .replace("{servers}", &servers.join("\n"));
     fs::write(&file, text)?;
     let mut command = pinned("nginx");
     command.arg("-c").arg(&file).arg("-p").arg(dir);
-    start(Kind::Nginx, command, port)
+    start(Kind::Nginx, command, port, tls)
 }
 
 fn haproxy(dir: &Path, backends: &[u16]) -> Result<Proxy> {
-    let port = free_port()?;
+    let (port, tls) = (free_port()?, free_port()?);
     let servers: Vec<_> = backends
         .iter()
         .enumerate()
@@ -186,12 +211,14 @@ fn haproxy(dir: &Path, backends: &[u16]) -> Result<Proxy> {
     let file = dir.join("haproxy.cfg");
     let text = include_str!("haproxy.cfg")
         .replace("{log}", &socket.display().to_string())
+        .replace("{dir}", &dir.display().to_string())
         .replace("{port}", &port.to_string())
+        .replace("{tls}", &tls.to_string())
         .replace("{servers}", &servers.join("\n"));
     fs::write(&file, text)?;
     let mut command = pinned("haproxy");
     command.arg("-db").arg("-f").arg(&file);
-    start(Kind::Haproxy, command, port)
+    start(Kind::Haproxy, command, port, tls)
 }
 
 fn pinned(program: &str) -> Command {
@@ -212,7 +239,7 @@ fn drain(path: &PathBuf) -> Result<()> {
     Ok(())
 }
 
-fn start(kind: Kind, mut command: Command, port: u16) -> Result<Proxy> {
+fn start(kind: Kind, mut command: Command, port: u16, tls: u16) -> Result<Proxy> {
     let child = command
         .spawn()
         .with_context(|| format!("cannot start {}", kind.name()))?;
@@ -220,6 +247,7 @@ fn start(kind: Kind, mut command: Command, port: u16) -> Result<Proxy> {
     let mut proxy = Proxy {
         kind,
         address,
+        tls: SocketAddr::from((Ipv4Addr::LOCALHOST, tls)),
         child,
         stdin: None,
     };

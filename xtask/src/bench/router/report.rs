@@ -9,10 +9,26 @@ use std::time::Duration;
 use super::cpu::Used;
 use super::proxies::Kind;
 
+/// What the bodies of a measurement are like, and their bytes.
+#[derive(Clone, Copy, Debug)]
+pub(super) enum Size {
+    Small(usize),
+    Large(usize),
+    /// Small, with TLS.
+    Tls(usize),
+}
+
+impl Size {
+    fn bytes(self) -> usize {
+        let (Self::Small(bytes) | Self::Large(bytes) | Self::Tls(bytes)) = self;
+        bytes
+    }
+}
+
 /// CPU of ours over that of the better of the others, 1 KB.
 const SMALL_RATIO: f64 = 0.8;
 
-/// The same per byte of large bodies.
+/// The same per byte of large bodies, and with TLS.
 const LARGE_RATIO: f64 = 1.0;
 
 /// User time per request.
@@ -32,7 +48,7 @@ pub(super) struct Cost {
 #[derive(Debug)]
 struct Costs {
     title: &'static str,
-    bytes: usize,
+    size: Size,
     kind: Kind,
     rounds: Vec<Cost>,
 }
@@ -58,7 +74,7 @@ pub(super) fn per(sum: u64, count: usize) -> f64 {
 }
 
 impl Report {
-    pub(super) fn cost(&mut self, title: &'static str, bytes: usize, kind: Kind, cost: Cost) {
+    pub(super) fn cost(&mut self, title: &'static str, size: Size, kind: Kind, cost: Cost) {
         let found = self
             .costs
             .iter_mut()
@@ -67,7 +83,7 @@ impl Report {
             Some(costs) => costs.rounds.push(cost),
             None => self.costs.push(Costs {
                 title,
-                bytes,
+                size,
                 kind,
                 rounds: vec![cost],
             }),
@@ -121,18 +137,18 @@ impl Report {
                     costs.worker(),
                     costs.whole(),
                     costs.whole() / best,
-                    costs.whole() * 1e3 / (costs.bytes as f64 / 1024.0),
+                    costs.whole() * 1e3 / (costs.size.bytes() as f64 / 1024.0),
                 );
             }
             let Some(ours) = costs.iter().find(|c| c.kind == Kind::Manifold) else {
                 continue;
             };
             let ratio = ours.whole() / best;
-            if ours.bytes > 10_000 {
-                verdict("CPU of the better other", ratio, LARGE_RATIO);
-            } else {
+            if let Size::Small(_) = ours.size {
                 verdict("CPU of the better other", ratio, SMALL_RATIO);
                 verdict("user microseconds", ours.split().0, USER_MICROS);
+            } else {
+                verdict("CPU of the better other", ratio, LARGE_RATIO);
             }
         }
     }
