@@ -1,7 +1,9 @@
 //! One line per request, in the platform's exact order of fields.
 //! Source: Dev Center, "HTTP Routing", Heroku router log format.
 
+use std::borrow::Cow;
 use std::fmt::Write as _;
+use std::sync::Arc;
 use std::time::Duration;
 
 use super::failure::{At, Failure};
@@ -9,13 +11,13 @@ use crate::traffic::Report;
 
 /// What is known about a request when it ends.
 #[derive(Clone, Debug, Default)]
-pub(super) struct Record {
-    pub(super) method: String,
-    pub(super) path: String,
-    pub(super) host: String,
+pub(super) struct Record<'a> {
+    pub(super) method: &'a str,
+    pub(super) path: &'a str,
+    pub(super) host: &'a str,
     pub(super) request_id: String,
     pub(super) fwd: String,
-    pub(super) dyno: Option<String>,
+    pub(super) dyno: Option<Arc<str>>,
     pub(super) connect: Option<Duration>,
     pub(super) service: Option<Duration>,
     pub(super) status: u16,
@@ -29,7 +31,7 @@ pub(super) struct Record {
     pub(super) closed_by: Option<&'static str>,
 }
 
-impl Record {
+impl Record<'_> {
     /// The text of the line.
     pub(super) fn line(&self) -> String {
         let mut out = String::with_capacity(256);
@@ -54,35 +56,45 @@ impl Record {
                 }
             }
         }
-        let milliseconds = |time: Option<Duration>| match time {
-            Some(time) => format!("{}ms", time.as_millis()),
-            None => String::new(),
+        let mut digits = itoa::Buffer::new();
+        let mut field = |name: &str, value: &str| {
+            out.push_str(name);
+            out.push_str(value);
         };
+        field(" method=", self.method);
+        field(" path=\"", &escaped(self.path));
+        field("\" host=", self.host);
+        field(" request_id=", &self.request_id);
+        field(" fwd=\"", &escaped(&self.fwd));
+        field("\" dyno=", self.dyno.as_deref().unwrap_or_default());
+        field(" connect=", &milliseconds(self.connect));
+        field(" service=", &milliseconds(self.service));
         // None was sent: the router was closing.
         let status = match self.status {
-            0 => String::new(),
-            status => status.to_string(),
+            0 => "",
+            status => digits.format(status),
         };
-        let bytes = self.bytes.map(|b| b.to_string()).unwrap_or_default();
-        let _ = write!(
-            out,
-            " method={} path=\"{}\" host={} request_id={} fwd=\"{}\" dyno={} connect={} service={} status={} bytes={bytes} protocol={} queue={}",
-            self.method,
-            escaped(&self.path),
-            self.host,
-            self.request_id,
-            escaped(&self.fwd),
-            self.dyno.as_deref().unwrap_or_default(),
-            milliseconds(self.connect),
-            milliseconds(self.service),
-            status,
-            self.protocol,
-            milliseconds(self.queue),
+        field(" status=", status);
+        field(
+            " bytes=",
+            self.bytes.map_or("", |bytes| digits.format(bytes)),
         );
+        field(" protocol=", self.protocol);
+        field(" queue=", &milliseconds(self.queue));
         if let Some(side) = self.closed_by {
-            let _ = write!(out, " closed_by={side}");
+            field(" closed_by=", side);
         }
         out
+    }
+}
+
+/// Whole ones, or nothing.
+fn milliseconds(time: Option<Duration>) -> Cow<'static, str> {
+    match time {
+        None => Cow::Borrowed(""),
+        // Most are short.
+        Some(time) if time < Duration::from_millis(1) => Cow::Borrowed("0ms"),
+        Some(time) => Cow::Owned(format!("{}ms", time.as_millis())),
     }
 }
 
@@ -99,7 +111,11 @@ pub(super) fn queue_warning(recent: &Report) -> String {
 }
 
 /// User data in quotes stays in its quotes, and on its line.
-fn escaped(text: &str) -> String {
+fn escaped(text: &str) -> Cow<'_, str> {
+    let is_plain = |b: u8| (0x20..0x7f).contains(&b) && b != b'"' && b != b'\\';
+    if text.bytes().all(is_plain) {
+        return Cow::Borrowed(text);
+    }
     let mut out = String::with_capacity(text.len());
     for c in text.chars() {
         match c {
@@ -111,21 +127,21 @@ fn escaped(text: &str) -> String {
             c => out.push(c),
         }
     }
-    out
+    Cow::Owned(out)
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    fn record() -> Record {
+    fn record() -> Record<'static> {
         Record {
-            method: "GET".to_owned(),
-            path: "/a?b=c".to_owned(),
-            host: "myapp.localhost".to_owned(),
+            method: "GET",
+            path: "/a?b=c",
+            host: "myapp.localhost",
             request_id: "8601b555-6a83-4c12-8269-97c8e32cdb22".to_owned(),
             fwd: "204.204.204.204".to_owned(),
-            dyno: Some("web.1".to_owned()),
+            dyno: Some("web.1".into()),
             connect: Some(Duration::from_millis(1)),
             service: Some(Duration::from_micros(18_900)),
             status: 200,
@@ -154,7 +170,7 @@ mod tests {
             bytes: None,
             queue: None,
             status: 503,
-            path: "/\"x\n".to_owned(),
+            path: "/\"x\n",
             failure: Some(Failure::NO_WEB),
             ..record()
         };

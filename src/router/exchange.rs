@@ -5,10 +5,12 @@
 //! by then ends the client's connection.
 
 use std::cell::Cell;
+use std::fmt::Write as _;
 use std::future::poll_fn;
+use std::pin::pin;
 use std::time::Duration;
 
-use bytes::{Buf as _, BufMut, BytesMut};
+use bytes::{Buf as _, BufMut as _, BytesMut};
 use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _};
 use tokio::time::Instant;
 
@@ -16,9 +18,9 @@ use super::chunks::{Decoder, Step};
 use super::deadline::Deadline;
 use super::failure::Failure;
 use super::head::{Framing, Request};
-use super::proxy::Fresh;
 use super::relay::{Answer, Answered, Tail};
 use super::tunnel;
+use super::upstream::InUse;
 use super::wire::Wire;
 use super::worker;
 use crate::settings::Timings;
@@ -40,10 +42,10 @@ pub(super) struct Exchange<'a, C, D> {
     pub(super) upstream: &'a mut D,
     pub(super) request: &'a Request,
     /// As to be sent to the dyno.
-    pub(super) head: Vec<u8>,
+    pub(super) head: BytesMut,
     pub(super) manners: Manners<'a>,
     pub(super) is_reused: bool,
-    pub(super) fresh: Option<Fresh>,
+    pub(super) in_use: InUse,
     pub(super) timings: Timings,
 }
 
@@ -108,9 +110,11 @@ pub(super) enum Phase {
 /// What the three parts share.
 pub(super) struct Progress {
     last: Cell<Instant>,
+    /// Bytes have moved since the clock was looked at.
+    has_moved: Cell<bool>,
     pub(super) phase: Cell<Phase>,
     /// Of the answer's body.
-    bytes: Cell<u64>,
+    pub(super) bytes: Cell<u64>,
     pub(super) is_uploaded: Cell<bool>,
     /// The client has the answer's head.
     pub(super) is_started: Cell<bool>,
@@ -128,6 +132,7 @@ impl Progress {
     fn new(timings: Timings, awaits_continue: bool) -> Self {
         Self {
             last: Cell::new(Instant::now()),
+            has_moved: Cell::new(false),
             phase: Cell::new(Phase::Uploading),
             bytes: Cell::new(0),
             is_uploaded: Cell::new(false),
@@ -142,7 +147,7 @@ impl Progress {
 
     /// Bytes have moved.
     pub(super) fn touch(&self) {
-        self.last.set(Instant::now());
+        self.has_moved.set(true);
     }
 
     /// Bytes of the answer's body have come.
@@ -181,8 +186,14 @@ impl Progress {
 
     /// Ends with the failure that the clock says.
     pub(super) async fn clock(&self, deadline: &mut Deadline) -> Failure {
-        let due = || self.last.get() + self.limit().0;
-        poll_fn(|context| deadline.poll(due(), context)).await;
+        poll_fn(|context| {
+            // Read once per wake-up, not for every piece: this is asked after all others.
+            if self.has_moved.take() {
+                self.last.set(Instant::now());
+            }
+            deadline.poll(self.last.get() + self.limit().0, context)
+        })
+        .await;
         self.limit().1
     }
 }
@@ -205,7 +216,7 @@ pub(super) async fn run<C: Wire, D: Wire>(exchange: Exchange<'_, C, D>) -> End {
         head,
         manners,
         is_reused,
-        fresh,
+        in_use,
         timings,
     } = exchange;
     let progress = Progress::new(timings, manners.is_continue_passed);
@@ -213,7 +224,8 @@ pub(super) async fn run<C: Wire, D: Wire>(exchange: Exchange<'_, C, D>) -> End {
     let (mut from_dyno, mut to_dyno) = upstream.split();
     let mut rest = worker::lend();
     let answered = {
-        let up = async {
+        // Pinned where they are made: to move them would need room for both places.
+        let mut up = pin!(async {
             upload(
                 request,
                 head,
@@ -225,18 +237,17 @@ pub(super) async fn run<C: Wire, D: Wire>(exchange: Exchange<'_, C, D>) -> End {
             .await?;
             progress.uploaded();
             watch(&mut from_client, buffer).await
-        };
-        let answer = Answer {
+        });
+        let mut answer = Answer {
             request,
             manners,
             progress: &progress,
-            fresh,
+            in_use,
             rest: &mut rest,
             tail: Tail::default(),
-        }
-        .run(&mut from_dyno, &mut to_client);
-        let clock = progress.clock(deadline);
-        tokio::pin!(up, answer, clock);
+        };
+        let mut answer = pin!(answer.run(&mut from_dyno, &mut to_client));
+        let mut clock = pin!(progress.clock(deadline));
         let mut is_up = true;
         loop {
             tokio::select! {
@@ -271,7 +282,9 @@ pub(super) async fn run<C: Wire, D: Wire>(exchange: Exchange<'_, C, D>) -> End {
         Ok(Answered::Switched) => {
             let client = (&mut from_client, &mut to_client);
             let dyno = (&mut from_dyno, &mut to_dyno);
-            let end = tunnel::run(client, dyno, buffer, &mut rest, &progress, deadline).await;
+            // Boxed: other requests carry no room for it.
+            let run = tunnel::run(client, dyno, buffer, &mut rest, &progress, deadline);
+            let end = Box::pin(run).await;
             End::Piped {
                 bytes: progress.bytes.get(),
                 end,
@@ -321,14 +334,18 @@ async fn watch(client: &mut (impl AsyncRead + Unpin), buffer: &mut BytesMut) -> 
 /// write.
 async fn upload(
     request: &Request,
-    mut out: Vec<u8>,
+    mut out: BytesMut,
     buffer: &mut BytesMut,
     client: &mut (impl AsyncRead + Unpin),
     dyno: &mut (impl AsyncWrite + Unpin),
     progress: &Progress,
 ) -> Result<(), Broken> {
     match request.framing {
-        Framing::None | Framing::UntilClose => write(dyno, &out, progress).await,
+        Framing::None | Framing::UntilClose => {
+            write(dyno, &out, progress).await?;
+            worker::give_back(out);
+            Ok(())
+        }
         Framing::Length(mut left) => loop {
             let count = buffer
                 .len()
@@ -350,7 +367,9 @@ async fn upload(
             loop {
                 match decoder.step(buffer).map_err(|_| Broken::BadChunk)? {
                     Step::Data(count) => {
-                        chunk(&mut out, &buffer[..count]);
+                        chunk_start(&mut out, count);
+                        out.put_slice(&buffer[..count]);
+                        chunk_end(&mut out);
                         buffer.advance(count);
                         decoder.taken(count);
                     }
@@ -405,15 +424,19 @@ async fn read_client(
     }
 }
 
-/// One chunk as we write it.
-pub(super) fn chunk(out: &mut impl BufMut, data: &[u8]) {
-    out.put_slice(format!("{:x}\r\n", data.len()).as_bytes());
-    out.put_slice(data);
+/// What stands before the data of a chunk.
+pub(super) fn chunk_start(out: &mut BytesMut, count: usize) {
+    // A buffer takes all.
+    let _ = write!(out, "{count:x}\r\n");
+}
+
+/// And behind it.
+pub(super) fn chunk_end(out: &mut BytesMut) {
     out.put_slice(b"\r\n");
 }
 
 /// The end of a chunked body.
-pub(super) fn last_chunk(out: &mut impl BufMut, trailers: &[u8]) {
+pub(super) fn last_chunk(out: &mut BytesMut, trailers: &[u8]) {
     out.put_slice(b"0\r\n");
     out.put_slice(trailers);
     out.put_slice(b"\r\n");

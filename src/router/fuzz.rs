@@ -57,7 +57,7 @@ pub fn request_head(bytes: &[u8]) {
     let Ok(request) = head::request(&Bytes::copy_from_slice(&bytes[..end])) else {
         return;
     };
-    let forwarded_for = headers::forwarded_for(&request.head, "192.0.2.1");
+    let forwarded_for = headers::forwarded_for(&request.head, [192, 0, 2, 1].into());
     let context = Context {
         request_id: &headers::request_id(&request.head),
         forwarded_for: &forwarded_for,
@@ -70,7 +70,8 @@ pub fn request_head(bytes: &[u8]) {
         crowd: None,
         is_continue_passed: false,
     };
-    let written = headers::to_dyno(&request, context);
+    let mut written = BytesMut::new();
+    headers::to_dyno(&mut written, &request, context);
     let (line, fields) = lines(&written);
     let target: String = request.target.bytes().map(char::from).collect();
     assert_eq!(line, format!("{} {target} HTTP/1.1", request.method));
@@ -126,7 +127,9 @@ pub fn response_head(bytes: &[u8]) {
         let (line, _) = lines(&headers::interim(&answer, false));
         assert!(line.starts_with(&format!("HTTP/1.1 {} ", answer.status)));
         let framing = answer.framing;
-        let (_, fields) = lines(&headers::to_client(&answer, framing, true));
+        let mut written = BytesMut::new();
+        headers::to_client(&mut written, &answer, framing, true);
+        let (_, fields) = lines(&written);
         let coding = values(&fields, "transfer-encoding").len();
         let length = values(&fields, "content-length").len();
         let expected = match framing {

@@ -138,8 +138,9 @@ const fn refused(status: u16, cause: &'static str) -> Refused {
 /// A line end that is not CRLF.
 pub(super) fn end_of_head(bytes: &[u8], from: usize) -> Result<Option<usize>, Refused> {
     let start = from.saturating_sub(3);
-    for (at, byte) in bytes.iter().enumerate().skip(start) {
-        match byte {
+    let line_ends = memchr::memchr2_iter(b'\r', b'\n', bytes.get(start..).unwrap_or_default());
+    for at in line_ends.map(|at| start + at) {
+        match bytes[at] {
             b'\n' if at == 0 || bytes[at - 1] != b'\r' => {
                 return Err(refused(400, "bare LF"));
             }

@@ -1,7 +1,11 @@
 //! Heads as they leave: what is removed, what is added, case and order kept.
 //! Source: Dev Center, "HTTP Routing"; RFC 9110 section 7.6.
 
+use std::fmt::Write as _;
+use std::net::IpAddr;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use bytes::{BufMut as _, BytesMut};
 
 use super::head::{Framing, Head, Request, Response};
 
@@ -45,21 +49,43 @@ fn is(name: &[u8], list: &[&str]) -> bool {
 
 /// True for a name that CGI and WSGI would read as one of ours (`X_Forwarded_For`).
 fn is_disguised(name: &[u8]) -> bool {
+    if !name.contains(&b'_') {
+        return false;
+    }
     let plain: Vec<u8> = name
         .iter()
         .map(|b| if *b == b'_' { b'-' } else { *b })
         .collect();
-    name.contains(&b'_') && is(&plain, &OWN)
+    is(&plain, &OWN)
 }
 
 fn text(bytes: &[u8]) -> String {
     String::from_utf8_lossy(bytes).into_owned()
 }
 
-fn joined(head: &Head, name: &str, last: &str) -> String {
-    let mut all: Vec<String> = head.values(name).map(text).collect();
-    all.push(last.to_owned());
-    all.join(", ")
+fn number(out: &mut BytesMut, name: &str, value: impl itoa::Integer) {
+    line(
+        out,
+        name.as_bytes(),
+        itoa::Buffer::new().format(value).as_bytes(),
+    );
+}
+
+fn milliseconds(time: Duration) -> u64 {
+    u64::try_from(time.as_millis()).unwrap_or(u64::MAX)
+}
+
+/// `Via` with us at its end.
+fn via(out: &mut BytesMut, head: &Head, is_old: bool) {
+    out.extend_from_slice(b"Via: ");
+    for value in head.values("via") {
+        out.extend_from_slice(value);
+        out.extend_from_slice(b", ");
+    }
+    let version: &[u8] = if is_old { b"1.0 " } else { b"1.1 " };
+    out.extend_from_slice(version);
+    out.extend_from_slice(VIA.as_bytes());
+    out.extend_from_slice(b"\r\n");
 }
 
 /// The one line about a body's length, still to be written: in the place and the case of the
@@ -68,10 +94,10 @@ struct Length(Framing);
 
 impl Length {
     /// At a line of the sender's with this name.
-    fn line(&mut self, out: &mut Vec<u8>, name: &[u8]) {
+    fn line(&mut self, out: &mut BytesMut, name: &[u8]) {
         match self.0 {
             Framing::Length(length) if is(name, &["content-length"]) => {
-                line(out, name, length.to_string().as_bytes());
+                line(out, name, itoa::Buffer::new().format(length).as_bytes());
             }
             Framing::Chunked if is(name, &["transfer-encoding"]) => line(out, name, b"chunked"),
             _ => return,
@@ -80,9 +106,9 @@ impl Length {
     }
 
     /// Behind all lines.
-    fn rest(self, out: &mut Vec<u8>) {
+    fn rest(self, out: &mut BytesMut) {
         match self.0 {
-            Framing::Length(length) => line(out, b"Content-Length", length.to_string().as_bytes()),
+            Framing::Length(length) => number(out, "Content-Length", length),
             Framing::Chunked => line(out, b"Transfer-Encoding", b"chunked"),
             Framing::None | Framing::UntilClose => {}
         }
@@ -114,12 +140,21 @@ pub(super) fn request_id(head: &Head) -> String {
             return text(value);
         }
     }
-    uuid::Uuid::new_v4().to_string()
+    // Of this thread's own generator: one that asks the kernel costs as much as the rest of the head.
+    let random = uuid::Builder::from_random_bytes(rand::random());
+    random.into_uuid().to_string()
 }
 
 /// `X-Forwarded-For` with the client's address at its end.
-pub(super) fn forwarded_for(head: &Head, peer: &str) -> String {
-    joined(head, "x-forwarded-for", peer)
+pub(super) fn forwarded_for(head: &Head, peer: IpAddr) -> String {
+    let mut all = String::with_capacity(40);
+    for value in head.values("x-forwarded-for") {
+        all.push_str(&String::from_utf8_lossy(value));
+        all.push_str(", ");
+    }
+    // A string takes all.
+    let _ = write!(all, "{peer}");
+    all
 }
 
 /// What the app's dynos and its line looked like when the seat was taken.
@@ -146,10 +181,9 @@ pub(super) struct Context<'a> {
 }
 
 /// The head as the dyno gets it.
-pub(super) fn to_dyno(request: &Request, context: Context<'_>) -> Vec<u8> {
-    let mut out = Vec::with_capacity(1024);
+pub(super) fn to_dyno(out: &mut BytesMut, request: &Request, context: Context<'_>) {
     out.extend_from_slice(request.method.as_bytes());
-    out.push(b' ');
+    out.put_u8(b' ');
     out.extend_from_slice(request.target.as_bytes());
     out.extend_from_slice(b" HTTP/1.1\r\n");
     // A method that wants a body is told that it has none.
@@ -177,54 +211,41 @@ pub(super) fn to_dyno(request: &Request, context: Context<'_>) -> Vec<u8> {
         }
         if is(name, &["host"]) {
             // There is exactly one; an absolute target has changed what it says.
-            line(&mut out, name, request.host.as_bytes());
+            line(out, name, request.host.as_bytes());
         } else if is(name, &LENGTH) {
-            length.line(&mut out, name);
+            length.line(out, name);
         } else if is_counted && is(name, &["max-forwards"]) {
-            line(&mut out, name, fewer(value).as_bytes());
+            line(out, name, fewer(value).as_bytes());
         } else {
-            line(&mut out, name, value);
+            line(out, name, value);
         }
     }
-    length.rest(&mut out);
+    length.rest(out);
     if request.upgrade.is_some() {
-        line(&mut out, b"Connection", b"Upgrade");
+        line(out, b"Connection", b"Upgrade");
     }
     if context.is_continue_passed {
-        line(&mut out, b"Expect", b"100-continue");
+        line(out, b"Expect", b"100-continue");
     }
-    let version = if request.is_old { "1.0" } else { "1.1" };
     let start = context
         .arrived
         .duration_since(UNIX_EPOCH)
         .unwrap_or_default();
-    let own = [
-        ("X-Request-ID", context.request_id.to_owned()),
-        ("X-Forwarded-For", context.forwarded_for.to_owned()),
-        ("X-Forwarded-Proto", context.scheme.to_owned()),
-        ("X-Forwarded-Port", context.port.to_string()),
-        ("X-Request-Start", start.as_millis().to_string()),
-        (
-            "Via",
-            joined(&request.head, "via", &format!("{version} {VIA}")),
-        ),
-        ("Connect-Time", context.connect.as_millis().to_string()),
-        ("Total-Route-Time", context.route.as_millis().to_string()),
-        (
-            "X-Heroku-Queue-Wait-Time",
-            context.queue.as_millis().to_string(),
-        ),
-    ];
-    for (name, value) in own {
-        line(&mut out, name.as_bytes(), value.as_bytes());
-    }
+    line(out, b"X-Request-ID", context.request_id.as_bytes());
+    line(out, b"X-Forwarded-For", context.forwarded_for.as_bytes());
+    line(out, b"X-Forwarded-Proto", context.scheme.as_bytes());
+    number(out, "X-Forwarded-Port", context.port);
+    number(out, "X-Request-Start", milliseconds(start));
+    via(out, &request.head, request.is_old);
+    number(out, "Connect-Time", milliseconds(context.connect));
+    number(out, "Total-Route-Time", milliseconds(context.route));
+    let waited = milliseconds(context.queue);
+    number(out, "X-Heroku-Queue-Wait-Time", waited);
     if let Some(crowd) = context.crowd {
-        let (in_use, depth) = (crowd.dynos_in_use.to_string(), crowd.depth.to_string());
-        line(&mut out, b"X-Heroku-Dynos-In-Use", in_use.as_bytes());
-        line(&mut out, b"X-Heroku-Queue-Depth", depth.as_bytes());
+        number(out, "X-Heroku-Dynos-In-Use", crowd.dynos_in_use);
+        number(out, "X-Heroku-Queue-Depth", crowd.depth);
     }
     out.extend_from_slice(b"\r\n");
-    out
 }
 
 /// How long a dyno wants to be spared: a 503 with `Retry-After` is its way to say that it has too
@@ -242,8 +263,13 @@ pub(super) fn retry_after(response: &Response) -> Option<Duration> {
 
 /// The head as the client gets it. `framing`: how the body will be sent; `is_keep_alive`: of the
 /// client's own connection.
-pub(super) fn to_client(response: &Response, framing: Framing, is_keep_alive: bool) -> Vec<u8> {
-    let mut out = status_line(response);
+pub(super) fn to_client(
+    out: &mut BytesMut,
+    response: &Response,
+    framing: Framing,
+    is_keep_alive: bool,
+) {
+    status_line(out, response);
     let mut has_server = false;
     // HEAD and 304 tell the length of what they do not send.
     let mut length = Length(match framing {
@@ -255,42 +281,39 @@ pub(super) fn to_client(response: &Response, framing: Framing, is_keep_alive: bo
     for (name, value) in response.head.fields() {
         has_server |= is(name, &["server"]);
         if is(name, &LENGTH) {
-            length.line(&mut out, name);
+            length.line(out, name);
         } else if is(name, &["upgrade"]) {
             if asks_upgrade {
-                line(&mut out, name, value);
+                line(out, name, value);
             }
         } else if !is(name, &HOP) && !is(name, &["via"]) && !is_named(response, name) {
-            line(&mut out, name, value);
+            line(out, name, value);
         }
     }
-    length.rest(&mut out);
-    let version = if response.is_old { "1.0" } else { "1.1" };
-    let via = joined(&response.head, "via", &format!("{version} {VIA}"));
+    length.rest(out);
     if !has_server {
-        line(&mut out, b"Server", b"Cowboy");
+        line(out, b"Server", b"Cowboy");
     }
-    line(&mut out, b"Via", via.as_bytes());
+    via(out, &response.head, response.is_old);
     let connection: &[u8] = match (is_keep_alive, asks_upgrade) {
         (true, false) => b"keep-alive",
         (false, false) => b"close",
         (true, true) => b"keep-alive, Upgrade",
         (false, true) => b"close, Upgrade",
     };
-    line(&mut out, b"Connection", connection);
+    line(out, b"Connection", connection);
     out.extend_from_slice(b"\r\n");
-    out
 }
 
 /// Puts a header line (or nothing) at the end of a finished head.
-pub(super) fn add(out: &mut Vec<u8>, wanted: &str) {
+pub(super) fn add(out: &mut BytesMut, wanted: &str) {
     out.truncate(out.len() - 2);
     out.extend_from_slice(wanted.as_bytes());
     out.extend_from_slice(b"\r\n");
 }
 
 /// The same, unless the answer has such a header already.
-pub(super) fn add_missing(out: &mut Vec<u8>, response: &Response, wanted: &str) {
+pub(super) fn add_missing(out: &mut BytesMut, response: &Response, wanted: &str) {
     let name = wanted.split(':').next().unwrap_or_default().as_bytes();
     if !response
         .head
@@ -309,27 +332,30 @@ fn is_named(response: &Response, name: &[u8]) -> bool {
 }
 
 /// An interim answer (1xx), or the switch of an upgrade.
-pub(super) fn interim(response: &Response, is_upgrade: bool) -> Vec<u8> {
-    let mut out = status_line(response);
+pub(super) fn interim(response: &Response, is_upgrade: bool) -> BytesMut {
+    let mut interim = BytesMut::new();
+    let out = &mut interim;
+    status_line(out, response);
     for (name, value) in response.head.fields() {
         let is_dropped = is(name, &HOP)
             || is(name, &LENGTH)
             || is_named(response, name)
             || (is(name, &["upgrade"]) && !is_upgrade);
         if !is_dropped {
-            line(&mut out, name, value);
+            line(out, name, value);
         }
     }
     if is_upgrade {
-        line(&mut out, b"Connection", b"Upgrade");
+        line(out, b"Connection", b"Upgrade");
     }
     out.extend_from_slice(b"\r\n");
-    out
+    interim
 }
 
-fn status_line(response: &Response) -> Vec<u8> {
-    let mut out = Vec::with_capacity(1024);
-    out.extend_from_slice(format!("HTTP/1.1 {} ", response.status).as_bytes());
+fn status_line(out: &mut BytesMut, response: &Response) {
+    out.extend_from_slice(b"HTTP/1.1 ");
+    out.extend_from_slice(itoa::Buffer::new().format(response.status).as_bytes());
+    out.put_u8(b' ');
     if let Some(reason) = &response.reason {
         out.extend_from_slice(reason);
     } else {
@@ -338,10 +364,9 @@ fn status_line(response: &Response) -> Vec<u8> {
         out.extend_from_slice(reason.unwrap_or_default().as_bytes());
     }
     out.extend_from_slice(b"\r\n");
-    out
 }
 
-fn line(out: &mut Vec<u8>, name: &[u8], value: &[u8]) {
+fn line(out: &mut BytesMut, name: &[u8], value: &[u8]) {
     out.extend_from_slice(name);
     out.extend_from_slice(b": ");
     out.extend_from_slice(value);
@@ -358,7 +383,7 @@ mod tests {
     fn forwarded(lines: &str) -> String {
         let head = format!("POST /p HTTP/1.1\r\nHost: A.Example\r\n{lines}\r\n");
         let request = head::request(&Bytes::from(head)).expect("a request");
-        let fwd = forwarded_for(&request.head, "9.9.9.9");
+        let fwd = forwarded_for(&request.head, [9, 9, 9, 9].into());
         let context = Context {
             request_id: "the-id",
             forwarded_for: &fwd,
@@ -371,7 +396,9 @@ mod tests {
             crowd: None,
             is_continue_passed: false,
         };
-        String::from_utf8(to_dyno(&request, context)).expect("text")
+        let mut out = BytesMut::new();
+        to_dyno(&mut out, &request, context);
+        String::from_utf8(out.to_vec()).expect("text")
     }
 
     #[test]
@@ -435,8 +462,9 @@ mod tests {
     fn an_answer_keeps_its_words_and_speaks_for_our_connection() {
         let head = "HTTP/1.0 799 My Own Words\r\nX-ReSp: 2\r\nSet-Cookie: a\r\nSet-Cookie: b\r\nConnection: close\r\nVia: 1.1 x\r\n\r\n";
         let response = head::response(&Bytes::from(head), false).expect("an answer");
-        let out = to_client(&response, Framing::Chunked, true);
-        let text = String::from_utf8(out).expect("text");
+        let mut out = BytesMut::new();
+        to_client(&mut out, &response, Framing::Chunked, true);
+        let text = String::from_utf8(out.to_vec()).expect("text");
         assert_eq!(
             text,
             "HTTP/1.1 799 My Own Words\r\nX-ReSp: 2\r\nSet-Cookie: a\r\nSet-Cookie: b\r\nTransfer-Encoding: chunked\r\nServer: Cowboy\r\nVia: 1.1 x, 1.0 vegur\r\nConnection: keep-alive\r\n\r\n"

@@ -19,7 +19,6 @@ use super::introduction;
 use super::proxy;
 use super::table::Table;
 use super::tls::{self, Tls};
-use super::upstream;
 use super::wire::{Hearsay, Origin};
 use super::worker;
 use crate::certs::Certs;
@@ -314,7 +313,7 @@ async fn sweep(shared: Arc<Shared>) {
         }
         let table = shared.table.load_full();
         for dyno in table.dynos() {
-            upstream::sweep(dyno);
+            dyno.pool.sweep();
         }
         for app in table.apps() {
             if let Some(recent) = app.traffic.tick(std::time::Instant::now()) {

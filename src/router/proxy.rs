@@ -1,7 +1,6 @@
 //! One client connection: requests one after another, each relayed to a dyno.
 
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant, SystemTime};
 
 use bytes::{Bytes, BytesMut};
@@ -19,9 +18,9 @@ use super::https;
 use super::listener::Shared;
 use super::relay;
 use super::route::{self, Client, Connected, NotConnected};
-use super::table::{AppRoute, DynoRoute};
+use super::table::AppRoute;
 use super::tunnel;
-use super::upstream;
+use super::upstream::InUse;
 use super::wire::{Origin, Wire};
 use super::worker::{self, Ear};
 use crate::model::Feature;
@@ -158,14 +157,16 @@ async fn read_request(
             let _ = buffer.split_to(2);
         }
         let alone = |refused| (refused, None);
-        if buffer.len() > 1 {
-            head::request_line(buffer).map_err(alone)?;
-        }
-        if let Some(end) = head::end_of_head(buffer, looked).map_err(alone)? {
+        let end = head::end_of_head(buffer, looked);
+        if let Ok(Some(end)) = end {
             let bytes = buffer.split_to(end).freeze();
             let request = head::request(&bytes);
             return request.map(Some).map_err(|refused| (refused, Some(bytes)));
         }
+        if buffer.len() > 1 {
+            head::request_line(buffer).map_err(alone)?;
+        }
+        end.map_err(alone)?;
         if buffer.len() > head::REQUEST_HEAD_MAX {
             return Err(alone(Refused {
                 status: 431,
@@ -220,9 +221,9 @@ async fn refuse(
         let origin = origin.told(&glimpse.head);
         let fwd = origin.forwarded_for(&glimpse.head);
         let mut turn = Turn::new(shared, &app, &origin, &glimpse.head, fwd);
-        turn.record.method = glimpse.method;
-        turn.record.path = glimpse.target;
-        turn.record.host = glimpse.host;
+        turn.record.method = &glimpse.method;
+        turn.record.path = &glimpse.target;
+        turn.record.host = &glimpse.host;
         turn.record.failure = Some(Failure::request(refused.status, "bad header"));
         turn.end_at_once(refused.status);
     }
@@ -326,9 +327,9 @@ async fn handle(
     };
     let fwd = origin.forwarded_for(&request.head);
     let mut turn = Turn::new(shared, &app, origin, &request.head, fwd);
-    turn.record.method.clone_from(&request.method);
-    turn.record.path.clone_from(&request.target);
-    turn.record.host.clone_from(&request.host);
+    turn.record.method = &request.method;
+    turn.record.path = &request.target;
+    turn.record.host = &request.host;
     if https::is_misdirected(request, origin) {
         return turn.fail(client, Failure::MISDIRECTED, may_go_on).await;
     }
@@ -394,7 +395,7 @@ async fn handle(
             took,
         } = connected;
         let dyno = &seat.dyno;
-        turn.record.dyno = Some(dyno.name.clone());
+        turn.record.dyno = Some(Arc::clone(&dyno.name));
         turn.record.connect = Some(took);
         turn.record.queue = Some(seat.waited);
         turn.traffic = Some(Arc::clone(&dyno.traffic));
@@ -410,8 +411,9 @@ async fn handle(
             crowd: seat.crowd,
             is_continue_passed,
         };
-        let head = headers::to_dyno(request, context);
-        let fresh = (!upstream.is_reused).then(|| Fresh::new(dyno));
+        let mut head = worker::lend();
+        headers::to_dyno(&mut head, request, context);
+        let in_use = InUse::new(dyno, !upstream.is_reused);
         let served = Instant::now();
         let is_new = is_sticky && mark != Some(dyno.mark);
         let cookie = is_new.then(|| dyno.mark.line(origin.scheme));
@@ -433,19 +435,20 @@ async fn handle(
                     head,
                     manners,
                     is_reused: upstream.is_reused,
-                    fresh,
+                    in_use,
                     timings: shared.timings,
                 })
             };
         }
         let mut stream = upstream.stream;
         let (end, stream) = if speaks_http2 {
-            let shaken = ToDyno::connect(stream, shared.timings.connect_timeout).await;
+            let shaken = ToDyno::connect(stream, shared.timings.connect_timeout);
+            let shaken = Box::pin(shaken).await;
             let end = match shaken {
                 // Boxed: others must not carry the room it needs.
                 Ok(mut stream) => Box::pin(exchange_over!(&mut stream)).await,
                 Err(error) => {
-                    tracing::debug!(dyno = dyno.name, %error, "no HTTP/2");
+                    tracing::debug!(dyno = &*dyno.name, %error, "no HTTP/2");
                     End::Failed {
                         failure: Failure::CLOSED,
                         bytes: 0,
@@ -475,13 +478,14 @@ async fn handle(
                     && is_pooled
                     && let Some(stream) = stream
                 {
-                    upstream::give_back(dyno, stream);
+                    dyno.pool.give_back(stream);
                 }
                 // The dyno is done, whatever the client still has to read.
                 drop(seat);
                 turn.record.bytes = Some(bytes);
                 if !tail.is_empty() {
-                    let drained = relay::drain(client, tail, shared.timings.idle_timeout).await;
+                    let drain = relay::drain(client, tail, shared.timings.idle_timeout);
+                    let drained = Box::pin(drain).await;
                     turn.record.service = Some(served.elapsed());
                     if let Err(failure) = drained {
                         turn.record.failure = Some(failure);
@@ -528,7 +532,7 @@ async fn handle(
 struct Turn<'a> {
     shared: &'a Shared,
     app: &'a AppRoute,
-    record: Record,
+    record: Record<'a>,
     /// Of the dyno that was reached.
     traffic: Option<Arc<DynoTraffic>>,
     has_ended: bool,
@@ -607,22 +611,5 @@ impl<'a> Turn<'a> {
             send_page(client, failure.status, &page, is_head, may_go_on).await;
         }
         Next::request_if(may_go_on)
-    }
-}
-
-/// Counts a request that waits on a fresh connection, until its answer begins.
-#[derive(Debug)]
-pub(super) struct Fresh(Arc<DynoRoute>);
-
-impl Fresh {
-    fn new(dyno: &Arc<DynoRoute>) -> Self {
-        dyno.fresh.fetch_add(1, Ordering::Relaxed);
-        Self(Arc::clone(dyno))
-    }
-}
-
-impl Drop for Fresh {
-    fn drop(&mut self) {
-        self.0.fresh.fetch_sub(1, Ordering::Relaxed);
     }
 }

@@ -1,21 +1,23 @@
 //! The way down: interim answers, the head, the body. What the client is slow to take is held, so
 //! that a dyno is done when it has answered, not when its client has read.
 
-use std::io;
+use std::io::{self, IoSlice};
 use std::time::Duration;
 
 use bytes::{Buf as _, Bytes, BytesMut};
 use futures_util::FutureExt as _;
-use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _};
+use tokio::io::{AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _};
 use tokio::time::timeout;
 
 use super::chunks::{Decoder, Step};
-use super::exchange::{Manners, Phase, Progress, READ, Side, chunk, last_chunk};
+use super::exchange::{Manners, Phase, Progress, READ, Side, chunk_end, chunk_start, last_chunk};
 use super::failure::Failure;
 use super::head::{self, Expect, Framing, Request, Response};
 use super::headers;
 use super::https;
-use super::proxy::Fresh;
+use super::upstream::InUse;
+use super::wire::Source;
+use super::worker;
 
 /// Interim answers a dyno may send.
 const INTERIM_MAX: usize = 1000;
@@ -23,6 +25,10 @@ const INTERIM_MAX: usize = 1000;
 /// Bytes of an answer that are held for a client that is slow to read.
 /// Source: Dev Center, "HTTP Routing", response buffering.
 const HELD_MAX: usize = 1024 * 1024;
+
+/// Up to so many bytes of a body, its sender may have written the head and them apart and wait, by
+/// Nagle's algorithm, for the word that the head has come: the kernel would keep that for 40 ms.
+const HASTE: u64 = 4 * 1024;
 
 /// The interim answer that says nothing.
 pub(super) const CONTINUE: &[u8] = b"HTTP/1.1 100 Continue\r\n\r\n";
@@ -40,17 +46,31 @@ pub(super) enum Answered {
     Switched,
 }
 
+/// A piece of a body that is shorter is copied to what goes out; a longer one goes out from where
+/// it was read to.
+const COPIED: usize = 8 * 1024;
+
 /// What the client has not taken yet. A piece on its way stays as it is until it is taken: some
 /// carriers have a copy of it already, and know it by its place.
 #[derive(Debug, Default)]
 pub(super) struct Tail {
     piece: Bytes,
+    /// A piece that waits behind it.
+    next: Bytes,
+    /// Gathered behind both.
     out: BytesMut,
 }
 
 impl Tail {
+    fn new() -> Self {
+        Self {
+            out: worker::lend(),
+            ..Self::default()
+        }
+    }
+
     fn len(&self) -> usize {
-        self.piece.len() + self.out.len()
+        self.piece.len() + self.next.len() + self.out.len()
     }
 
     pub(super) fn is_empty(&self) -> bool {
@@ -62,21 +82,49 @@ impl Tail {
         self.out.extend_from_slice(bytes);
     }
 
+    /// So many bytes from the front of `from`.
+    fn take(&mut self, from: &mut BytesMut, count: usize) {
+        if self.piece.is_empty() && count >= COPIED {
+            self.piece = self.out.split().freeze();
+        }
+        if count < COPIED || !self.next.is_empty() || !self.out.is_empty() {
+            self.extend(&from[..count]);
+            from.advance(count);
+        } else if self.piece.is_empty() {
+            self.piece = from.split_to(count).freeze();
+        } else {
+            self.next = from.split_to(count).freeze();
+        }
+    }
+
     /// Writes a part, or flushes when there is none.
     async fn push(&mut self, client: &mut (impl AsyncWrite + Unpin)) -> io::Result<()> {
+        if self.piece.is_empty() {
+            // What it lay in may be used again, so it is let go.
+            self.piece = std::mem::take(&mut self.next);
+        }
         if self.piece.is_empty() {
             self.piece = self.out.split().freeze();
         }
         if self.piece.is_empty() {
             return client.flush().await;
         }
-        match client.write(&self.piece).await? {
-            0 => Err(io::ErrorKind::WriteZero.into()),
-            count => {
-                self.piece.advance(count);
-                Ok(())
-            }
+        let count = if self.next.is_empty() {
+            client.write(&self.piece).await?
+        } else {
+            let both = [IoSlice::new(&self.piece), IoSlice::new(&self.next)];
+            client.write_vectored(&both).await?
+        };
+        if count == 0 {
+            return Err(io::ErrorKind::WriteZero.into());
         }
+        let of_piece = count.min(self.piece.len());
+        self.piece.advance(of_piece);
+        self.next.advance(count - of_piece);
+        if self.piece.is_empty() {
+            self.piece = std::mem::take(&mut self.next);
+        }
+        Ok(())
     }
 }
 
@@ -85,7 +133,7 @@ pub(super) struct Answer<'a> {
     pub(super) request: &'a Request,
     pub(super) manners: Manners<'a>,
     pub(super) progress: &'a Progress,
-    pub(super) fresh: Option<Fresh>,
+    pub(super) in_use: InUse,
     /// Bytes of the dyno that were read and belong to nothing yet.
     pub(super) rest: &'a mut BytesMut,
     pub(super) tail: Tail,
@@ -93,8 +141,8 @@ pub(super) struct Answer<'a> {
 
 impl Answer<'_> {
     pub(super) async fn run(
-        mut self,
-        dyno: &mut (impl AsyncRead + Unpin),
+        &mut self,
+        dyno: &mut impl Source,
         client: &mut (impl AsyncWrite + Unpin),
     ) -> Result<Answered, Failure> {
         // We are connected, so somebody will take the body.
@@ -140,7 +188,7 @@ impl Answer<'_> {
     }
 
     /// The next head of the dyno.
-    async fn head(&mut self, dyno: &mut (impl AsyncRead + Unpin)) -> Result<Response, Failure> {
+    async fn head(&mut self, dyno: &mut impl Source) -> Result<Response, Failure> {
         let is_head = self.request.method == "HEAD";
         let mut looked = 0;
         loop {
@@ -151,15 +199,20 @@ impl Answer<'_> {
                 return head::response(&bytes, is_head)
                     .map_err(|refused| Failure::restriction(refused.cause));
             }
+            if !self.rest.is_empty() {
+                dyno.acknowledge();
+            }
             looked = self.rest.len();
             if looked > head::RESPONSE_HEAD_MAX {
                 return Err(Failure::restriction("oversized header"));
             }
             self.progress.down.set(Side::Dyno);
             self.rest.reserve(READ);
-            match dyno.read_buf(self.rest).await {
+            let read = dyno.read_buf(self.rest);
+            let is_sent = || self.progress.is_uploaded.get();
+            match self.in_use.wait(read, is_sent).await {
                 Ok(1..) => {
-                    self.fresh = None;
+                    self.in_use.answered();
                     self.progress.has_answer.set(true);
                     self.progress.touch();
                     if self.progress.phase.get() == Phase::Waiting {
@@ -173,9 +226,9 @@ impl Answer<'_> {
     }
 
     async fn relay(
-        mut self,
+        &mut self,
         mut response: Response,
-        dyno: &mut (impl AsyncRead + Unpin),
+        dyno: &mut impl Source,
         client: &mut (impl AsyncWrite + Unpin),
     ) -> Result<Answered, Failure> {
         let is_old = self.request.is_old;
@@ -189,14 +242,20 @@ impl Answer<'_> {
         let is_closed = !self.manners.wants_more
             || framing == Framing::UntilClose
             || !self.progress.is_uploaded.get();
-        let mut out = headers::to_client(&response, framing, !is_closed);
+        self.tail = Tail::new();
+        let out = &mut self.tail.out;
+        headers::to_client(out, &response, framing, !is_closed);
         if self.manners.is_strict {
-            headers::add_missing(&mut out, &response, https::HSTS);
+            headers::add_missing(out, &response, https::HSTS);
         }
-        headers::add(&mut out, self.manners.cookie);
-        self.tail.extend(&out);
+        headers::add(out, self.manners.cookie);
         self.progress.phase.set(Phase::Answering);
-        match response.framing {
+        let dyno_keeps = response.connection.lasts(response.is_old) && !response.is_doubtful;
+        let (status, framing) = (response.status, response.framing);
+        let retry_after = headers::retry_after(&response);
+        // The body's room is the head's.
+        drop(response);
+        match framing {
             Framing::None => {}
             Framing::Length(left) => self.by_length(left, dyno, client).await?,
             Framing::UntilClose => self.by_close(dyno, client).await?,
@@ -204,20 +263,22 @@ impl Answer<'_> {
         }
         self.push(client)?;
         self.progress.is_started.set(true);
-        let dyno_keeps = response.connection.lasts(response.is_old) && !response.is_doubtful;
+        if self.tail.is_empty() {
+            worker::give_back(std::mem::take(&mut self.tail.out));
+        }
         Ok(Answered::Final {
-            status: response.status,
+            status,
             is_closed,
-            retry_after: headers::retry_after(&response),
-            keeps_upstream: dyno_keeps && response.framing != Framing::UntilClose,
-            tail: self.tail,
+            retry_after,
+            keeps_upstream: dyno_keeps && framing != Framing::UntilClose,
+            tail: std::mem::take(&mut self.tail),
         })
     }
 
     async fn by_length(
         &mut self,
         mut left: u64,
-        dyno: &mut (impl AsyncRead + Unpin),
+        dyno: &mut impl Source,
         client: &mut (impl AsyncWrite + Unpin),
     ) -> Result<(), Failure> {
         loop {
@@ -225,8 +286,7 @@ impl Answer<'_> {
                 .rest
                 .len()
                 .min(usize::try_from(left).unwrap_or(usize::MAX));
-            self.tail.extend(&self.rest[..count]);
-            self.rest.advance(count);
+            self.tail.take(self.rest, count);
             self.progress.add(count);
             left -= count as u64;
             if left == 0 {
@@ -240,13 +300,13 @@ impl Answer<'_> {
 
     async fn by_close(
         &mut self,
-        dyno: &mut (impl AsyncRead + Unpin),
+        dyno: &mut impl Source,
         client: &mut (impl AsyncWrite + Unpin),
     ) -> Result<(), Failure> {
         loop {
-            self.progress.add(self.rest.len());
-            self.tail.extend(self.rest);
-            self.rest.clear();
+            let count = self.rest.len();
+            self.tail.take(self.rest, count);
+            self.progress.add(count);
             if !self.more(dyno, client).await? {
                 return Ok(());
             }
@@ -257,7 +317,7 @@ impl Answer<'_> {
     async fn by_chunks(
         &mut self,
         is_old: bool,
-        dyno: &mut (impl AsyncRead + Unpin),
+        dyno: &mut impl Source,
         client: &mut (impl AsyncWrite + Unpin),
     ) -> Result<(), Failure> {
         let mut decoder = Decoder::new();
@@ -272,12 +332,13 @@ impl Answer<'_> {
             };
             match step {
                 Step::Data(count) => {
-                    if is_old {
-                        self.tail.extend(&self.rest[..count]);
-                    } else {
-                        chunk(&mut self.tail.out, &self.rest[..count]);
+                    if !is_old {
+                        chunk_start(&mut self.tail.out, count);
                     }
-                    self.rest.advance(count);
+                    self.tail.take(self.rest, count);
+                    if !is_old {
+                        chunk_end(&mut self.tail.out);
+                    }
                     decoder.taken(count);
                     self.progress.add(count);
                 }
@@ -312,11 +373,13 @@ impl Answer<'_> {
     /// Reads on, and writes meanwhile what the client takes. False: the dyno has closed.
     async fn more(
         &mut self,
-        dyno: &mut (impl AsyncRead + Unpin),
+        dyno: &mut impl Source,
         client: &mut (impl AsyncWrite + Unpin),
     ) -> Result<bool, Failure> {
+        if self.progress.bytes.get() < HASTE {
+            dyno.acknowledge();
+        }
         let mut is_flushed = self.tail.is_empty();
-        self.rest.reserve(READ);
         loop {
             let side = if is_flushed { Side::Dyno } else { Side::Client };
             self.progress.down.set(side);
@@ -331,7 +394,7 @@ impl Answer<'_> {
                     is_flushed = is_last;
                     self.progress.touch();
                 }
-                read = dyno.read_buf(self.rest), if has_room => {
+                read = read(dyno, self.rest), if has_room => {
                     self.progress.touch();
                     return match read {
                         Ok(count) => Ok(count > 0),
@@ -371,6 +434,13 @@ impl Answer<'_> {
         self.progress.down.set(Side::Dyno);
         flushed.map_err(|_| Failure::CLIENT_GONE)
     }
+}
+
+/// Makes room when it is time to read: then what was read before has often gone out, and its room
+/// is used again.
+async fn read(dyno: &mut impl Source, rest: &mut BytesMut) -> io::Result<usize> {
+    rest.reserve(READ);
+    dyno.read_buf(rest).await
 }
 
 /// Sends the tail of an answer, whose dyno is free again. `idle`: longest pause of the client.

@@ -79,7 +79,7 @@ pub(super) struct Connected {
 #[derive(Debug)]
 pub(super) struct NotConnected {
     pub(super) failure: Failure,
-    pub(super) dyno: Option<String>,
+    pub(super) dyno: Option<Arc<str>>,
     pub(super) took: Option<Duration>,
     pub(super) waited: Option<Duration>,
 }
@@ -101,8 +101,12 @@ pub(super) async fn connect(
     let mut attempts = 0;
     loop {
         let entered = queue.enter(since, last.is_some(), mark);
-        let seat = seat(shared, entered, &mut client, since).await?;
-        if !only_fresh && let Some(upstream) = upstream::reuse(&seat.dyno) {
+        let seat = match entered {
+            Ok(Entered::Seat(seat)) => seat,
+            // Boxed, as all that is rare: most requests carry no room for it.
+            waits => Box::pin(seat(shared, waits, &mut client, since)).await?,
+        };
+        if !only_fresh && let Some(upstream) = seat.dyno.pool.reuse() {
             return Ok(Connected {
                 seat,
                 upstream,
@@ -110,10 +114,11 @@ pub(super) async fn connect(
             });
         }
         if only_fresh {
-            upstream::retire(&seat.dyno);
+            seat.dyno.pool.make_way();
         }
         let started = Instant::now();
-        match upstream::connect(&seat.dyno, shared.timings.connect_timeout).await {
+        let connecting = upstream::connect(&seat.dyno, shared.timings.connect_timeout);
+        match Box::pin(connecting).await {
             Ok(upstream) => {
                 return Ok(Connected {
                     seat,
@@ -130,7 +135,7 @@ pub(super) async fn connect(
                         ..not_connected(&seat, &error, started.elapsed())
                     });
                 }
-                if is_still_current(shared, queue, &seat.dyno).await {
+                if Box::pin(is_still_current(shared, queue, &seat.dyno)).await {
                     seat.dyno.quarantine();
                 } else {
                     // It was stopped meanwhile: no fault of anybody's.
@@ -189,7 +194,7 @@ fn not_connected(seat: &Seat, error: &io::Error, took: Duration) -> NotConnected
     };
     NotConnected {
         failure,
-        dyno: Some(seat.dyno.name.clone()),
+        dyno: Some(Arc::clone(&seat.dyno.name)),
         took: Some(took),
         waited: Some(seat.waited),
     }

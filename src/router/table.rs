@@ -1,17 +1,15 @@
 //! Which host belongs to which app, and which dynos serve it: rebuilt from every snapshot.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
-use std::sync::atomic::{AtomicU32, AtomicU64, AtomicUsize, Ordering};
-use std::sync::{Arc, LazyLock, Mutex, PoisonError};
-use std::thread::ThreadId;
-use std::time::{Duration, Instant};
-
-use tokio::net::TcpStream;
+use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
+use std::sync::{Arc, LazyLock};
+use std::time::Duration;
 
 use super::affinity::Mark;
 use super::failure::Failure;
 use super::policy::{Health, Load, Rule};
 use super::queue::{Queue, State};
+use super::upstream::Pool;
 use crate::model::{AppId, DynoId, DynoState, Feature, ProcessType};
 use crate::supervisor::{AppView, Backend, Part, Snapshot};
 use crate::traffic::{AppTraffic, DynoTraffic};
@@ -69,13 +67,11 @@ pub(super) struct AppRoute {
 #[derive(Debug)]
 pub(super) struct DynoRoute {
     pub(super) id: DynoId,
-    pub(super) name: String,
+    pub(super) name: Arc<str>,
     pub(super) port: u16,
     pub(super) backend: Backend,
-    pub(super) idle: Mutex<Vec<Idle>>,
-    /// Requests on fresh connections that have no answer yet: a server that handles one
-    /// connection at a time may be stuck on an idle one of ours.
-    pub(super) fresh: AtomicUsize,
+    /// Connections to it that wait for their next request.
+    pub(super) pool: Pool,
     pub(super) traffic: Arc<DynoTraffic>,
     /// In the cookies of the browsers that belong to it.
     pub(super) mark: Mark,
@@ -84,18 +80,10 @@ pub(super) struct DynoRoute {
     strained_limit: AtomicU32,
 }
 
-/// A connection that waits for its next request.
-#[derive(Debug)]
-pub(super) struct Idle {
-    pub(super) stream: TcpStream,
-    /// The thread whose reactor it is registered with.
-    pub(super) home: ThreadId,
-    pub(super) since: Instant,
-}
-
 static START: LazyLock<tokio::time::Instant> = LazyLock::new(tokio::time::Instant::now);
 
-fn now_ms() -> u64 {
+/// Milliseconds since this clock was first read.
+pub(super) fn now_ms() -> u64 {
     u64::try_from(START.elapsed().as_millis()).unwrap_or(u64::MAX)
 }
 
@@ -109,11 +97,10 @@ impl DynoRoute {
     ) -> Self {
         Self {
             id,
-            name,
+            name: name.into(),
             port,
             backend,
-            idle: Mutex::default(),
-            fresh: AtomicUsize::new(0),
+            pool: Pool::default(),
             traffic,
             mark: Mark::of(id),
             quarantined_until: AtomicU64::new(0),
@@ -184,10 +171,6 @@ impl DynoRoute {
         let next = untils.into_iter().filter(|until| *until > now_ms()).min();
         // A millisecond more: the look must not come before it is true.
         next.map(|until| *START + Duration::from_millis(until + 1))
-    }
-
-    pub(super) fn idle(&self) -> std::sync::MutexGuard<'_, Vec<Idle>> {
-        self.idle.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 

@@ -24,7 +24,7 @@ use super::h2;
 use super::listener::Shared;
 use super::proxy;
 use super::table::Table;
-use super::wire::{Origin, Wire};
+use super::wire::{Origin, Source, Wire};
 use crate::certs::Certs;
 
 /// From the connection to the end of the handshake.
@@ -248,6 +248,8 @@ delegate!(Half<'_>);
 /// One way of a [`TlsWire`].
 #[derive(Debug)]
 pub(super) struct Half<'a>(&'a RefCell<Inner>);
+
+impl Source for Half<'_> {}
 
 impl Wire for TlsWire {
     type Reader<'a> = Half<'a>;

@@ -50,6 +50,7 @@ pub(super) async fn run(
     let mut first = None;
     while is_up || is_down {
         let closed = tokio::select! {
+            biased;
             end = &mut up, if is_up => { is_up = false; end }
             end = &mut down, if is_down => { is_down = false; end }
             _ = &mut clock => return first.map_or(End::Idle, End::Closed),

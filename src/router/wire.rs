@@ -18,7 +18,7 @@ use crate::settings::Block;
 /// A connection whose two directions one task uses side by side.
 pub(super) trait Wire: AsyncRead + AsyncWrite + Unpin {
     /// The way in.
-    type Reader<'a>: AsyncRead + Unpin
+    type Reader<'a>: Source
     where
         Self: 'a;
     /// The way out.
@@ -39,6 +39,21 @@ pub(super) trait Wire: AsyncRead + AsyncWrite + Unpin {
 
     /// Makes the coming end look like the failure it is: nobody takes a torn answer for whole.
     fn reset(&mut self);
+}
+
+/// A way in.
+pub(super) trait Source: AsyncRead + Unpin {
+    /// Tells the sender now that its bytes have come.
+    fn acknowledge(&self) {}
+}
+
+impl Source for ReadHalf<'_> {
+    fn acknowledge(&self) {
+        let stream: &TcpStream = self.as_ref();
+        if let Err(error) = stream.set_quickack(true) {
+            tracing::debug!(%error, "not acknowledged");
+        }
+    }
 }
 
 impl Wire for TcpStream {
@@ -122,10 +137,9 @@ impl Origin {
 
     /// `X-Forwarded-For` with the peer's address at its end.
     pub(super) fn forwarded_for(&self, head: &Head) -> String {
-        let peer = self.peer.to_string();
         match self.hearsay {
-            Hearsay::Passed | Hearsay::Believed => headers::forwarded_for(head, &peer),
-            Hearsay::Dropped => peer,
+            Hearsay::Passed | Hearsay::Believed => headers::forwarded_for(head, self.peer),
+            Hearsay::Dropped => self.peer.to_string(),
         }
     }
 

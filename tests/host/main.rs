@@ -11,6 +11,7 @@ mod front;
 mod h2;
 mod host;
 mod machine;
+mod pool;
 mod router;
 mod routing;
 mod tidy;
