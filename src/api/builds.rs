@@ -198,6 +198,8 @@ async fn attempt(
         Err(error) => return Err(give_up("The app cannot be built", &error)),
     };
     api.hub.api(app.id, format!("Build started by user {user}"));
+    // No slug's bytes are removed before the new slug is recorded: it may be the same.
+    let storage = api.releases.storage().await;
     let order = BuildOrder {
         id,
         app: (app.id, app.name.clone()),
@@ -230,6 +232,7 @@ async fn attempt(
     if let Err(error) = api.store.add_slug(slug).await {
         return Err(give_up("The slug was not recorded", &error));
     }
+    drop(storage);
     output.step("Launching...");
     let order = Order {
         app: app.id,

@@ -131,10 +131,12 @@ pub(super) fn release(app: &AppRecord, record: &ReleaseRecord, is_current: bool)
         app: app_name(app),
         slug: record.slug.map(|id| types::Reference { id: id.0 }),
         output_stream_url: None,
-        eligible_for_rollback: succeeded && record.slug.is_some(),
+        eligible_for_rollback: succeeded && record.slug.is_some() && !record.is_collected,
         addon_plan_names: Vec::new(),
         created_at: second(record.created),
         updated_at: second(record.updated),
+        stack: None,
+        stack_version: record.stack_version.map(|version| version.to_string()),
     }
 }
 
@@ -292,7 +294,13 @@ pub(super) fn network_rule(app: &AppRecord, rule: &NetworkRule) -> types::Networ
     }
 }
 
-pub(super) fn stack(name: &StackName, is_default: bool) -> types::Stack {
+/// One stack with its builds, and who runs on them.
+pub(super) fn stack(
+    name: &StackName,
+    is_default: bool,
+    stands_for: Option<StackName>,
+    versions: Vec<types::StackVersion>,
+) -> types::Stack {
     types::Stack {
         id: derived_id("stack", name.as_str()),
         name: name.to_string(),
@@ -300,6 +308,8 @@ pub(super) fn stack(name: &StackName, is_default: bool) -> types::Stack {
         default: is_default,
         created_at: Timestamp::UNIX_EPOCH,
         updated_at: Timestamp::UNIX_EPOCH,
+        stands_for: stands_for.map(|name| name.to_string()),
+        versions,
     }
 }
 

@@ -205,6 +205,7 @@ impl From<CommandError> for ApiError {
             CommandError::NoSlug => Self::invalid(
                 "The app has nothing to run yet. Deploy it first, e.g. with `manifold deploy`.",
             ),
+            CommandError::OnTrial => Self::conflict(error.to_string()),
             CommandError::Stopping => Self::stopping(),
             CommandError::Launch(_) => Self::internal("start the dyno", &error),
         }
@@ -218,6 +219,10 @@ impl From<ReleaseError> for ApiError {
             ReleaseError::Apply(CommandError::Stopping)
             | ReleaseError::Forget(CommandError::Stopping) => Self::stopping(),
             ReleaseError::Busy => Self::conflict(error.to_string()),
+            ReleaseError::NoSlug => CommandError::NoSlug.into(),
+            ReleaseError::NoStack(_) => Self::invalid(format!(
+                "Nothing to upgrade to: {error}. `manifold stacks` lists those that are."
+            )),
             ReleaseError::Apply(_) => Self::internal("apply the change (it is stored)", &error),
             ReleaseError::Forget(_) => Self::internal("stop the app's dynos", &error),
         }

@@ -13,7 +13,9 @@ use super::source::Workdir;
 use super::tree::{self, Found};
 use super::{BuildError, Output, buildpack};
 use crate::disk::Keep;
-use crate::model::{AppId, BUILDPACKS_MAX, DynoName, ExitStatus, ProcessType, StackImage};
+use crate::model::{
+    AppId, BUILDPACKS_MAX, DynoName, ExitStatus, ProcessType, StackImage, StackRef,
+};
 use crate::settings::Paths;
 use crate::supervisor::{
     Bind, Failure, LaunchedStdio, RunKind, RunOrder, RunStarted, Selector, Supervisor,
@@ -183,7 +185,7 @@ fn run_order(paths: &Paths, order: &BuildOrder, workdir: &Workdir) -> Result<Run
     Ok(RunOrder {
         app: order.app.0,
         kind: RunKind::Build {
-            stack: order.stack.clone(),
+            stack: StackRef::newest(order.stack.clone()),
             binds,
             image: StackImage::Build,
         },

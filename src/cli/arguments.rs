@@ -163,7 +163,13 @@ pub(super) enum Command {
     },
     /// Show what takes the disk, and how dynos are bounded
     #[command(name = "disk")]
-    Disk(Json),
+    Disk {
+        /// Remove what no release of the last few (`keep_releases` in the settings) needs
+        #[arg(long)]
+        prune: bool,
+        #[command(flatten)]
+        json: Json,
+    },
     /// Show the files that a dyno changed since it started
     #[command(name = "diff", visible_alias = "ps:diff")]
     Diff {
@@ -497,7 +503,7 @@ pub(super) enum Command {
         app: App,
     },
     /// List the stacks, the app's own (or the default) marked
-    #[command(name = "stack", visible_aliases = ["stacks", "apps:stacks"])]
+    #[command(name = "stack", visible_alias = "apps:stacks")]
     Stack {
         #[command(flatten)]
         app: App,
@@ -512,6 +518,32 @@ pub(super) enum Command {
         #[command(flatten)]
         app: App,
     },
+    /// Move an app, or all of them, to the newest build of its stack without building its code
+    #[command(name = "stack:upgrade")]
+    StackUpgrade {
+        /// The app; all if left out
+        #[arg(value_name = "APP")]
+        name: Option<String>,
+        #[command(flatten)]
+        app: App,
+    },
+    /// List the builds of the stacks on this machine
+    #[command(name = "stacks")]
+    Stacks {
+        /// Only this stack
+        name: Option<String>,
+        /// Print the Debian packages of its newest build
+        #[arg(long, requires = "name")]
+        packages: bool,
+        #[command(flatten)]
+        json: Json,
+    },
+    /// Build a stack from Debian's packages (needs root)
+    #[command(name = "stacks:build")]
+    StacksBuild(settings::StackBuildFlags),
+    /// Import a stack that was made elsewhere (needs root)
+    #[command(name = "stacks:import")]
+    StacksImport(settings::StackImportFlags),
 
     /// Release an app's slug to another app, which keeps its own config
     #[command(name = "promote", visible_alias = "pipelines:promote")]

@@ -135,7 +135,8 @@ async fn follow_release(client: &Client, screen: &mut Screen, app: &App, id: &st
     Err(Fault::new(Exit::ReleaseFailed, message).hint(hint))
 }
 
-async fn settled(client: &Client, app: &str, id: &str) -> Done<Release> {
+/// A release once it is not pending any more.
+pub(super) async fn settled(client: &Client, app: &str, id: &str) -> Done<Release> {
     let deadline = Instant::now() + RELEASE_DEADLINE;
     loop {
         let release = releases::show(client, app, id).await?;

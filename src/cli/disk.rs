@@ -17,6 +17,20 @@ pub(super) async fn show(client: &Client, screen: &mut Screen, json: Json) -> Do
     notices(client, screen).await
 }
 
+/// `disk --prune`.
+pub(super) async fn prune(client: &Client, screen: &mut Screen, json: Json) -> Done {
+    let pruned: Value = client.post("/disk/actions/prune", &Value::Null).await?;
+    if json.is_on {
+        return screen.json(&pruned);
+    }
+    let names = pruned["names"].as_array().into_iter().flatten();
+    let names = names.map(|name| one_line(name.as_str().unwrap_or_default()));
+    screen.data(&output::lines(names))?;
+    let bytes = output::bytes(pruned["bytes"].as_u64().unwrap_or_default());
+    screen.note(&format!("Removed {bytes}."));
+    Ok(())
+}
+
 /// What this host cannot enforce, beside the data.
 pub(super) async fn notices(client: &Client, screen: &mut Screen) -> Done {
     let host: Value = client.get("/host").await?;
@@ -45,6 +59,7 @@ fn report(disk: &Value) -> String {
     for part in disk["parts"].as_array().into_iter().flatten() {
         pairs.push((text(&part["name"]), bytes(&part["bytes"])));
     }
+    pairs.push(("all of it".to_owned(), bytes(&disk["total_bytes"])));
     let mut report = output::pairs(&pairs);
     let dynos = disk["dynos"].as_array().cloned().unwrap_or_default();
     if !dynos.is_empty() {

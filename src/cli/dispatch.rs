@@ -113,8 +113,9 @@ pub(super) async fn carry_out(cli: Cli, screen: &mut Screen) -> Done<u8> {
         Command::Diff { dyno, app, json } => {
             diff::show(client, screen, app.required()?, &dyno, json).await
         }
-        Command::Disk(json) => disk::show(client, screen, json).await,
         Command::Upgrade => upgrade::upgrade(client, screen).await,
+        Command::Disk { prune: true, json } => disk::prune(client, screen, json).await,
+        Command::Disk { prune: false, json } => disk::show(client, screen, json).await,
         Command::PsRestart { name, app } => {
             ps::restart(client, screen, app.required()?, name.as_deref()).await
         }
@@ -230,6 +231,15 @@ pub(super) async fn carry_out(cli: Cli, screen: &mut Screen) -> Done<u8> {
         Command::StackSet { stack, app } => {
             stack::set(client, screen, app.required()?, stack).await
         }
+        Command::StackUpgrade { name, app } => {
+            let name = name.as_deref().or(app.given());
+            stack::upgrade(client, screen, name).await
+        }
+        Command::Stacks {
+            name,
+            packages,
+            json,
+        } => stack::versions(client, screen, name.as_deref(), packages, json).await,
         Command::Promote { app, to } => {
             promote::promote(client, screen, app.required()?, &to).await
         }
@@ -295,6 +305,10 @@ pub(super) async fn carry_out(cli: Cli, screen: &mut Screen) -> Done<u8> {
             .hint("write it as `manifold supervise --socket PATH …`")),
         Command::Uninstall(_) => Err(Fault::usage("`uninstall` must be the first word")
             .hint("write it as `manifold uninstall --state DIR …`")),
+        Command::StacksBuild(_) => Err(Fault::usage("`stacks:build` must be the first word")
+            .hint("write it as `manifold stacks:build NAME --state DIR …`")),
+        Command::StacksImport(_) => Err(Fault::usage("`stacks:import` must be the first word")
+            .hint("write it as `manifold stacks:import FILE --state DIR …`")),
         Command::Man { dir } => clap_mangen::generate_to(command(), &dir).map_err(|error| {
             let dir = dir.display();
             Fault::general(format!("cannot write man pages to {dir}: {error}"))
@@ -434,6 +448,11 @@ mod tests {
             "maintenance:off",
             "stack",
             "stack:set host",
+            "stack:upgrade x",
+            "stacks cedar --packages",
+            "stacks:build cedar-13 --state /srv/m",
+            "stacks:import debian.tar.zst --name mine",
+            "disk --prune",
             "open",
             "deploy",
             "deploy . -a x",

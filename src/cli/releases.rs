@@ -113,6 +113,12 @@ fn description(release: &Release, clock: &Clock) -> String {
     if let Some(status) = status_text(&release.status) {
         lines.push(("Status", status.to_owned()));
     }
+    if let Some(stack) = &release.stack {
+        let version = release.stack_version.iter();
+        let version = version.map(|version| version.chars().take(12).collect::<String>());
+        let words: Vec<String> = std::iter::once(stack.clone()).chain(version).collect();
+        lines.push(("Stack", output::one_line(&words.join(" "))));
+    }
     lines.push(("When", clock.since(release.created_at)));
     output::pairs(&lines)
 }

@@ -5,6 +5,7 @@ mod doors;
 mod journal;
 mod leftovers;
 mod platform;
+mod stacks;
 mod state_dir;
 mod supervise;
 mod uninstall;
@@ -19,7 +20,8 @@ pub use doors::{Doors, Kept};
 pub use platform::{Platform, PlatformError};
 pub use state_dir::{StateDir, StateError};
 
-/// Entry point of every role. The first argument picks it: `supervise`, `uninstall`, `__keep` (the dynos'
+/// Entry point of every role. The first argument picks it: `supervise`, `uninstall`, `stacks:build`,
+/// `stacks:import`, `__keep` (the dynos'
 /// parent), `__check` (what an upgrade asks of it), `__unpack` (the confined unpacker), `__git` (a confined git), anything else is the CLI.
 /// Under the name `git-remote-manifold` it is git's helper for remotes `manifold::APP`.
 pub fn main() -> ExitCode {
@@ -36,6 +38,8 @@ pub fn main() -> ExitCode {
     match role {
         Some("supervise") => supervise::main(&arguments),
         Some("uninstall") => uninstall::main(&arguments),
+        Some("stacks:build") => stacks::build_main(&arguments),
+        Some("stacks:import") => stacks::import_main(&arguments),
         Some("__keep") => {
             journal::start();
             keeper::main(arguments.into_iter().skip(2).collect())

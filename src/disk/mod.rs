@@ -23,10 +23,12 @@ mod changes;
 mod error;
 mod image;
 mod pool;
+mod taken;
 mod volume;
 
 pub use bounded::{Keep, sweep};
 pub use changes::{Change, Changes, FileKind, How, changes};
 pub use error::DiskError;
 pub use pool::{Disks, Mechanism};
+pub use taken::Count;
 pub use volume::{Usage, Volume};

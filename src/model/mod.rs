@@ -36,4 +36,4 @@ pub use network::{
 pub use release::{Digest, DigestError, ReleaseStatus, ReleaseVersion};
 pub use routing::{CONCURRENCY_MAX, Routing, RoutingError, RoutingPolicy, WEB_CONCURRENCY};
 pub use size::{BYTES_PER_INODE, DiskLimit, DynoSize, SizeError};
-pub use stack::{StackImage, StackName, StackNameError};
+pub use stack::{StackImage, StackName, StackNameError, StackRef};

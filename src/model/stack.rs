@@ -5,6 +5,8 @@ use std::str::FromStr;
 
 use serde::{Deserialize, Serialize};
 
+use super::Digest;
+
 /// The name of a stack: `host`, `cedar`. `^[a-z][a-z0-9-]{0,29}$`.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(try_from = "String", into = "String")]
@@ -23,6 +25,25 @@ pub enum StackImage {
     Run,
     /// What builds run on: the run image and compilers.
     Build,
+}
+
+/// A stack that something runs on.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct StackRef {
+    /// Its name.
+    pub name: StackName,
+    /// One of its builds; the newest if none is named.
+    pub version: Option<Digest>,
+}
+
+impl StackRef {
+    /// The newest build of a stack.
+    pub fn newest(name: StackName) -> Self {
+        Self {
+            name,
+            version: None,
+        }
+    }
 }
 
 impl StackName {

@@ -60,16 +60,21 @@ impl Releases {
     /// See [`ReleaseError`]; refused at once while an earlier release is pending.
     pub async fn create(&self, order: Order) -> Result<CreatedRelease, ReleaseError> {
         let turn = self.turn(order.app).await;
-        let (new, then_log) = into_new(order);
+        let storage = self.storage().await;
+        let (new, then_log) = self.resolved(order).await?;
         let user = new.user.clone();
         let app = new.app;
         let created = self.inner.store.create_release(new).await?;
+        drop(storage);
         self.log_creation(&created, &user, then_log);
         if created.release.status == ReleaseStatus::Pending {
             phase::start(self, &created, user);
         } else {
             self.publish_in_turn(app, &turn).await?;
         }
+        drop(turn);
+        let task = self.clone();
+        self.inner.tasks.spawn(async move { task.collect().await });
         Ok(created)
     }
 
@@ -96,7 +101,12 @@ impl Releases {
         result.unwrap_or(Err(ReleaseError::Busy))
     }
 
-    fn log_creation(&self, created: &CreatedRelease, user: &str, then_log: Option<String>) {
+    pub(super) fn log_creation(
+        &self,
+        created: &CreatedRelease,
+        user: &str,
+        then_log: Option<String>,
+    ) {
         let release = &created.release;
         let hub = &self.inner.hub;
         let app = release.app;
@@ -111,6 +121,37 @@ impl Releases {
         }
     }
 
+    async fn resolved(&self, order: Order) -> Result<(NewRelease, Option<String>), StoreError> {
+        let (change, description, then_log) = match order.reason {
+            Reason::Deploy {
+                slug,
+                description,
+                then_log,
+            } => {
+                let stack = self.inner.store.slug(slug).await?.stack;
+                let newest = self
+                    .newest_stack(&stack)
+                    .await
+                    .map(|version| version.digest);
+                (Change::Slug(slug, newest), description, then_log)
+            }
+            Reason::Config(change) => {
+                let description = describe::config_change(&change);
+                (Change::Config(change), description, None)
+            }
+            Reason::Rollback(id, version) => {
+                (Change::Rollback(id), format!("Rollback to {version}"), None)
+            }
+        };
+        let new = NewRelease {
+            app: order.app,
+            user: order.user,
+            description,
+            change,
+        };
+        Ok((new, then_log))
+    }
+
     /// The first deploy says which formation it begins with.
     pub(super) fn log_scaled(&self, created: &CreatedRelease, user: &str) {
         if !created.scaled.is_empty() {
@@ -118,28 +159,4 @@ impl Releases {
             self.inner.hub.api(created.release.app, line);
         }
     }
-}
-
-fn into_new(order: Order) -> (NewRelease, Option<String>) {
-    let (change, description, then_log) = match order.reason {
-        Reason::Deploy {
-            slug,
-            description,
-            then_log,
-        } => (Change::Slug(slug), description, then_log),
-        Reason::Config(change) => {
-            let description = describe::config_change(&change);
-            (Change::Config(change), description, None)
-        }
-        Reason::Rollback(id, version) => {
-            (Change::Rollback(id), format!("Rollback to {version}"), None)
-        }
-    };
-    let new = NewRelease {
-        app: order.app,
-        user: order.user,
-        description,
-        change,
-    };
-    (new, then_log)
 }

@@ -7,10 +7,12 @@
 //! (deploys wait), and the release before stays current.
 //! Source: Dev Center, "Releases", "Release Phase".
 
+mod collect;
 mod create;
 mod describe;
 mod phase;
 mod publish;
+mod upgrade;
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -19,13 +21,17 @@ use tokio::sync::Notify;
 use tokio_util::task::TaskTracker;
 
 use crate::logs::Hub;
-use crate::model::AppId;
+use crate::model::{AppId, StackName};
+use crate::rootfs::{StackVersion, Versions};
 use crate::settings::Settings;
 use crate::store::{Store, StoreError};
-use crate::supervisor::{CommandError, Supervisor};
+use crate::supervisor::{CommandError, ReleaseSpec, Supervisor};
 
+pub use collect::Collected;
 pub use create::{Order, Reason};
 pub use describe::{config_change, deploy, formation_line};
+pub use publish::routing_of;
+pub use upgrade::Upgrade;
 
 /// A release that was not made, or was made but not yet applied.
 #[derive(Debug, thiserror::Error)]
@@ -39,6 +45,12 @@ pub enum ReleaseError {
     /// A dyno of the app could not be stopped; nothing was deleted.
     #[error("the app's dynos could not be stopped")]
     Forget(#[source] CommandError),
+    /// The app has no code yet.
+    #[error("the app has nothing to run yet")]
+    NoSlug,
+    /// Its stack has no builds.
+    #[error("the stack {0} has no builds here")]
+    NoStack(StackName),
     /// An earlier release phase did not end in time.
     #[error("an earlier release did not finish its release command in time")]
     Busy,
@@ -60,14 +72,23 @@ struct Inner {
     turns: Mutex<HashMap<AppId, Arc<tokio::sync::Mutex<()>>>>,
     /// Told whenever a release phase ended.
     phase_ended: Notify,
-    /// Release phases that run.
+    /// Release phases and trials that run.
     tasks: TaskTracker,
+    /// Builds of stacks.
+    versions: Versions,
+    /// Releases on trial: what the supervisor is to run meanwhile.
+    trials: Mutex<HashMap<AppId, ReleaseSpec>>,
+    /// Read by those who make files that no row names yet, written by those who remove files.
+    storage: Arc<tokio::sync::RwLock<()>>,
 }
 
 impl Releases {
     /// Nothing is applied yet: see [`Releases::start`].
     pub fn new(store: Store, supervisor: Supervisor, hub: Hub, settings: Arc<Settings>) -> Self {
         let inner = Inner {
+            versions: Versions::new(&settings.paths()),
+            trials: Mutex::default(),
+            storage: Arc::default(),
             store,
             supervisor,
             hub,
@@ -99,6 +120,18 @@ impl Releases {
             Arc::clone(turns.entry(app).or_default())
         };
         lock.lock_owned().await
+    }
+
+    fn trials(&self) -> std::sync::MutexGuard<'_, HashMap<AppId, ReleaseSpec>> {
+        let trials = &self.inner.trials;
+        trials.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The newest build of a stack; its record is read from disk.
+    async fn newest_stack(&self, name: &StackName) -> Option<StackVersion> {
+        let (versions, name) = (self.inner.versions.clone(), name.clone());
+        let found = tokio::task::spawn_blocking(move || versions.newest(&name)).await;
+        found.ok().flatten()
     }
 
     /// Drops the lock of an app that is gone.

@@ -5,10 +5,11 @@ use std::sync::Arc;
 use tokio::sync::OwnedMutexGuard;
 
 use super::{ReleaseError, Releases};
-use crate::model::AppId;
+use crate::model::{AppId, ReleaseId, Routing, StackName, StackRef};
+use crate::rootfs::default_routing;
 use crate::settings::Settings;
 use crate::store::{AppState, NetworkRuleTarget, ReleaseRecord, Removed, SlugRecord, StoreError};
-use crate::supervisor::{Allowance, AppSpec, CommandError, ReleaseSpec, SlugSpec};
+use crate::supervisor::{Allowance, AppSpec, CommandError, ReleaseSpec, SlugSpec, app_view};
 
 impl Releases {
     /// Closes what a dead supervisor left unfinished and applies every app.
@@ -35,6 +36,7 @@ impl Releases {
                 Ok(()) => {}
             }
         }
+        self.collect().await;
         Ok(())
     }
 
@@ -57,9 +59,24 @@ impl Releases {
         let Some(state) = self.inner.store.state(app).await? else {
             return Ok(());
         };
-        let spec = app_spec(&self.inner.settings, state);
+        let mut spec = app_spec(&self.inner.settings, state);
+        if let Some(trial) = self.trials().get(&app) {
+            if self.is_on_trial(app, trial.id) {
+                // What else changed is applied when the trial is over.
+                return Ok(());
+            }
+            spec.release = Some(Arc::new(trial.clone()));
+        }
         let applied = self.inner.supervisor.apply(spec).await;
         applied.map_err(ReleaseError::Apply)
+    }
+
+    /// True once the supervisor has the release that is on trial.
+    fn is_on_trial(&self, app: AppId, release: ReleaseId) -> bool {
+        let snapshot = self.inner.supervisor.snapshot();
+        let view = app_view(&snapshot, app);
+        view.and_then(|view| view.spec.release.as_ref())
+            .is_some_and(|current| current.id == release)
     }
 
     /// Stops an app's dynos, then deletes its rows and its logs. Returns which files are unused.
@@ -91,11 +108,12 @@ impl Releases {
 
 /// The whole desired state of an app.
 fn app_spec(settings: &Settings, state: AppState) -> AppSpec {
+    let routing = routing_of(&state);
     let default = settings.default_hostname(&state.app.name);
     let custom = state.domains.into_iter().map(|domain| domain.hostname);
     let mut release = release_spec(&state.release, state.slug.as_ref());
     if state.slug.is_none() {
-        release.stack.clone_from(&state.app.stack);
+        release.stack = StackRef::newest(state.app.stack.clone());
     }
     AppSpec {
         id: state.app.id,
@@ -109,7 +127,7 @@ fn app_spec(settings: &Settings, state: AppState) -> AppSpec {
             .into_iter()
             .map(|record| (record.process, record.entry))
             .collect(),
-        routing: state.app.routing,
+        routing,
         allowed: state
             .network_rules
             .into_iter()
@@ -121,13 +139,31 @@ fn app_spec(settings: &Settings, state: AppState) -> AppSpec {
     }
 }
 
+/// How an app's requests are spread: as somebody set it, else as its stack has it.
+pub fn routing_of(state: &AppState) -> Routing {
+    let stack = state
+        .slug
+        .as_ref()
+        .map_or(&state.app.stack, |slug| &slug.stack);
+    match default_routing(stack) {
+        Some(policy) if !state.app.has_routing => Routing {
+            policy,
+            ..Routing::default()
+        },
+        _ => state.app.routing,
+    }
+}
+
 /// A release as the supervisor runs it.
 pub(super) fn release_spec(release: &ReleaseRecord, slug: Option<&SlugRecord>) -> ReleaseSpec {
     ReleaseSpec {
         id: release.id,
         version: release.version,
         created: release.created,
-        stack: slug.map_or_else(crate::model::StackName::host, |slug| slug.stack.clone()),
+        stack: StackRef {
+            name: slug.map_or_else(StackName::host, |slug| slug.stack.clone()),
+            version: release.stack_version,
+        },
         slug: slug.and_then(|slug| {
             Some(SlugSpec {
                 id: slug.id,
@@ -137,5 +173,6 @@ pub(super) fn release_spec(release: &ReleaseRecord, slug: Option<&SlugRecord>) -
             })
         }),
         config: release.config.clone(),
+        is_trial: false,
     }
 }

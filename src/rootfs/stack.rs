@@ -5,8 +5,8 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 
-use super::{RootfsError, skeleton};
-use crate::model::{StackImage, StackName};
+use super::{RootfsError, Versions, skeleton};
+use crate::model::{Digest, StackImage, StackName, StackRef};
 use crate::settings::Paths;
 
 /// Debian's bundle of certificate authorities.
@@ -24,29 +24,35 @@ pub struct StackRoot {
 /// The stacks of one state directory. Cheap to clone.
 #[derive(Clone, Debug)]
 pub struct Stacks {
+    versions: Versions,
     paths: Paths,
     resolv_conf: String,
-    known: Arc<Mutex<HashMap<(StackName, StackImage), StackRoot>>>,
+    host: StackRoot,
+    /// Completed since start.
+    known: Arc<Mutex<HashMap<(Digest, StackImage), StackRoot>>>,
 }
 
 impl Stacks {
-    /// Looks at the state directory's stacks, and makes the `host` stack's skeleton anew.
+    /// Looks at the state directory's stacks, and makes the `host` stack's skeleton anew. What a
+    /// killed build left is removed.
     ///
     /// # Errors
     /// The skeleton cannot be made.
     pub fn open(paths: &Paths, resolv_conf: &str) -> Result<Self, RootfsError> {
-        let stacks = Self {
+        let mut stacks = Self {
+            versions: Versions::new(paths),
             paths: paths.clone(),
             resolv_conf: resolv_conf.to_owned(),
+            host: StackRoot {
+                lower: PathBuf::new(),
+                binds: vec![("/usr".into(), "/usr".into())],
+            },
             known: Arc::default(),
         };
-        let lower = stacks.make_host()?;
-        let root = StackRoot {
-            lower,
-            binds: vec![("/usr".into(), "/usr".into())],
-        };
-        for image in [StackImage::Run, StackImage::Build] {
-            stacks.remember(StackName::host(), image, root.clone());
+        stacks.host.lower = stacks.make_host()?;
+        stacks.versions.sweep();
+        if let Err(error) = stacks.versions.adopt() {
+            tracing::warn!(%error, "an earlier stack is not taken over");
         }
         Ok(stacks)
     }
@@ -54,61 +60,39 @@ impl Stacks {
     /// The root of a stack's image.
     ///
     /// # Errors
-    /// [`RootfsError::Unknown`].
-    pub fn image(&self, name: &StackName, image: StackImage) -> Result<StackRoot, RootfsError> {
-        let key = (name.clone(), image);
-        let known = self
-            .known
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .get(&key)
-            .cloned();
-        if let Some(root) = known {
-            return Ok(root);
+    /// [`RootfsError::Unknown`], [`RootfsError::UnknownVersion`], or it cannot be completed.
+    pub fn image(&self, stack: &StackRef, image: StackImage) -> Result<StackRoot, RootfsError> {
+        if stack.name == StackName::host() {
+            return Ok(self.host.clone());
         }
-        let lower = self.paths.stack(name).join(match image {
-            StackImage::Run => "run",
-            StackImage::Build => "build",
-        });
-        if !lower.join("usr").is_dir() {
-            return Err(RootfsError::Unknown {
-                name: name.clone(),
-                path: lower,
-            });
+        let newest = || {
+            self.versions
+                .newest(&stack.name)
+                .map(|newest| newest.digest)
+        };
+        let version = stack.version.or_else(newest);
+        let version = version.ok_or_else(|| RootfsError::Unknown {
+            name: stack.name.clone(),
+        })?;
+        let key = (version, image);
+        // Held while it is completed: nobody gets half of it.
+        let mut known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(root) = known.get(&key).filter(|root| root.lower.is_dir()) {
+            return Ok(root.clone());
         }
+        let place = self.versions.place(&version);
+        let place = place.ok_or_else(|| RootfsError::UnknownVersion {
+            name: stack.name.clone(),
+            version,
+        })?;
+        let lower = place.join(super::version::folder(image));
         self.complete(&lower)?;
         let root = StackRoot {
             lower,
             binds: Vec::new(),
         };
-        self.remember(name.clone(), image, root.clone());
+        known.insert(key, root.clone());
         Ok(root)
-    }
-
-    /// Names of the stacks that can be used now, sorted.
-    pub fn list(&self) -> Vec<StackName> {
-        let mut names = vec![StackName::host()];
-        for entry in fs::read_dir(self.paths.stacks())
-            .into_iter()
-            .flatten()
-            .flatten()
-        {
-            let name = entry
-                .file_name()
-                .to_str()
-                .and_then(|n| n.parse::<StackName>().ok());
-            names.extend(name.filter(|_| entry.path().join("run/usr").is_dir()));
-        }
-        names.sort();
-        names.dedup();
-        names
-    }
-
-    fn remember(&self, name: StackName, image: StackImage, root: StackRoot) {
-        self.known
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .insert((name, image), root);
     }
 
     /// A built image lacks what depends on this host: the resolver, the authorities that a site
@@ -136,7 +120,10 @@ impl Stacks {
             ("etc/group", "dyno:x:1000:\n"),
         ] {
             let path = root.join(name);
-            let text = fs::read_to_string(&path).map_err(failed(path.clone()))?;
+            let text = match fs::read_to_string(&path) {
+                Err(error) if error.kind() == std::io::ErrorKind::NotFound => String::new(),
+                other => other.map_err(failed(path.clone()))?,
+            };
             if !text.lines().any(|line| line.starts_with("dyno:")) {
                 fs::write(&path, format!("{text}{line}")).map_err(failed(path))?;
             }

@@ -5,6 +5,7 @@
 //! reserve_mb = 2048           # never taken by dynos and builds; default 5 %, at most 5 GiB
 //! build_mb = 8192             # one build: source and what it makes of it
 //! cache_mb = 2048             # build cache of one app
+//! keep_releases = 50          # of one app: what older ones need is removed
 //!
 //! [reserve]
 //! memory_mb = 512             # kept from all dynos together; default 1/8, 128 MiB to 1 GiB
@@ -37,6 +38,8 @@ pub struct DiskSettings {
     pub build: DiskLimit,
     /// An app's build cache.
     pub cache: DiskLimit,
+    /// Releases of one app whose files stay, beside what runs.
+    pub keep_releases: u32,
 }
 
 impl Default for DiskSettings {
@@ -45,6 +48,7 @@ impl Default for DiskSettings {
             reserve_bytes: None,
             build: limit(8192),
             cache: limit(2048),
+            keep_releases: 50,
         }
     }
 }
@@ -88,6 +92,7 @@ pub(super) struct FileDisk {
     build: Option<u64>,
     #[serde(rename = "cache_mb")]
     cache: Option<u64>,
+    keep_releases: Option<u64>,
 }
 
 #[derive(Debug, Default, Deserialize)]
@@ -136,6 +141,13 @@ pub(super) fn disk(file: &FileDisk) -> Result<DiskSettings, SettingsError> {
         reserve_bytes: reserve.transpose()?,
         build: or("disk.build_mb", file.build, default.build)?,
         cache: or("disk.cache_mb", file.cache, default.cache)?,
+        keep_releases: match file.keep_releases {
+            None => default.keep_releases,
+            Some(count) => {
+                let count = within("disk.keep_releases", count, 1..=1_000_000)?;
+                u32::try_from(count).unwrap_or(u32::MAX)
+            }
+        },
     })
 }
 

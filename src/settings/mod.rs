@@ -6,6 +6,7 @@ mod file;
 mod limits;
 mod paths;
 mod proxies;
+mod stacks;
 
 pub use acme::{AcmeChallenge, AcmeSettings};
 pub use file::{
@@ -15,3 +16,4 @@ pub use file::{
 pub use limits::{DiskSettings, ReserveSettings};
 pub use paths::Paths;
 pub use proxies::{Block, ProxySettings};
+pub use stacks::{StackBuildFlags, StackImportFlags};

@@ -12,7 +12,8 @@ use super::{
 };
 use crate::model::{AppId, Feature, ReleaseStatus, ReleaseVersion, Routing};
 
-const COLUMNS: &str = "id, name, owner, stack, maintenance, routing, concurrency, created, updated";
+const COLUMNS: &str =
+    "id, name, owner, stack, maintenance, routing, concurrency, has_routing, created, updated";
 
 fn record(row: &Row<'_>) -> rusqlite::Result<AppRecord> {
     Ok(AppRecord {
@@ -27,6 +28,7 @@ fn record(row: &Row<'_>) -> rusqlite::Result<AppRecord> {
                 .get::<_, Option<u32>>("concurrency")?
                 .and_then(NonZeroU32::new),
         },
+        has_routing: row.get("has_routing")?,
         created: time(row, "created")?,
         updated: time(row, "updated")?,
     })
@@ -87,13 +89,14 @@ impl Store {
         self.write("update an app", move |tx| {
             let old = find(tx, &app.to_string())?;
             let name = change.name.unwrap_or(old.name);
+            let has_routing = old.has_routing || change.routing.is_some();
             let routing = change.routing.unwrap_or(old.routing);
             if taken(tx, &name.to_string(), Some(app))? {
                 return Err(StoreError::NameTaken(name));
             }
             tx.execute(
                 "UPDATE apps SET name = ?2, maintenance = ?3, stack = ?4, updated = ?5,
-                 routing = ?6, concurrency = ?7 WHERE id = ?1",
+                 routing = ?6, concurrency = ?7, has_routing = ?8 WHERE id = ?1",
                 params![
                     app,
                     name,
@@ -102,6 +105,7 @@ impl Store {
                     micros(Timestamp::now()),
                     routing.policy,
                     routing.concurrency.map(NonZeroU32::get),
+                    has_routing,
                 ],
             )
             .map_err(StoreError::sql("update an app"))?;

@@ -11,6 +11,7 @@ mod authorizations;
 mod buildpacks;
 mod builds;
 mod certificates;
+mod collect;
 mod column;
 mod domains;
 mod features;
@@ -27,6 +28,7 @@ mod worker;
 use crate::model::{AppName, ConfigError, Hostname, ProcessType, ReleaseVersion};
 
 pub use certificates::{AutoRecord, CertificateRecord};
+pub use collect::{Keep, Kept};
 pub use formation::Scale;
 pub use records::{
     AppChange, AppRecord, AppState, AuthorizationRecord, BuildRecord, BuildStatus, Change,

@@ -25,6 +25,8 @@ pub struct AppRecord {
     pub maintenance: bool,
     /// How its requests are spread.
     pub routing: Routing,
+    /// Somebody said so; else it is the default.
+    pub has_routing: bool,
     /// When it was made.
     pub created: Timestamp,
     /// When it was last changed.
@@ -108,6 +110,10 @@ pub struct ReleaseRecord {
     pub status: ReleaseStatus,
     /// Its code.
     pub slug: Option<SlugId>,
+    /// The build of its slug's stack; `None` is the newest.
+    pub stack_version: Option<Digest>,
+    /// Its files are gone: nobody can go back to it.
+    pub is_collected: bool,
     /// All its config vars.
     pub config: ConfigVars,
     /// When it was made.
@@ -119,11 +125,13 @@ pub struct ReleaseRecord {
 /// What a new release changes against the one before.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Change {
-    /// Other code.
-    Slug(SlugId),
+    /// Other code, and the build of its stack to run it on.
+    Slug(SlugId, Option<Digest>),
+    /// Another build of the same stack; pending until it was tried.
+    Stack(Digest),
     /// Other config vars (`None` removes).
     Config(BTreeMap<String, Option<String>>),
-    /// Code and config vars of an earlier release.
+    /// Code, stack and config vars of an earlier release.
     Rollback(ReleaseId),
 }
 

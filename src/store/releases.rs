@@ -21,6 +21,8 @@ fn record(row: &Row<'_>) -> rusqlite::Result<ReleaseRecord> {
         user: row.get("user")?,
         status: row.get("status")?,
         slug: row.get("slug")?,
+        stack_version: row.get("stack_version")?,
+        is_collected: row.get("is_collected")?,
         config: config(row, "config")?,
         created: time(row, "created")?,
         updated: time(row, "updated")?,
@@ -118,6 +120,8 @@ pub(super) fn insert_initial(
         user: user.to_owned(),
         status: ReleaseStatus::Succeeded,
         slug: None,
+        stack_version: None,
+        is_collected: false,
         config: ConfigVars::default(),
         created: now,
         updated: now,
@@ -146,22 +150,28 @@ fn create(tx: &Transaction<'_>, new: &NewRelease) -> Result<CreatedRelease, Stor
         return Err(StoreError::Pending(version));
     }
     let before = current(tx, new.app)?;
-    let (slug, config) = match &new.change {
-        Change::Slug(slug) => (Some(*slug), before.config),
-        Change::Config(change) => (before.slug, before.config.changed(change)?),
+    let (slug, stack, config) = match &new.change {
+        Change::Slug(slug, stack) => (Some(*slug), *stack, before.config),
+        Change::Stack(stack) => (before.slug, Some(*stack), before.config),
+        Change::Config(change) => {
+            let config = before.config.changed(change)?;
+            (before.slug, before.stack_version, config)
+        }
         Change::Rollback(target) => {
             let target = find(tx, *target)?;
             check_target(&target, new.app)?;
-            (target.slug, target.config)
+            (target.slug, target.stack_version, target.config)
         }
     };
     let slug = slug_of(tx, slug)?;
     if slug.as_ref().is_some_and(|slug| slug.digest.is_none()) {
         return Err(StoreError::UnknownSlug);
     }
+    let is_upgrade = matches!(new.change, Change::Stack(_));
     let has_phase = slug
         .as_ref()
         .is_some_and(|slug| slug.processes.contains_key(&ProcessType::release()));
+    let is_pending = is_upgrade || has_phase;
     let now = Timestamp::now();
     let release = ReleaseRecord {
         id: ReleaseId::new(),
@@ -169,18 +179,20 @@ fn create(tx: &Transaction<'_>, new: &NewRelease) -> Result<CreatedRelease, Stor
         version: take_version(tx, new.app)?,
         description: new.description.clone(),
         user: new.user.clone(),
-        status: if has_phase {
+        status: if is_pending {
             ReleaseStatus::Pending
         } else {
             ReleaseStatus::Succeeded
         },
         slug: slug.as_ref().map(|slug| slug.id),
+        stack_version: stack,
+        is_collected: false,
         config,
         created: now,
         updated: now,
     };
     insert(tx, &release)?;
-    let scaled = if has_phase {
+    let scaled = if is_pending {
         Vec::new()
     } else {
         formation::adopt(tx, new.app, release.version, slug.as_ref())?
@@ -206,13 +218,18 @@ fn check_target(target: &ReleaseRecord, app: AppId) -> Result<(), StoreError> {
     if target.slug.is_none() {
         return Err(refuse("it has no slug"));
     }
+    if target.is_collected {
+        return Err(refuse(
+            "it is too old, its files were removed from the disk (`keep_releases` in [disk] of the settings says how many stay)",
+        ));
+    }
     Ok(())
 }
 
 fn insert(tx: &Transaction<'_>, release: &ReleaseRecord) -> Result<(), StoreError> {
     tx.prepare_cached(
-        "INSERT INTO releases (id, app, version, description, user, status, slug, config, created, updated)
-         VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10)",
+        "INSERT INTO releases (id, app, version, description, user, status, slug, config, created, updated, stack_version)
+         VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11)",
     )
     .and_then(|mut query| {
         query.execute(params![
@@ -225,7 +242,8 @@ fn insert(tx: &Transaction<'_>, release: &ReleaseRecord) -> Result<(), StoreErro
             release.slug,
             config_text(&release.config),
             micros(release.created),
-            micros(release.updated)
+            micros(release.updated),
+            release.stack_version
         ])
     })
     .map_err(StoreError::sql("create a release"))?;

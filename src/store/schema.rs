@@ -13,6 +13,7 @@ const MIGRATIONS: &[&str] = &[
     BUILDPACKS,
     CERTIFICATES,
     NETWORK,
+    STACK_VERSIONS,
 ];
 
 const FIRST: &str = "
@@ -171,6 +172,17 @@ CREATE TABLE network_rules (
 CREATE UNIQUE INDEX network_rules_by_app
     ON network_rules (app, coalesce(target_app, ''), coalesce(host, ''));
 CREATE INDEX network_rules_by_target ON network_rules (target_app);
+";
+
+const STACK_VERSIONS: &str = "
+-- The build of the slug's stack that a release runs on; without one (earlier releases, the stack
+-- host) it is the newest.
+ALTER TABLE releases ADD COLUMN stack_version TEXT;
+-- Whether somebody set an app's routing; else its stack may have one of its own.
+ALTER TABLE apps ADD COLUMN has_routing INTEGER NOT NULL DEFAULT 0;
+UPDATE apps SET has_routing = 1 WHERE routing <> 'least-in-flight' OR concurrency IS NOT NULL;
+-- Releases whose slug was removed from disk: too old to go back to.
+ALTER TABLE releases ADD COLUMN is_collected INTEGER NOT NULL DEFAULT 0;
 ";
 
 /// Brings the database to this program's schema, each step in a transaction of its own.

@@ -6,7 +6,7 @@ use std::process::{Command, Stdio};
 use jiff::Timestamp;
 
 use super::*;
-use crate::model::{AppId, Digest, DynoSize, ReleaseStatus, SlugId, StackName};
+use crate::model::{AppId, Digest, DynoSize, ReleaseId, ReleaseStatus, SlugId, StackName};
 
 fn open(dir: &Path) -> Store {
     Store::open(&dir.join("manifold.db")).expect("a database")
@@ -74,7 +74,7 @@ async fn a_new_app_has_two_releases_so_that_the_first_deploy_is_v3() {
     let app = store.create_app(new_app("shop")).await.expect("an app");
     let slug = add_slug(&store, app.id, &["web", "worker"]).await;
     let created = store
-        .create_release(change(app.id, Change::Slug(slug)))
+        .create_release(change(app.id, Change::Slug(slug, None)))
         .await
         .expect("a release");
     assert_eq!(created.release.version.0, 3);
@@ -130,7 +130,7 @@ async fn a_refused_change_burns_no_version_and_a_failed_phase_burns_one() {
     assert!(matches!(refused, Err(StoreError::Config(_))));
     let slug = add_slug(&store, app.id, &["web", "release"]).await;
     let v3 = store
-        .create_release(change(app.id, Change::Slug(slug)))
+        .create_release(change(app.id, Change::Slug(slug, None)))
         .await
         .expect("a release");
     assert_eq!(
@@ -161,7 +161,7 @@ async fn rollback_takes_code_and_config_and_only_from_what_ran() {
     let store = open(dir.path());
     let app = store.create_app(new_app("shop")).await.expect("an app");
     let slug = add_slug(&store, app.id, &["web"]).await;
-    let deploy = change(app.id, Change::Slug(slug));
+    let deploy = change(app.id, Change::Slug(slug, None));
     let v3 = store.create_release(deploy).await.expect("v3").release;
     store
         .create_release(config(app.id, "A", Some("1")))
@@ -188,7 +188,7 @@ async fn scaling_is_all_or_nothing_and_outlives_a_type_that_vanishes() {
     let app = store.create_app(new_app("shop")).await.expect("an app");
     let both = add_slug(&store, app.id, &["web", "worker"]).await;
     let web = add_slug(&store, app.id, &["web"]).await;
-    let deploy = |slug| store.create_release(change(app.id, Change::Slug(slug)));
+    let deploy = |slug| store.create_release(change(app.id, Change::Slug(slug, None)));
     deploy(both).await.expect("v3");
     let process = |name: &str| name.parse::<ProcessType>().expect("a type");
     let size = DynoSize::find("2x").expect("a size");
@@ -265,7 +265,7 @@ async fn deleting_an_app_keeps_slugs_another_app_runs() {
     let own = add_slug(&store, one, &["web", "worker"]).await;
     for (app, slug) in [(one, own), (one, shared), (two, shared)] {
         store
-            .create_release(change(app, Change::Slug(slug)))
+            .create_release(change(app, Change::Slug(slug, None)))
             .await
             .expect("a release");
     }
@@ -379,4 +379,45 @@ async fn network_rules_follow_their_target_and_go_with_it() {
     add(other.id, "front").await.expect("a rule");
     assert_eq!(shown(front.id).await, ["other 198.18.0.2"]);
     assert_eq!(shown(other.id).await, ["front 198.18.0.1"]);
+}
+
+#[tokio::test]
+async fn what_is_too_old_is_given_up_and_what_runs_is_not() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let store = open(dir.path());
+    let app = store.create_app(new_app("shop")).await.expect("an app").id;
+    let stack = |n: u8| Digest([0xa0 + n; 32]);
+    let mut releases = Vec::new();
+    for (n, types) in [
+        (1, &["web"][..]),
+        (2, &["web", "a"]),
+        (3, &["web", "a", "b"]),
+    ] {
+        let slug = add_slug(&store, app, types).await;
+        let order = change(app, Change::Slug(slug, Some(stack(n))));
+        let made = store.create_release(order).await.expect("a release");
+        releases.push(made.release.id);
+    }
+    // Without a release yet.
+    let fresh = add_slug(&store, app, &["web", "a", "b", "c"]).await;
+    let collect = async |running: &[ReleaseId]| {
+        let keep = Keep {
+            releases: 2,
+            running: running.iter().copied().collect(),
+            stacks: [stack(9)].into(),
+        };
+        store.collect(keep).await.expect("collected")
+    };
+    let kept = collect(&releases[..1]).await;
+    assert_eq!((kept.slugs.len(), kept.stacks.len()), (4, 4), "v3 runs");
+    let kept = collect(&[]).await;
+    assert!(!kept.slugs.contains(&Digest([1; 32])) && kept.slugs.len() == 3);
+    assert_eq!(kept.stacks, [stack(2), stack(3), stack(9)].into());
+    let back = |release| store.create_release(change(app, Change::Rollback(release)));
+    let refused = back(releases[0]).await.expect_err("refused");
+    assert!(refused.to_string().contains("too old"), "{refused}");
+    let made = back(releases[1]).await.expect("rolled back");
+    assert_eq!(made.release.stack_version, Some(stack(2)));
+    let deploy = change(app, Change::Slug(fresh, None));
+    store.create_release(deploy).await.expect("still there");
 }

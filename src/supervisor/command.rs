@@ -14,7 +14,7 @@ use super::{Bind, DynoView, Failure, LaunchedStdio, Snapshot, StdioOrder, Window
 use crate::model::{
     AppId, AppName, ConfigVars, Digest, DynoId, DynoName, DynoSize, ExitStatus, Feature,
     FormationEntry, HostPort, Hostname, ProcessType, ReleaseId, ReleaseVersion, Routing, SlugId,
-    StackImage, StackName,
+    StackImage, StackRef,
 };
 
 /// The desired state of one app, whole: the driver finds out what changed.
@@ -66,9 +66,11 @@ pub struct ReleaseSpec {
     /// The slug; `None` for releases before the first deploy (nothing can be launched).
     pub slug: Option<SlugSpec>,
     /// The stack it runs on.
-    pub stack: StackName,
+    pub stack: StackRef,
     /// Its config vars.
     pub config: ConfigVars,
+    /// It is not current before its dynos were seen to run, one of them first.
+    pub is_trial: bool,
 }
 
 /// The code of a release.
@@ -131,7 +133,7 @@ pub enum RunKind {
     /// not listed, config vars not in its environment.
     Build {
         /// The stack.
-        stack: StackName,
+        stack: StackRef,
         /// Directories made visible inside.
         binds: Vec<Bind>,
         /// Which image.
@@ -174,6 +176,9 @@ pub enum CommandError {
     /// The app has nothing to run yet.
     #[error("the app has no slug yet: deploy it first")]
     NoSlug,
+    /// The app's dynos are being moved to another build of its stack.
+    #[error("the app's stack is being upgraded: try again when that ended (`manifold releases`)")]
+    OnTrial,
     /// The driver is stopping or gone.
     #[error("the supervisor is stopping")]
     Stopping,

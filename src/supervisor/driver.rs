@@ -80,6 +80,10 @@ pub(super) enum Alarm {
     TimeToLive(DynoId),
     /// What is still being launched is left behind.
     Leave,
+    /// A dyno without a port ran for a while.
+    Steady(DynoId),
+    /// A canary served for a while.
+    Canary(AppId, ReleaseId),
 }
 
 /// One place of a formation.
@@ -100,6 +104,8 @@ pub(super) struct App {
     pub(super) roll: Option<Roll>,
     /// A release whose dynos did not start: the one before it runs.
     pub(super) failed: Option<ReleaseId>,
+    /// The last release that was on trial, and how that stands.
+    pub(super) trial: Option<(ReleaseId, super::Trial)>,
     /// Answered when the last dyno is gone.
     pub(super) forgetting: Vec<super::command::Reply<()>>,
 }
@@ -401,6 +407,7 @@ impl Driver {
             self.arm(after, Alarm::TimeToLive(id));
         }
         self.step(id, &Input::Launched);
+        self.successor_launched(id);
         if let Some(status) = early {
             self.read_out(id, status);
         }
@@ -606,6 +613,8 @@ impl Driver {
                 Alarm::Dyno(id, timer) => self.step(id, &Input::Fired(timer)),
                 Alarm::TimeToLive(id) => self.step(id, &Input::Stop(Stop::Plain)),
                 Alarm::Retry(app, name) => self.retry(app, &name),
+                Alarm::Steady(id) => self.successor_up(id),
+                Alarm::Canary(app, release) => self.canary_stayed(app, release),
             }
         }
     }
@@ -636,6 +645,7 @@ impl Driver {
                             spec: Arc::clone(&app.spec),
                             dynos: views,
                             traffic: Arc::clone(&app.traffic),
+                            trial: app.trial.clone(),
                         };
                         snapshot.apps.insert(id, Arc::new(view));
                     }

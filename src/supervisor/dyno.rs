@@ -17,7 +17,7 @@ use super::{
 use crate::dyno::{EnvironmentRequest, environment, shown};
 use crate::model::{
     AppId, ConfigVars, Digest, DynoId, DynoName, DynoSize, ExitStatus, ReleaseId, ReleaseVersion,
-    StackImage, StackName,
+    StackImage, StackRef,
 };
 use crate::traffic::DynoTraffic;
 
@@ -66,7 +66,7 @@ pub(super) struct Recipe<'a> {
     pub(super) kind: Kind,
     pub(super) is_awaiting: bool,
     pub(super) release: (ReleaseId, ReleaseVersion),
-    pub(super) stack: &'a StackName,
+    pub(super) stack: &'a StackRef,
     pub(super) image: StackImage,
     pub(super) slug: Option<Digest>,
     pub(super) size: &'a DynoSize,
@@ -145,7 +145,7 @@ impl Dyno {
             id,
             name: record.name.clone(),
             // It is not launched again: its successor is made from the app's state.
-            stack: StackName::host(),
+            stack: StackRef::newest(crate::model::StackName::host()),
             image: StackImage::Run,
             slug: None,
             size: record.size,

@@ -26,7 +26,7 @@ use crate::cgroup::{CgroupError, Entry, Glance, Group, Limits, Manager};
 use crate::disk::{Changes, Disks, Keep, Volume};
 use crate::dyno::{Exec, LaunchPlan, Layer, PlanRequest, ShownSize, UserRange, argv, plain_words};
 use crate::keeper::{Client, ClientError, LaunchFds, Mark};
-use crate::model::{Digest, DynoId, ExitStatus, StackName};
+use crate::model::{Digest, DynoId, ExitStatus, StackRef};
 use crate::network::{self, Block, DynoNetwork, Network, NetworkError, Slot};
 use crate::rootfs::{RootfsError, Stacks};
 use crate::settings::{NetworkSettings, Paths};
@@ -669,7 +669,7 @@ impl Machine for LinuxMachine {
         self.inner.disks.unbound(path);
     }
 
-    fn prepare(&self, stack: &StackName, slug: Option<Digest>) -> Task<'_, Result<(), Failure>> {
+    fn prepare(&self, stack: &StackRef, slug: Option<Digest>) -> Task<'_, Result<(), Failure>> {
         let stack = stack.clone();
         Box::pin(async move {
             let root = self

@@ -13,7 +13,7 @@ use super::{DiskRoom, Record, Sample};
 use crate::cgroup::Glance;
 use crate::disk::{Changes, Keep};
 use crate::keeper::Mark;
-use crate::model::{Digest, DynoId, DynoName, DynoSize, ExitStatus, StackImage, StackName};
+use crate::model::{Digest, DynoId, DynoName, DynoSize, ExitStatus, StackImage, StackRef};
 
 /// Everything needed to launch one dyno.
 #[derive(Clone, Debug)]
@@ -23,7 +23,7 @@ pub struct LaunchOrder {
     /// `web.1`.
     pub name: DynoName,
     /// Which system image.
-    pub stack: StackName,
+    pub stack: StackRef,
     /// Its run or build image.
     pub image: StackImage,
     /// Slug below `/app`; `None`: an empty `/app`.
@@ -237,5 +237,5 @@ pub trait Machine: Send + Sync + 'static {
     }
 
     /// Unpacks a slug ahead of its first launch, so that a roll starts warm.
-    fn prepare(&self, stack: &StackName, slug: Option<Digest>) -> Task<'_, Result<(), Failure>>;
+    fn prepare(&self, stack: &StackRef, slug: Option<Digest>) -> Task<'_, Result<(), Failure>>;
 }

@@ -30,6 +30,7 @@ mod recover;
 mod roll;
 mod sketch;
 mod snapshot;
+mod trial;
 mod upper;
 mod usage;
 #[cfg(debug_assertions)]
@@ -51,5 +52,5 @@ pub use machine::{
 pub use memory::{R14, R15, running_line};
 pub use recover::sweep;
 pub use sketch::Sketch;
-pub use snapshot::{AppView, DynoView, Part, Snapshot};
+pub use snapshot::{AppView, DynoView, Part, Snapshot, Trial, app_view};
 pub use usage::{DiskRoom, DynoUsage, Sample, Usages};

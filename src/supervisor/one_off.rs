@@ -10,7 +10,10 @@ use super::driver::Driver;
 use super::dyno::{Dyno, Recipe};
 use super::lifecycle::{Input, Kind, Phase};
 use super::{Attachment, CommandError, ReleaseSpec, RunKind, RunOrder, RunStarted, StdioOrder};
-use crate::model::{AppId, DynoId, DynoName, ProcessType, ReleaseId, ReleaseVersion, StackImage};
+use crate::model::{
+    AppId, DynoId, DynoName, ProcessType, ReleaseId, ReleaseVersion, StackImage, StackName,
+    StackRef,
+};
 
 /// Longest life of a one-off that says nothing else: the cycling limit of the platform.
 /// Source: Dev Center, "One-Off Dynos".
@@ -60,13 +63,14 @@ impl Driver {
         let current = app.spec.release.clone();
         let name = self.free_name(order.app, &order.process)?;
         let stop_grace = self.timings.stop_grace;
+        let host = StackRef::newest(StackName::host());
         let mut recipe = Recipe {
             app: order.app,
             name,
             kind: Kind::OneOff,
             is_awaiting: false,
             release: (ReleaseId(uuid::Uuid::nil()), ReleaseVersion(0)),
-            stack: &crate::model::StackName::host(),
+            stack: &host,
             image: StackImage::Run,
             slug: None,
             size: &order.size,

@@ -111,6 +111,7 @@ mod tests {
             spec,
             dynos,
             traffic: Arc::default(),
+            trial: None,
         };
         (id, Arc::new(view))
     }

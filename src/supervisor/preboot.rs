@@ -14,7 +14,7 @@ use super::backoff::Backoff;
 use super::driver::{Alarm, Driver};
 use super::formation::wanted;
 use super::lifecycle::{Phase, Stop};
-use crate::model::{AppId, DynoId, DynoName, DynoState, Feature, ReleaseVersion};
+use crate::model::{AppId, DynoId, DynoName, DynoState, Feature, ReleaseId, ReleaseVersion};
 
 /// Memory that stays free beside new dynos, in bytes: for the host and the old dynos' growth.
 const RESERVE: u64 = 64 << 20;
@@ -23,20 +23,24 @@ const RESERVE: u64 = 64 << 20;
 pub(super) struct Roll {
     target: Arc<AppSpec>,
     todo: VecDeque<DynoName>,
-    batch: BTreeMap<DynoName, Successor>,
+    pub(super) batch: BTreeMap<DynoName, Successor>,
     /// Old dynos of earlier batches that still hold their memory.
     leaving: BTreeSet<DynoId>,
-    done: Vec<DynoName>,
+    pub(super) done: Vec<DynoName>,
     /// It takes back another that failed.
     is_return: bool,
+    /// See [`super::trial`].
+    pub(super) is_trial: bool,
+    /// The canary is watched.
+    pub(super) is_waiting: bool,
 }
 
 /// A new dyno of a roll.
-struct Successor {
+pub(super) struct Successor {
     dyno: DynoId,
     is_up: bool,
     /// It has the place already: the old one had to go first.
-    is_placed: bool,
+    pub(super) is_placed: bool,
 }
 
 impl Roll {
@@ -48,7 +52,36 @@ impl Roll {
             leaving: BTreeSet::new(),
             done: Vec::new(),
             is_return: false,
+            is_trial: false,
+            is_waiting: false,
         }
+    }
+
+    /// One dyno first, and all or nothing.
+    pub(super) fn trial(target: Arc<AppSpec>, names: Vec<DynoName>) -> Self {
+        Self {
+            is_trial: true,
+            ..Self::new(target, names)
+        }
+    }
+
+    /// The way back of one that failed.
+    pub(super) fn back(target: Arc<AppSpec>, names: Vec<DynoName>) -> Self {
+        Self {
+            is_return: true,
+            ..Self::new(target, names)
+        }
+    }
+
+    /// The release that it brings.
+    pub(super) fn release(&self) -> Option<ReleaseId> {
+        self.target.release.as_ref().map(|release| release.id)
+    }
+
+    /// True if this place's old dyno has to go before the new one starts, whatever the memory.
+    fn is_swap(&self, name: &DynoName) -> bool {
+        let has_preboot = self.target.features.contains(&Feature::Preboot);
+        self.is_trial && !(name.process.is_web() && has_preboot)
     }
 
     /// What the app becomes.
@@ -123,18 +156,22 @@ impl Driver {
     }
 
     /// Launches as many successors as there is room for; without any left to launch, finishes.
-    fn next_batch(&mut self, id: AppId) {
+    pub(super) fn next_batch(&mut self, id: AppId) {
         let available = self.machine.memory_available_bytes();
         let Some(roll) = self.apps.get_mut(&id).and_then(|app| app.roll.as_mut()) else {
             return;
         };
+        if roll.is_waiting {
+            return;
+        }
         let target = Arc::clone(&roll.target);
         let want = wanted(&target);
+        let is_canary = roll.is_trial && roll.done.is_empty();
         let mut room = available.saturating_sub(RESERVE);
         let mut names = Vec::new();
         while let Some(name) = roll.todo.front() {
             let size = want.get(name).map_or(0, |size| size.memory_bytes);
-            if size > room {
+            if size > room || roll.is_swap(name) || (is_canary && !names.is_empty()) {
                 break;
             }
             room -= size;
@@ -158,8 +195,11 @@ impl Driver {
 
     /// No room for two: the old dyno goes, and the new one starts in its place.
     fn replace_first(&mut self, id: AppId, target: &Arc<AppSpec>, name: DynoName) {
-        let line = format!("No memory to start {name} beside the old one: stopping that first");
-        self.hub.api(id, line);
+        let roll = self.apps.get(&id).and_then(|app| app.roll.as_ref());
+        if !roll.is_some_and(|roll| roll.is_swap(&name)) {
+            let line = format!("No memory to start {name} beside the old one: stopping that first");
+            self.hub.api(id, line);
+        }
         let Some(app) = self.apps.get_mut(&id) else {
             return;
         };
@@ -243,6 +283,14 @@ impl Driver {
         };
         let holds = |dyno: &DynoId| self.dynos.contains_key(dyno);
         roll.leaving.extend(old.into_iter().filter(holds));
+        if roll.is_trial && roll.done.len() == 1 {
+            // The canary serves now: that is what the others wait for.
+            roll.is_waiting = true;
+            if let Some(release) = roll.release() {
+                self.arm(super::trial::STEADY, Alarm::Canary(id, release));
+            }
+            return;
+        }
         // The rest needs the memory of those that leave.
         if roll.todo.is_empty() || roll.leaving.is_empty() {
             self.next_batch(id);
@@ -267,6 +315,10 @@ impl Driver {
         let Some(roll) = app.roll.take() else {
             return;
         };
+        if roll.is_trial {
+            self.pass_trial(id, roll.target);
+            return;
+        }
         let release_of = |spec: &AppSpec| spec.release.as_ref().map(|r| r.id);
         let is_new = release_of(&app.applied) != release_of(&roll.target);
         if !is_new {
@@ -294,7 +346,12 @@ impl Driver {
         };
         let found = app.roll.as_ref().and_then(|roll| {
             let mut batch = roll.batch.iter();
-            batch.find(|(_, s)| s.dyno == dyno).map(|(name, _)| name)
+            let found = batch.find(|(_, s)| s.dyno == dyno).map(|(name, _)| name);
+            // On trial it has to stay up, too.
+            let is_it = |name: &&DynoName| {
+                roll.is_trial && app.places.get(*name).and_then(|place| place.dyno) == Some(dyno)
+            };
+            found.or_else(|| roll.done.iter().find(is_it))
         });
         let Some(name) = found.cloned() else {
             return;
@@ -308,6 +365,15 @@ impl Driver {
             app.failed = release_of(&roll.target);
         }
         let before = app.applied.release.as_ref().map(|release| release.version);
+        if roll.is_trial {
+            let version = roll.version().unwrap_or(ReleaseVersion(0));
+            let before = before.unwrap_or(ReleaseVersion(0));
+            let why = format!(
+                "Release {version} failed: {name} did not stay up on it; every dyno goes back to {before}"
+            );
+            self.fail_trial(id, roll, why);
+            return;
+        }
         let line = match (roll.version(), before) {
             (Some(new), Some(old)) if is_new => format!(
                 "Roll to {new} aborted: {name} did not start; the dynos of {old} keep running. Deploy again, roll back, or try {new} again with `manifold ps:restart`"
@@ -332,13 +398,18 @@ impl Driver {
     /// Another spec comes: what has not taken over yet goes.
     pub(super) fn cancel_roll(&mut self, id: AppId) {
         let roll = self.apps.get_mut(&id).and_then(|app| app.roll.take());
-        if let Some(roll) = roll {
-            self.drop_batch(id, roll.batch);
+        match roll {
+            Some(roll) if roll.is_trial => {
+                let why = "The trial of a release was given up: another change came".to_owned();
+                self.fail_trial(id, roll, why);
+            }
+            Some(roll) => self.drop_batch(id, roll.batch),
+            None => {}
         }
     }
 
     /// Stops successors; the old dynos are what they were before.
-    fn drop_batch(&mut self, id: AppId, batch: BTreeMap<DynoName, Successor>) {
+    pub(super) fn drop_batch(&mut self, id: AppId, batch: BTreeMap<DynoName, Successor>) {
         for (name, successor) in batch {
             let is_crashed = |driver: &Self, dyno: Option<DynoId>| {
                 let dyno = dyno.and_then(|dyno| driver.dynos.get(&dyno));

@@ -7,7 +7,7 @@ use super::driver::{Alarm, App, Driver, Event, Place};
 use super::dyno::{Dyno, Recipe};
 use super::formation::{changes, wanted};
 use super::lifecycle::{Input, Kind, Phase, Stop};
-use super::{AppSpec, CommandError, Part, ReleaseSpec, Selector, StdioOrder};
+use super::{AppSpec, CommandError, Part, ReleaseSpec, Selector, StdioOrder, Trial};
 use crate::model::{AppId, DynoId, DynoName, DynoSize, DynoState, ReleaseId, StackImage};
 
 impl Driver {
@@ -26,6 +26,7 @@ impl Driver {
             traffic: Arc::default(),
             roll: None,
             failed: None,
+            trial: None,
             forgetting: Vec::new(),
         });
         app.spec = Arc::clone(&spec);
@@ -63,6 +64,7 @@ impl Driver {
             traffic: Arc::default(),
             roll: None,
             failed: None,
+            trial: None,
             forgetting: Vec::new(),
         };
         self.apps.insert(id, app);
@@ -109,7 +111,8 @@ impl Driver {
         let is_roll = release_of(&app.applied) != release_of(&target);
         // A release that did not start is not tried again by a change of something else.
         let is_failed = is_roll && app.failed.is_some() && app.failed == release_of(&target);
-        if is_failed || (is_roll && self.serves(id, &target)) {
+        let is_trial = target.release.as_ref().is_some_and(|r| r.is_trial);
+        if is_failed || (is_roll && (is_trial || self.serves(id, &target))) {
             // First all but the release, on the dynos that serve; then the release.
             let Some(app) = self.apps.get_mut(&id) else {
                 return;
@@ -117,7 +120,9 @@ impl Driver {
             let mut interim = AppSpec::clone(&target);
             interim.release.clone_from(&app.applied.release);
             self.change(id, Arc::new(interim), false);
-            if !is_failed {
+            if is_trial && !is_failed {
+                self.begin_trial(id, target);
+            } else if !is_failed {
                 let names = self.web_places(id, &target);
                 self.begin_roll(id, names, target);
             }
@@ -250,6 +255,9 @@ impl Driver {
 
     pub(super) fn restart(&mut self, id: AppId, which: &Selector) -> Result<(), CommandError> {
         let names = self.select(id, which)?;
+        if self.is_on_trial(id) {
+            return Err(CommandError::OnTrial);
+        }
         let Some(app) = self.apps.get_mut(&id) else {
             return Ok(());
         };
@@ -302,6 +310,9 @@ impl Driver {
                 }
                 return Ok(());
             }
+        }
+        if self.is_on_trial(id) {
+            return Err(CommandError::OnTrial);
         }
         for name in self.select(id, which)? {
             self.replace(id, &name, Stop::Plain);
@@ -357,6 +368,9 @@ impl Driver {
     pub(super) fn clear(&mut self, id: AppId) {
         let places = self.apps.get_mut(&id).map(|app| {
             app.roll = None;
+            if let Some((_, trial)) = app.trial.as_mut().filter(|(_, t)| *t == Trial::Running) {
+                *trial = Trial::Failed("the app was stopped meanwhile".to_owned());
+            }
             std::mem::take(&mut app.places)
         });
         let dynos = places

@@ -16,6 +16,11 @@ pub struct Snapshot {
     pub apps: BTreeMap<AppId, Arc<AppView>>,
 }
 
+/// One app of a snapshot.
+pub fn app_view(snapshot: &Snapshot, app: AppId) -> Option<&AppView> {
+    snapshot.apps.get(&app).map(Arc::as_ref)
+}
+
 /// One app.
 #[derive(Clone, Debug)]
 pub struct AppView {
@@ -26,6 +31,19 @@ pub struct AppView {
     pub dynos: Vec<DynoView>,
     /// Its requests.
     pub traffic: Arc<AppTraffic>,
+    /// The last release that was on trial, and how that stands.
+    pub trial: Option<(ReleaseId, Trial)>,
+}
+
+/// How the trial of a release stands.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Trial {
+    /// Its dynos are being started.
+    Running,
+    /// Every dyno runs on it.
+    Passed,
+    /// The dynos went back to the release before; this is why.
+    Failed(String),
 }
 
 /// A web dyno's part in a roll that starts the new dynos before the old ones leave.

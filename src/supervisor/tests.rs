@@ -14,7 +14,7 @@ use crate::keeper::Mark;
 use crate::logs::{Filter, Hub, Tail};
 use crate::model::{
     AppId, ConfigVars, Digest, DynoId, DynoSize, DynoState, ExitStatus, FormationEntry,
-    ProcessType, ReleaseId, ReleaseVersion, SlugId, StackName,
+    ProcessType, ReleaseId, ReleaseVersion, SlugId, StackName, StackRef,
 };
 use crate::settings::Timings;
 
@@ -151,7 +151,7 @@ impl Machine for Fake {
         self.lock().memory.unwrap_or(u64::MAX)
     }
 
-    fn prepare(&self, _: &StackName, _: Option<Digest>) -> Task<'_, Result<(), Failure>> {
+    fn prepare(&self, _: &StackRef, _: Option<Digest>) -> Task<'_, Result<(), Failure>> {
         Box::pin(async {
             let hold = self.lock().hold_prepare.take();
             if let Some(hold) = hold {
@@ -165,6 +165,7 @@ impl Machine for Fake {
 
 mod adopt;
 mod preboot;
+mod trial;
 
 struct Bench {
     fake: Fake,
@@ -216,8 +217,9 @@ impl Bench {
             version: ReleaseVersion(version),
             created: Timestamp::now(),
             slug: Some(slug),
-            stack: StackName::host(),
+            stack: StackRef::newest(StackName::host()),
             config: ConfigVars::default(),
+            is_trial: false,
         };
         let entry = |quantity: u32| FormationEntry {
             quantity,

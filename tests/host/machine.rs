@@ -10,7 +10,7 @@ use std::process::{Command, Stdio};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Instant;
 
-use manifold::model::{Digest, DynoId, ExitStatus, StackName};
+use manifold::model::{Digest, DynoId, ExitStatus, StackRef};
 use manifold::settings::Paths;
 use manifold::supervisor::{
     Backend, Exited, Failure, LaunchOrder, Launched, LaunchedStdio, Machine, StdioOrder,
@@ -158,7 +158,7 @@ impl Machine for Processes {
         Box::pin(async {})
     }
 
-    fn prepare(&self, _: &StackName, slug: Option<Digest>) -> Task<'_, Result<(), Failure>> {
+    fn prepare(&self, _: &StackRef, slug: Option<Digest>) -> Task<'_, Result<(), Failure>> {
         Box::pin(async move {
             self.tree(slug).map(drop).map_err(|error| Failure {
                 step: "unpack the slug".to_owned(),

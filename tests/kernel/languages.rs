@@ -30,8 +30,8 @@ pub(crate) fn cases() -> Vec<Trial> {
 fn all() -> Result<(), Failed> {
     let stacks = std::env::var_os(STACKS).ok_or("no stacks")?;
     let host = Host::start()?;
-    let link = host.dir.path().join("state/stacks/cedar");
-    std::os::unix::fs::symlink(Path::new(&stacks).join("cedar"), link)?;
+    let link = host.dir.path().join("state/stacks/cedar-12");
+    std::os::unix::fs::symlink(Path::new(&stacks).join("cedar-12"), link)?;
     let mut failures = String::new();
     for (folder, name, words) in [
         ("ruby", "Ruby/Rack", "by Sinatra 3"),

@@ -20,6 +20,7 @@ mod limits;
 mod load;
 mod network;
 mod security;
+mod stacks;
 mod support;
 
 use libtest_mimic::{Arguments, Trial};
@@ -41,6 +42,7 @@ fn main() {
         limits::cases(),
         git::cases(),
         languages::cases(),
+        stacks::cases(),
         certain::cases(),
         changes::cases(),
         adopt::cases(),

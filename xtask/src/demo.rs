@@ -175,7 +175,7 @@ By hand:
   curl -H 'Host: hello.localhost' http://127.0.0.1:8080/
   sudo {program} logs --tail --app hello
 
-Apps run on the stack `host` (this machine's own /usr). A stack of its own, Debian 12, is built by
-  sudo cargo xtask stack build cedar"
+Apps run on the stack `host` (this machine's own /usr). A stack of its own, Debian 13, is built by
+  sudo {program} stacks:build cedar"
     );
 }

@@ -80,7 +80,7 @@ fn known_stack(api: &Api, name: &str) -> Result<StackName, ApiError> {
         return Ok(stack);
     }
     Err(ApiError::invalid(format!(
-        "Stack {name} is not installed. `manifold stack` lists those that are."
+        "Stack {name} is not installed. `manifold stacks` lists those that are; `manifold stacks:build` makes one."
     )))
 }
 
@@ -124,6 +124,8 @@ pub(super) async fn destroy(State(api): State<Api>, Whole(state): Whole) -> Answ
     let task = api.tasks.spawn(async move {
         let removed = task_api.releases.delete_app(id).await?;
         remove_files(&task_api, id, removed).await;
+        // And what only its releases needed.
+        task_api.releases.collect().await;
         Ok::<(), ReleaseError>(())
     });
     task.await

@@ -1,7 +1,7 @@
 //! `/disk`: where the bytes below the state directory are, and how writable layers are bounded.
 
-use std::os::unix::fs::MetadataExt as _;
-use std::path::{Path, PathBuf};
+use std::os::fd::AsRawFd as _;
+use std::path::PathBuf;
 
 use axum::extract::State;
 use serde_json::{Value, json};
@@ -9,26 +9,22 @@ use serde_json::{Value, json};
 use crate::api::error::ApiError;
 use crate::api::reply::{self, Answer};
 use crate::api::state::Api;
+use crate::disk::Count;
+use crate::settings::Paths;
+use crate::sys::{self, TreeFlags};
 
 pub(super) async fn show(State(api): State<Api>) -> Answer {
     let dynos = dynos(&api);
     let paths = api.paths.clone();
-    let parts: Vec<(&str, PathBuf)> = vec![
-        ("slugs", paths.slugs()),
-        ("trees", paths.trees()),
-        ("stacks", paths.stacks()),
-        ("caches", paths.caches()),
-        ("builds", paths.builds()),
-        ("volumes", paths.volumes()),
-        ("logs", paths.logs()),
-    ];
-    let counted = tokio::task::spawn_blocking(move || {
-        let count = |(name, path): &(&str, PathBuf)| json!({ "name": name, "bytes": taken(path) });
-        parts.iter().map(count).collect::<Vec<Value>>()
-    });
+    let counted = tokio::task::spawn_blocking(move || parts(&paths));
     let counted = counted
         .await
         .map_err(|_| ApiError::invalid("the supervisor is stopping"))?;
+    let total: u64 = counted.iter().map(|(_, bytes)| bytes).sum();
+    let counted: Vec<Value> = counted
+        .into_iter()
+        .map(|(name, bytes)| json!({ "name": name, "bytes": bytes }))
+        .collect();
     let room = api.supervisor.disk_room();
     reply::ok(&json!({
         "state": api.paths.state(),
@@ -36,9 +32,62 @@ pub(super) async fn show(State(api): State<Api>) -> Answer {
         "free_bytes": room.as_ref().map(|room| room.free_bytes),
         "reserve_bytes": room.as_ref().map(|room| room.reserve_bytes),
         "idle_bytes": room.as_ref().map(|room| room.idle_bytes),
+        "total_bytes": total,
         "parts": counted,
         "dynos": dynos,
     }))
+}
+
+/// Every byte of the state directory by what it is for: the sum is what du(1) counts.
+fn parts(paths: &Paths) -> Vec<(&'static str, u64)> {
+    // A view without what is mounted below (the keeper's scratch, caches in use): the files that
+    // lie there are counted, as by whoever looks from outside.
+    let view = sys::open_tree(paths.state(), TreeFlags::Clone).ok();
+    let root = view
+        .as_ref()
+        .map(|view| format!("/proc/self/fd/{}/.", view.as_raw_fd()));
+    let paths = &root.map_or_else(|| paths.clone(), Paths::new);
+    let database = paths.database();
+    let beside = |tail: &str| {
+        let mut path = database.clone().into_os_string();
+        path.push(tail);
+        PathBuf::from(path)
+    };
+    let known: [(&str, Vec<PathBuf>); 14] = [
+        ("slugs", vec![paths.slugs()]),
+        ("trees", vec![paths.trees()]),
+        ("stacks", vec![paths.stacks()]),
+        ("caches", vec![paths.caches()]),
+        ("builds", vec![paths.builds()]),
+        ("outputs", vec![paths.outputs()]),
+        ("sources", vec![paths.sources()]),
+        ("repositories", vec![paths.repositories()]),
+        ("buildpacks", vec![paths.buildpacks(), paths.packs()]),
+        ("volumes", vec![paths.volumes(), paths.dynos()]),
+        ("logs", vec![paths.logs()]),
+        (
+            "database",
+            vec![database.clone(), beside("-wal"), beside("-shm")],
+        ),
+        ("certificates", vec![paths.certs()]),
+        ("other", vec![paths.state().to_owned()]),
+    ];
+    let mut count = Count::default();
+    known
+        .iter()
+        .map(|(name, paths)| (*name, paths.iter().map(|path| count.taken(path)).sum()))
+        .collect()
+}
+
+/// Removes what no release of the last few needs.
+pub(super) async fn prune(State(api): State<Api>) -> Answer {
+    let collected = api.releases.collect().await;
+    if !collected.is_done {
+        return Err(ApiError::conflict(
+            "A build is under way, whose files must not be taken for old ones: try again when it ended.",
+        ));
+    }
+    reply::ok(&json!({ "names": collected.names, "bytes": collected.bytes }))
 }
 
 fn dynos(api: &Api) -> Vec<Value> {
@@ -65,40 +114,47 @@ fn dynos(api: &Api) -> Vec<Value> {
     found
 }
 
-/// Bytes on disk below a path; other file systems and links are not entered.
-fn taken(path: &Path) -> u64 {
-    let Ok(top) = std::fs::symlink_metadata(path) else {
-        return 0;
-    };
-    let mut total = 0;
-    let mut open = vec![path.to_owned()];
-    while let Some(dir) = open.pop() {
-        for entry in std::fs::read_dir(&dir).into_iter().flatten().flatten() {
-            let Ok(found) = entry.metadata() else {
-                continue;
-            };
-            total += found.blocks() * 512;
-            if found.is_dir() && found.dev() == top.dev() {
-                open.push(entry.path());
-            }
-        }
-    }
-    total
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
 
     #[test]
-    fn holes_take_nothing_and_a_missing_directory_is_empty() {
+    fn the_rows_add_up_to_what_du_counts() {
         let dir = tempfile::tempdir().expect("a directory");
-        assert_eq!(taken(&dir.path().join("none")), 0);
-        let sparse = std::fs::File::create(dir.path().join("sparse")).expect("made");
-        sparse.set_len(1 << 30).expect("sized");
-        std::fs::create_dir(dir.path().join("sub")).expect("made");
-        std::fs::write(dir.path().join("sub/data"), vec![1; 100_000]).expect("written");
-        let found = taken(dir.path());
-        assert!((100_000..1_000_000).contains(&found), "{found}");
+        let paths = Paths::new(dir.path());
+        for (path, bytes) in [
+            (paths.slugs().join("a.tgz"), 100_000),
+            (paths.stacks().join("x/run/usr/lib"), 50_000),
+            (paths.database(), 20_000),
+            (paths.logs().join("app/1"), 10_000),
+            (paths.state().join("strange"), 9_000),
+        ] {
+            std::fs::create_dir_all(path.parent().expect("a parent")).expect("made");
+            std::fs::write(path, vec![1; bytes]).expect("written");
+        }
+        let parts = parts(&paths);
+        let du = std::process::Command::new("du")
+            .args(["-s", "-x", "--block-size=1"])
+            .arg(dir.path())
+            .output()
+            .expect("du runs");
+        let du = String::from_utf8_lossy(&du.stdout).into_owned();
+        let du: u64 = du
+            .split_whitespace()
+            .next()
+            .expect("a number")
+            .parse()
+            .expect("a number");
+        assert_eq!(parts.iter().map(|(_, bytes)| bytes).sum::<u64>(), du);
+        let of = |name: &str| {
+            parts
+                .iter()
+                .find(|(own, _)| *own == name)
+                .map(|(_, bytes)| *bytes)
+        };
+        assert!(
+            of("slugs") >= Some(100_000) && of("other") >= Some(9_000),
+            "{parts:?}"
+        );
     }
 }

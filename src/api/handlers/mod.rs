@@ -107,6 +107,7 @@ fn app_routes() -> Router<Api> {
             "/apps/{app}/releases",
             get(releases::list).post(releases::create),
         )
+        .route("/apps/{app}/actions/upgrade-stack", post(catalog::upgrade))
         .route("/apps/{app}/releases/{key}", get(releases::show))
         .route(
             "/apps/{app}/releases/{key}/config-vars",
@@ -175,6 +176,7 @@ fn app_routes() -> Router<Api> {
 fn catalog_routes() -> Router<Api> {
     Router::new()
         .route("/disk", get(disk::show))
+        .route("/disk/actions/prune", post(disk::prune))
         .route("/host", get(host::show))
         .route("/host/actions/upgrade", post(host::upgrade))
         .route("/account", get(account::show))

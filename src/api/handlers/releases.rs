@@ -48,7 +48,12 @@ pub(super) async fn list(State(api): State<Api>, App(app): App, headers: HeaderM
 
 pub(super) async fn show(State(api): State<Api>, App(app): App, Key(key): Key) -> Answer {
     let records = all(&api, &app).await?;
-    reply::ok(&shape(&app, &records, find(&records, &key)?))
+    let record = find(&records, &key)?;
+    let mut release = shape(&app, &records, record);
+    if let Some(slug) = record.slug {
+        release.stack = Some(api.store.slug(slug).await?.stack.to_string());
+    }
+    reply::ok(&release)
 }
 
 pub(super) async fn config_vars(State(api): State<Api>, App(app): App, Key(key): Key) -> Answer {

@@ -4,16 +4,17 @@ use std::num::NonZeroU32;
 
 use axum::extract::State;
 
-use crate::api::extract::{App, Body, Whole, whole};
+use crate::api::extract::{Body, Whole, whole};
 use crate::api::peer::Caller;
 use crate::api::reply::{self, Answer};
 use crate::api::state::Api;
 use crate::api::{convert, types};
 use crate::model::Routing;
+use crate::release::routing_of;
 use crate::store::{AppChange, AppState};
 
 fn shown(state: &AppState) -> types::Routing {
-    let routing = state.app.routing;
+    let routing = routing_of(state);
     let limit = routing.limit(Some(&state.release.config));
     types::Routing {
         app: convert::app_name(&state.app),
@@ -29,14 +30,15 @@ pub(super) async fn show(Whole(state): Whole) -> Answer {
 
 pub(super) async fn update(
     State(api): State<Api>,
-    App(app): App,
+    Whole(state): Whole,
     caller: Caller,
     Body(body): Body<types::RoutingUpdate>,
 ) -> Answer {
     let policy = body.policy.as_deref().map(str::parse).transpose()?;
-    let as_it_is = app.routing.concurrency.map(NonZeroU32::get);
+    let (app, before) = (&state.app, routing_of(&state));
+    let as_it_is = before.concurrency.map(NonZeroU32::get);
     let routing = Routing::new(
-        policy.unwrap_or(app.routing.policy),
+        policy.unwrap_or(before.policy),
         body.concurrency.unwrap_or(as_it_is),
     )?;
     let change = AppChange {
@@ -44,7 +46,7 @@ pub(super) async fn update(
         ..AppChange::default()
     };
     let changed = api.store.update_app(app.id, change).await?;
-    if changed.routing != app.routing {
+    if changed.routing != before {
         let limit = match routing.concurrency {
             Some(limit) => format!(", concurrency {limit}"),
             None => String::new(),

@@ -89,6 +89,8 @@ pub(super) async fn fill(State(api): State<Api>, Key(key): Key, request: Request
     let (digest, size_bytes) = files::receive(&part, request.into_body()).await?;
     // Of uploads that race, the first that is complete is taken; the others leave nothing.
     let _one_at_a_time = FILLING.lock().await;
+    // Nor are its bytes removed before they are recorded, should they be an old slug's.
+    let _storage = api.releases.storage().await;
     if api.store.slug(slug.id).await?.digest.is_some() {
         files::remove_file(&part).await;
         return Err(is_filled());

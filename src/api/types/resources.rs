@@ -196,6 +196,12 @@ pub struct Release {
     pub addon_plan_names: Vec<String>,
     pub created_at: Timestamp,
     pub updated_at: Timestamp,
+    /// Stack of its slug; only in the answer for one release (not of the public schema).
+    #[serde(default)]
+    pub stack: Option<String>,
+    /// The build of the stack that it runs on (not of the public schema).
+    #[serde(default)]
+    pub stack_version: Option<String>,
 }
 
 /// Body of `POST /apps/A/releases`: exactly one of `slug` and `release`.
@@ -450,6 +456,33 @@ pub struct Stack {
     pub default: bool,
     pub created_at: Timestamp,
     pub updated_at: Timestamp,
+    /// What the name stands for here (not of the public schema).
+    #[serde(default)]
+    pub stands_for: Option<String>,
+    /// Its builds on this host, the newest first (not of the public schema).
+    #[serde(default)]
+    pub versions: Vec<StackVersion>,
+}
+
+/// A build of a stack. Not of the public schema.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[expect(missing_docs, reason = "the fields of the stack's own record")]
+pub struct StackVersion {
+    pub digest: String,
+    pub built_at: Timestamp,
+    pub origin: String,
+    pub run_bytes: u64,
+    pub build_bytes: u64,
+    /// Names of the apps whose dynos run on it.
+    pub apps: Vec<String>,
+    /// Name and sha256 of each signed `InRelease` file.
+    pub sources: Vec<(String, String)>,
+    /// Debian packages of the run image: name and version. Only in the answer for one stack.
+    #[serde(default)]
+    pub run_packages: Vec<(String, String)>,
+    /// Those of the build image.
+    #[serde(default)]
+    pub build_packages: Vec<(String, String)>,
 }
 
 /// A dyno size.

@@ -7,7 +7,7 @@ use crate::model::Feature;
 
 impl Bench {
     /// As `apply`, with preboot.
-    async fn preboot(&self, version: u32, processes: &[(&str, &str, u32)]) {
+    pub(super) async fn preboot(&self, version: u32, processes: &[(&str, &str, u32)]) {
         let mut spec = self.spec(version, processes);
         spec.features.insert(Feature::Preboot);
         self.supervisor.apply(spec).await.expect("applied");

@@ -11,10 +11,33 @@ for spec in "$root"/usr/share/rubygems-integration/*/specifications/*.gemspec; d
   mkdir -p "$(dirname "$(dirname "$spec")")/gems/$(basename "$spec" .gemspec)"
 done
 
-# The keystore differs from build to build: Java reads the PEM bundle's certificates from it, so it
-# is made anew from them, in their order and with a fixed date.
+# Java's keystore has its certificates in another order and with another date in every build: they
+# are sorted and dated anew. Source: the JDK's `sun.security.provider.JavaKeyStore`.
 keystore=$root/etc/ssl/certs/java/cacerts
-[ -e "$keystore" ] && touch -d "@${SOURCE_DATE_EPOCH:-1700000000}" "$keystore"
+if [ -e "$keystore" ]; then
+  perl -MDigest::SHA=sha1 -e '
+    my ($path, $date) = @ARGV;
+    open(my $in, "<:raw", $path) or die "$path: $!\n";
+    my $text = do { local $/; <$in> };
+    my ($magic, $version, $count) = unpack("N3", $text);
+    $magic == 0xfeedfeed && $version == 2 or die "$path is no keystore of that kind\n";
+    my ($at, %entries) = (12);
+    for (1 .. $count) {
+      my ($tag, $alias) = unpack("x$at N n/a", $text);
+      $tag == 2 or die "$path has a key\n";
+      $at += 6 + length($alias) + 8;
+      my ($kind, $certificate) = unpack("x$at n/a N/a", $text);
+      $at += 6 + length($kind) + length($certificate);
+      $entries{$alias} = pack("N n/a Q> n/a N/a", 2, $alias, $date * 1000, $kind, $certificate);
+    }
+    my $sorted = pack("N3", $magic, $version, $count) . join("", map { $entries{$_} } sort keys %entries);
+    my $password = join("", map { "\0$_" } split(//, "changeit"));
+    open(my $out, ">:raw", $path) or die "$path: $!\n";
+    print $out $sorted, sha1($password . "Mighty Aphrodite" . $sorted);
+    close($out) or die "$path: $!\n";
+  ' "$keystore" "${SOURCE_DATE_EPOCH:-1700000000}"
+  touch -d "@${SOURCE_DATE_EPOCH:-1700000000}" "$keystore"
+fi
 
 # Debian's own Maven artifacts as a mirror that Maven, Leiningen and Mill take for a repository:
 # the only one where the public ones are out of reach.

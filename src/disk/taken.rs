@@ -1,0 +1,79 @@
+//! What files take on disk, as du(1) counts it.
+
+use std::collections::HashSet;
+use std::os::unix::fs::MetadataExt as _;
+use std::path::Path;
+
+/// Counts bytes on disk; what has several names counts once, under the first that is asked for.
+#[derive(Debug, Default)]
+pub struct Count {
+    seen: HashSet<(u64, u64)>,
+}
+
+impl Count {
+    /// Bytes on disk of a path and all below it; other file systems and links are not entered.
+    pub fn taken(&mut self, path: &Path) -> u64 {
+        let Ok(top) = std::fs::symlink_metadata(path) else {
+            return 0;
+        };
+        let mut total = self.own(&top);
+        if !top.is_dir() {
+            return total;
+        }
+        let mut open = vec![path.to_owned()];
+        while let Some(dir) = open.pop() {
+            for entry in std::fs::read_dir(&dir).into_iter().flatten().flatten() {
+                let Ok(found) = entry.metadata() else {
+                    continue;
+                };
+                if found.dev() != top.dev() {
+                    continue;
+                }
+                total += self.own(&found);
+                if found.is_dir() {
+                    open.push(entry.path());
+                }
+            }
+        }
+        total
+    }
+
+    /// Of one file alone.
+    fn own(&mut self, found: &std::fs::Metadata) -> u64 {
+        let is_new = self.seen.insert((found.dev(), found.ino()));
+        if is_new { found.blocks() * 512 } else { 0 }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn it_counts_as_du_does() {
+        let dir = tempfile::tempdir().expect("a directory");
+        let mut count = Count::default();
+        assert_eq!(count.taken(&dir.path().join("none")), 0);
+        let sparse = std::fs::File::create(dir.path().join("sparse")).expect("made");
+        sparse.set_len(1 << 30).expect("sized");
+        std::fs::create_dir(dir.path().join("sub")).expect("made");
+        let data = dir.path().join("sub/data");
+        std::fs::write(&data, vec![1; 100_000]).expect("written");
+        std::fs::hard_link(&data, dir.path().join("again")).expect("linked");
+        std::os::unix::fs::symlink("/usr", dir.path().join("link")).expect("linked");
+        let du = std::process::Command::new("du")
+            .args(["-s", "-x", "--block-size=1"])
+            .arg(dir.path())
+            .output()
+            .expect("du runs");
+        let du = String::from_utf8_lossy(&du.stdout).into_owned();
+        let du: u64 = du
+            .split_whitespace()
+            .next()
+            .expect("a number")
+            .parse()
+            .expect("a number");
+        assert_eq!(count.taken(dir.path()), du);
+        assert_eq!(count.taken(&data), 0, "each counts once");
+    }
+}
