@@ -21,8 +21,8 @@ pub use platform::{Platform, PlatformError};
 pub use state_dir::{StateDir, StateError};
 
 /// Entry point of every role. The first argument picks it: `supervise`, `uninstall`, `stacks:build`,
-/// `stacks:import`, `__keep` (the dynos'
-/// parent), `__check` (what an upgrade asks of it), `__unpack` (the confined unpacker), `__git` (a confined git), anything else is the CLI.
+/// `stacks:import`, `__keep` (the dynos' parent), `__check` (what an upgrade asks of it), `__unpack`
+/// (the confined unpacker), `__git` (a confined git), anything else is the CLI.
 /// Under the name `git-remote-manifold` it is git's helper for remotes `manifold::APP`.
 pub fn main() -> ExitCode {
     let arguments: Vec<OsString> = std::env::args_os().collect();

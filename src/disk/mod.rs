@@ -31,4 +31,6 @@ pub use changes::{Change, Changes, FileKind, How, changes};
 pub use error::DiskError;
 pub use pool::{Disks, Mechanism};
 pub use taken::Count;
+#[cfg(test)]
+pub(crate) use taken::du;
 pub use volume::{Usage, Volume};

@@ -45,6 +45,19 @@ impl Count {
     }
 }
 
+/// What du(1) says of a directory, for tests to compare with.
+#[cfg(test)]
+pub(crate) fn du(dir: &Path) -> u64 {
+    let output = std::process::Command::new("du")
+        .args(["-s", "-x", "--block-size=1"])
+        .arg(dir)
+        .output()
+        .expect("du runs");
+    let text = String::from_utf8_lossy(&output.stdout).into_owned();
+    let number = text.split_whitespace().next().expect("a number");
+    number.parse().expect("a number")
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -61,19 +74,7 @@ mod tests {
         std::fs::write(&data, vec![1; 100_000]).expect("written");
         std::fs::hard_link(&data, dir.path().join("again")).expect("linked");
         std::os::unix::fs::symlink("/usr", dir.path().join("link")).expect("linked");
-        let du = std::process::Command::new("du")
-            .args(["-s", "-x", "--block-size=1"])
-            .arg(dir.path())
-            .output()
-            .expect("du runs");
-        let du = String::from_utf8_lossy(&du.stdout).into_owned();
-        let du: u64 = du
-            .split_whitespace()
-            .next()
-            .expect("a number")
-            .parse()
-            .expect("a number");
-        assert_eq!(count.taken(dir.path()), du);
+        assert_eq!(count.taken(dir.path()), du(dir.path()));
         assert_eq!(count.taken(&data), 0, "each counts once");
     }
 }

@@ -35,6 +35,15 @@ if [ -n "${__words-}" ] && [ -z "${BASH_ENV-}" ]; then
 fi
 exec /bin/bash -c "$__command""#;
 
+/// Directories whose `*.sh` the wrapper reads, in this order.
+pub const PROFILE_DIRS: [&str; 2] = ["/etc/profile.d", "/app/.profile.d"];
+
+/// The last script that it reads.
+pub const PROFILE: &str = "/app/.profile";
+
+/// What the wrapper adds to the environment of the command that it executes.
+pub const BY_BASH: [&str; 3] = ["PWD=/app", "OLDPWD=/app", "SHLVL=0"];
+
 /// How the words name the port; bash is given no other form.
 const PORT: &str = "$PORT";
 
@@ -272,6 +281,14 @@ mod tests {
             .envs(vars.iter().copied());
         let output = bash.output().expect("bash runs");
         (output, app)
+    }
+
+    #[test]
+    fn the_wrapper_reads_these_scripts_and_no_others() {
+        let [host, app] = PROFILE_DIRS;
+        let list = format!("for __file in {host}/*.sh {app}/*.sh {PROFILE}; do");
+        assert!(WRAPPER.contains(&list), "{list}");
+        assert_eq!(WRAPPER.matches(". \"").count(), 1);
     }
 
     #[test]

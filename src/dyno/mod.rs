@@ -8,7 +8,7 @@ mod env;
 mod plan;
 mod shown;
 
-pub use command::{argv, plain_words};
+pub use command::{BY_BASH, PROFILE, PROFILE_DIRS, argv, plain_words};
 pub use env::{EnvironmentRequest, environment, shown};
 pub use plan::{
     APP_GID, APP_UID, AppStep, Attributes, Exec, IDS_PER_DYNO, LaunchPlan, Layer, OPEN_FILES_MAX,

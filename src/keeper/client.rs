@@ -8,7 +8,7 @@ use std::sync::{Arc, Mutex, PoisonError, Weak};
 use std::time::Duration;
 
 use tokio::io::unix::AsyncFd;
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::{Notify, mpsc, oneshot};
 
 use super::protocol::{self, Mark, Reply, Request, StepFailure};
 use crate::dyno::{LaunchPlan, UserRange};
@@ -19,9 +19,6 @@ const QUEUE: usize = 256;
 
 /// Past it a launch is given up. Source: R99, "Failed to launch the dyno within 10 seconds".
 const LAUNCH_DEADLINE: Duration = Duration::from_secs(10);
-
-/// Between two looks at a line that empties: nothing announces it.
-const FLUSH_PAUSE: Duration = Duration::from_millis(1);
 
 /// Why the keeper did not do it.
 #[derive(Debug, thiserror::Error)]
@@ -84,10 +81,19 @@ struct Line {
     queue: mpsc::Sender<Outgoing>,
     /// Messages in the queue or on their way from there.
     waiting: AtomicUsize,
+    /// Told when none of them is left.
+    emptied: Notify,
     order: Mutex<()>,
 }
 
 impl Line {
+    /// One message waits no longer.
+    fn one_less(&self) {
+        if self.waiting.fetch_sub(1, Ordering::AcqRel) == 1 {
+            self.emptied.notify_waiters();
+        }
+    }
+
     /// Sends without waiting; what has no room even in the queue comes back.
     fn try_send(&self, message: Outgoing) -> Result<(), mpsc::error::TrySendError<Outgoing>> {
         let _order = self.order.lock().unwrap_or_else(PoisonError::into_inner);
@@ -103,9 +109,9 @@ impl Line {
             }
         }
         self.waiting.fetch_add(1, Ordering::AcqRel);
-        self.queue.try_send(message).inspect_err(|_| {
-            self.waiting.fetch_sub(1, Ordering::AcqRel);
-        })
+        self.queue
+            .try_send(message)
+            .inspect_err(|_| self.one_less())
     }
 
     /// As [`Self::try_send`], waiting for room; false when the keeper is gone.
@@ -117,7 +123,7 @@ impl Line {
                 self.waiting.fetch_add(1, Ordering::AcqRel);
                 let sent = self.queue.send(message).await.is_ok();
                 if !sent {
-                    self.waiting.fetch_sub(1, Ordering::AcqRel);
+                    self.one_less();
                 }
                 sent
             }
@@ -167,6 +173,7 @@ impl Client {
             socket: Arc::clone(&socket),
             queue: outgoing,
             waiting: AtomicUsize::new(0),
+            emptied: Notify::new(),
             order: Mutex::new(()),
         });
         tokio::spawn(write(Arc::downgrade(&outgoing), queue));
@@ -301,8 +308,13 @@ impl Client {
     /// Waits until all that was told is on its way; false if that takes longer than `most`.
     pub async fn flush(&self, most: Duration) -> bool {
         let sent = async {
-            while self.outgoing.waiting.load(Ordering::Acquire) > 0 {
-                tokio::time::sleep(FLUSH_PAUSE).await;
+            loop {
+                // Before the look, so that no news is missed between look and wait.
+                let news = self.outgoing.emptied.notified();
+                if self.outgoing.waiting.load(Ordering::Acquire) == 0 {
+                    return;
+                }
+                news.await;
             }
         };
         tokio::time::timeout(most, sent).await.is_ok()
@@ -328,7 +340,7 @@ async fn write(line: Weak<Line>, mut queue: mpsc::Receiver<Outgoing>) {
         if let Err(error) = sent {
             lost(&error);
         }
-        line.waiting.fetch_sub(1, Ordering::AcqRel);
+        line.one_less();
     }
 }
 

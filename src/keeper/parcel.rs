@@ -4,12 +4,10 @@
 //! else copy and close them at every launch. The kernel lets go of them with the last holder.
 //! Source: unix(7), `SCM_RIGHTS`.
 
-use std::io::{self, IoSlice, IoSliceMut};
-use std::os::fd::{AsRawFd, BorrowedFd, OwnedFd, RawFd};
+use std::io::{self, IoSliceMut};
+use std::os::fd::{AsFd as _, AsRawFd as _, BorrowedFd, OwnedFd, RawFd};
 
-use nix::sys::socket::{
-    ControlMessage, ControlMessageOwned, MsgFlags, UnixAddr, recv, recvmsg, sendmsg,
-};
+use nix::sys::socket::{ControlMessageOwned, MsgFlags, UnixAddr, recv, recvmsg};
 
 use super::protocol;
 
@@ -28,16 +26,7 @@ pub fn pack(bytes: &[u8], fds: &[BorrowedFd<'_>]) -> io::Result<OwnedFd> {
         return Err(nix::errno::Errno::EMSGSIZE.into());
     }
     let (inside, outside) = protocol::channel()?;
-    let raw: Vec<RawFd> = fds.iter().map(AsRawFd::as_raw_fd).collect();
-    let rights = [ControlMessage::ScmRights(&raw)];
-    let control = if raw.is_empty() {
-        &rights[..0]
-    } else {
-        &rights[..]
-    };
-    let parts = [IoSlice::new(bytes)];
-    let flags = MsgFlags::MSG_NOSIGNAL | MsgFlags::MSG_DONTWAIT;
-    sendmsg::<UnixAddr>(outside.as_raw_fd(), &parts, control, flags, None)?;
+    protocol::send_bytes(outside.as_fd(), bytes, fds, MsgFlags::MSG_DONTWAIT)?;
     Ok(inside)
 }
 
@@ -74,7 +63,6 @@ pub fn look(parcel: BorrowedFd<'_>) -> io::Result<(Vec<u8>, Vec<OwnedFd>)> {
 mod tests {
     use std::fs::File;
     use std::io::{Read as _, Write as _};
-    use std::os::fd::AsFd as _;
 
     use super::*;
 

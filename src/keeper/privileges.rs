@@ -7,7 +7,7 @@ use std::os::fd::BorrowedFd;
 use nix::sched::{CloneFlags, setns};
 use nix::sys::resource::{Resource as Rlimit, getrlimit, setrlimit};
 
-use crate::dyno::{AppStep, Exec, Resource};
+use crate::dyno::{AppStep, BY_BASH, Exec, PROFILE, PROFILE_DIRS, Resource};
 use crate::sys;
 
 /// What the steps need beside the plan.
@@ -114,15 +114,6 @@ fn limit(resource: Resource, soft: u64, hard: u64) -> io::Result<()> {
     }
 }
 
-/// Where profile scripts lie, in the order in which the wrapper reads them.
-const PROFILES: [&str; 2] = ["/etc/profile.d", "/app/.profile.d"];
-
-/// The last one.
-const PROFILE: &str = "/app/.profile";
-
-/// What bash adds to the environment of the command that it executes.
-const BY_BASH: [&str; 3] = ["PWD=/app", "OLDPWD=/app", "SHLVL=0"];
-
 /// A command as exec takes it.
 pub(super) struct Prepared {
     argv: Vec<CString>,
@@ -202,7 +193,7 @@ fn has_profile() -> bool {
         let found = std::fs::symlink_metadata(path);
         found.is_err_and(|error| error.kind() == io::ErrorKind::NotFound)
     };
-    PROFILES.into_iter().any(has_scripts) || !is_missing(PROFILE)
+    PROFILE_DIRS.into_iter().any(has_scripts) || !is_missing(PROFILE)
 }
 
 #[cfg(test)]

@@ -137,6 +137,16 @@ pub(super) fn send<T: Serialize>(
     if bytes.len() > MESSAGE_MAX || fds.len() > FDS_MAX {
         return Err(io::Error::from_raw_os_error(libc_emsgsize()));
     }
+    send_bytes(socket, &bytes, fds, MsgFlags::empty())
+}
+
+/// Sends bytes with descriptors beside, as one message.
+pub(super) fn send_bytes(
+    socket: BorrowedFd<'_>,
+    bytes: &[u8],
+    fds: &[BorrowedFd<'_>],
+    flags: MsgFlags,
+) -> io::Result<()> {
     let raw: Vec<RawFd> = fds.iter().map(AsRawFd::as_raw_fd).collect();
     let rights = [ControlMessage::ScmRights(&raw)];
     let control = if raw.is_empty() {
@@ -144,14 +154,9 @@ pub(super) fn send<T: Serialize>(
     } else {
         &rights[..]
     };
-    let parts = [IoSlice::new(&bytes)];
-    sendmsg::<UnixAddr>(
-        socket.as_raw_fd(),
-        &parts,
-        control,
-        MsgFlags::MSG_NOSIGNAL,
-        None,
-    )?;
+    let parts = [IoSlice::new(bytes)];
+    let flags = flags | MsgFlags::MSG_NOSIGNAL;
+    sendmsg::<UnixAddr>(socket.as_raw_fd(), &parts, control, flags, None)?;
     Ok(())
 }
 

@@ -59,9 +59,7 @@ impl Releases {
         let running: HashSet<ReleaseId> = {
             let snapshot = self.inner.supervisor.snapshot();
             let views = snapshot.apps.values();
-            let specs = views
-                .clone()
-                .filter_map(|view| Some(view.spec.release.as_ref()?.id));
+            let specs = views.clone().filter_map(|view| view.spec.release_id());
             let dynos = views.flat_map(|view| view.dynos.iter().map(|dyno| dyno.release.0));
             specs.chain(dynos).collect()
         };

@@ -75,8 +75,7 @@ impl Releases {
     fn is_on_trial(&self, app: AppId, release: ReleaseId) -> bool {
         let snapshot = self.inner.supervisor.snapshot();
         let view = app_view(&snapshot, app);
-        view.and_then(|view| view.spec.release.as_ref())
-            .is_some_and(|current| current.id == release)
+        view.is_some_and(|view| view.spec.release_id() == Some(release))
     }
 
     /// Stops an app's dynos, then deletes its rows and its logs. Returns which files are unused.

@@ -40,6 +40,13 @@ pub struct AppSpec {
     pub allowed: Vec<Allowance>,
 }
 
+impl AppSpec {
+    /// Which release it is of; `None` right after `create`.
+    pub fn release_id(&self) -> Option<ReleaseId> {
+        self.release.as_ref().map(|release| release.id)
+    }
+}
+
 /// A hole in the wall around an app's dynos.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Allowance {

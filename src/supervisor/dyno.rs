@@ -77,6 +77,8 @@ pub(super) struct Recipe<'a> {
     pub(super) binds: Vec<Bind>,
     pub(super) stop_grace: Duration,
     pub(super) is_build: bool,
+    /// See [`Dyno::is_kept`].
+    pub(super) is_kept: bool,
     pub(super) time_to_live: Option<Duration>,
 }
 
@@ -98,7 +100,7 @@ impl Dyno {
         });
         let order = LaunchOrder {
             id,
-            name: recipe.name.clone(),
+            name: recipe.name,
             stack: recipe.stack.clone(),
             image: recipe.image,
             slug: recipe.slug,
@@ -109,32 +111,14 @@ impl Dyno {
             binds: recipe.binds,
             stop_grace: recipe.stop_grace,
         };
-        let now = Timestamp::now();
+        let life = Life::new(recipe.kind, recipe.is_awaiting);
         Self {
-            id,
-            app: recipe.app,
-            name: recipe.name,
-            life: Life::new(recipe.kind, recipe.is_awaiting),
-            since: now,
-            created: now,
-            launched_at: Instant::now(),
-            release: recipe.release,
             shown: shown(recipe.command, port),
             port,
-            backend: Backend::default(),
-            traffic: Arc::default(),
-            part: Part::Server,
             is_build: recipe.is_build,
-            is_kept: recipe.kind != Kind::OneOff,
-            order,
+            is_kept: recipe.is_kept,
             time_to_live: recipe.time_to_live,
-            pump: None,
-            early_exit: None,
-            status: None,
-            failure: None,
-            exits: Vec::new(),
-            attaching: None,
-            starting: None,
+            ..Self::of(order, life, recipe.app, recipe.release)
         }
     }
 
@@ -143,7 +127,7 @@ impl Dyno {
         let launched_at = record.launched_at();
         let order = LaunchOrder {
             id,
-            name: record.name.clone(),
+            name: record.name,
             // It is not launched again: its successor is made from the app's state.
             stack: StackRef::newest(crate::model::StackName::host()),
             image: StackImage::Run,
@@ -156,23 +140,42 @@ impl Dyno {
             stop_grace,
         };
         Self {
-            id,
-            app: record.app,
-            name: record.name,
-            life,
-            since: Timestamp::now(),
             created: record.created,
             launched_at,
-            release: record.release,
             shown: record.shown,
             port: record.port,
+            is_kept: true,
+            time_to_live: record.time_to_live,
+            ..Self::of(order, life, record.app, record.release)
+        }
+    }
+
+    /// Made now, with nothing known of it but this.
+    fn of(
+        order: LaunchOrder,
+        life: Life,
+        app: AppId,
+        release: (ReleaseId, ReleaseVersion),
+    ) -> Self {
+        let now = Timestamp::now();
+        Self {
+            id: order.id,
+            app,
+            name: order.name.clone(),
+            life,
+            since: now,
+            created: now,
+            launched_at: Instant::now(),
+            release,
+            shown: String::new(),
+            port: None,
             backend: Backend::default(),
             traffic: Arc::default(),
             part: Part::Server,
             is_build: false,
-            is_kept: true,
+            is_kept: false,
             order,
-            time_to_live: record.time_to_live,
+            time_to_live: None,
             pump: None,
             early_exit: None,
             status: None,

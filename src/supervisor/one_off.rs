@@ -81,10 +81,10 @@ impl Driver {
             binds: Vec::new(),
             stop_grace,
             is_build: false,
+            is_kept: false,
             time_to_live: Some(order.time_to_live.unwrap_or(LIFE)),
         };
         let release: Option<Arc<ReleaseSpec>>;
-        let is_kept;
         match order.kind {
             RunKind::Build {
                 stack,
@@ -104,12 +104,11 @@ impl Driver {
                 }
                 recipe.is_awaiting = true;
                 recipe.stdio = stdio;
-                is_kept = false;
                 release = current;
             }
             RunKind::Detached { release: given } => {
                 // Somebody waits for the end of a release phase.
-                is_kept = given.is_none();
+                recipe.is_kept = given.is_none();
                 release = given.or(current);
             }
         }
@@ -126,9 +125,7 @@ impl Driver {
             );
             self.hub.api(order.app, line);
         }
-        let mut dyno = Dyno::new(recipe);
-        dyno.is_kept = is_kept;
-        Ok(dyno)
+        Ok(Dyno::new(recipe))
     }
 
     /// A random number that no living dyno of the app has.

@@ -75,7 +75,7 @@ impl Roll {
 
     /// The release that it brings.
     pub(super) fn release(&self) -> Option<ReleaseId> {
-        self.target.release.as_ref().map(|release| release.id)
+        self.target.release_id()
     }
 
     /// True if this place's old dyno has to go before the new one starts, whatever the memory.
@@ -133,7 +133,7 @@ impl Driver {
         for name in &names {
             self.hub.platform(id, &name.to_string(), "Restarting");
         }
-        let of = |spec: &AppSpec| (spec.release.as_ref().map(|r| r.id), wanted(spec));
+        let of = |spec: &AppSpec| (spec.release_id(), wanted(spec));
         let Some(app) = self.apps.get_mut(&id) else {
             return;
         };
@@ -319,8 +319,7 @@ impl Driver {
             self.pass_trial(id, roll.target);
             return;
         }
-        let release_of = |spec: &AppSpec| spec.release.as_ref().map(|r| r.id);
-        let is_new = release_of(&app.applied) != release_of(&roll.target);
+        let is_new = app.applied.release_id() != roll.release();
         if !is_new {
             return;
         }
@@ -359,10 +358,9 @@ impl Driver {
         let Some(roll) = app.roll.take() else {
             return;
         };
-        let release_of = |spec: &AppSpec| spec.release.as_ref().map(|r| r.id);
-        let is_new = release_of(&app.applied) != release_of(&roll.target);
+        let is_new = app.applied.release_id() != roll.release();
         if is_new {
-            app.failed = release_of(&roll.target);
+            app.failed = roll.release();
         }
         let before = app.applied.release.as_ref().map(|release| release.version);
         if roll.is_trial {

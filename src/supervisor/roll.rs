@@ -70,7 +70,7 @@ impl Driver {
         self.apps.insert(id, app);
         self.touch(id);
         self.reconcile(id);
-        let misfits = self.misfits(id, spec.release.as_ref().map(|release| release.id));
+        let misfits = self.misfits(id, spec.release_id());
         self.renew(id, spec, misfits);
     }
 
@@ -79,8 +79,7 @@ impl Driver {
         let is_current = self
             .apps
             .get(&app)
-            .and_then(|app| app.spec.release.as_ref())
-            .is_some_and(|current| current.id == release);
+            .is_some_and(|app| app.spec.release_id() == Some(release));
         if is_current {
             self.reconcile(app);
         }
@@ -94,10 +93,9 @@ impl Driver {
         if !app.forgetting.is_empty() {
             return;
         }
-        let release_of = |spec: &AppSpec| spec.release.as_ref().map(|r| r.id);
         let target = Arc::clone(&app.spec);
         if let Some(roll) = &mut app.roll
-            && release_of(roll.target()) == release_of(&target)
+            && roll.release() == target.release_id()
             && wanted(roll.target()) == wanted(&target)
         {
             // The roll under way brings all of it.
@@ -108,9 +106,9 @@ impl Driver {
         let Some(app) = self.apps.get_mut(&id) else {
             return;
         };
-        let is_roll = release_of(&app.applied) != release_of(&target);
+        let is_roll = app.applied.release_id() != target.release_id();
         // A release that did not start is not tried again by a change of something else.
-        let is_failed = is_roll && app.failed.is_some() && app.failed == release_of(&target);
+        let is_failed = is_roll && app.failed.is_some() && app.failed == target.release_id();
         let is_trial = target.release.as_ref().is_some_and(|r| r.is_trial);
         if is_failed || (is_roll && (is_trial || self.serves(id, &target))) {
             // First all but the release, on the dynos that serve; then the release.
@@ -434,6 +432,7 @@ pub(super) fn formation_dyno(
         binds: Vec::new(),
         stop_grace,
         is_build: false,
+        is_kept: true,
         time_to_live: None,
     }))
 }

@@ -21,7 +21,7 @@ pub(super) const STEADY: Duration = Duration::from_secs(3);
 impl Driver {
     /// Begins to put an app's dynos on a release that is on trial.
     pub(super) fn begin_trial(&mut self, id: AppId, target: Arc<AppSpec>) {
-        let Some(release) = target.release.as_ref().map(|release| release.id) else {
+        let Some(release) = target.release_id() else {
             return;
         };
         let want = wanted(&target);
@@ -67,7 +67,7 @@ impl Driver {
 
     /// Every dyno of a trial runs.
     pub(super) fn pass_trial(&mut self, id: AppId, target: Arc<AppSpec>) {
-        let release = target.release.as_ref().map(|release| release.id);
+        let release = target.release_id();
         if let (Some(app), Some(release)) = (self.apps.get_mut(&id), release) {
             app.failed = None;
             app.trial = Some((release, Trial::Passed));

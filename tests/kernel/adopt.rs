@@ -121,6 +121,14 @@ fn missing(host: &Host, more: usize) -> Result<usize, Failed> {
     Ok(last(&all) + 1 - first - all.len())
 }
 
+/// How many are missing; more than `most` are a failure.
+fn lost(host: &Host, most: usize) -> Result<usize, Failed> {
+    let lost = missing(host, 10)?;
+    let told = format!("{lost} lines lost: {}", host.logs("count"));
+    check(lost <= most, told)?;
+    Ok(lost)
+}
+
 fn dynos(host: &Host) -> BTreeSet<u32> {
     firsts(host).into_iter().collect()
 }
@@ -178,11 +186,7 @@ fn upgrades(host: &Host, program: &Path) -> Result<String, Failed> {
         failed.is_empty(),
         format!("{count} of {sent}: {failed:?}\n{}", host.story()),
     )?;
-    let lost = missing(host, 10)?;
-    check(
-        lost == 0,
-        format!("{lost} lines lost: {}", host.logs("count")),
-    )?;
+    lost(host, 0)?;
     Ok(format!(
         "2 upgrades: 0 of {sent} requests failed, the longest took {longest:.1?}, no line lost"
     ))
@@ -213,13 +217,8 @@ fn kills(host: &Host) -> Result<String, Failed> {
         "{count} of {sent} requests failed in {KILLS} kills, the longest took {longest:.1?}"
     );
     check(count <= KILLS * IN_FLIGHT, format!("{bounded}: {failed:?}"))?;
-    let lost = missing(host, 10)?;
-    let lines = format!("{lost} lines lost");
-    check(
-        lost <= KILLS * UNWRITTEN,
-        format!("{lines}: {}", host.logs("count")),
-    )?;
-    Ok(format!("{bounded}, {lines}"))
+    let lost = lost(host, KILLS * UNWRITTEN)?;
+    Ok(format!("{bounded}, {lost} lines lost"))
 }
 
 /// A program that does not run is refused; one that speaks otherwise takes the place of everything.

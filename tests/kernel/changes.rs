@@ -5,7 +5,7 @@ use std::path::Path;
 use libtest_mimic::{Failed, Trial};
 use serde_json::Value;
 
-use crate::host::{Host, app_dir, check, contains};
+use crate::host::{Host, app_dir, check, contains, copy_app};
 
 /// The cases of this file.
 pub(crate) fn cases() -> Vec<Trial> {
@@ -35,11 +35,7 @@ exec sleep 1000
 
 fn app(host: &Host) -> Result<(), Failed> {
     let dir = tempfile::tempdir()?;
-    let copied = std::process::Command::new("cp")
-        .args(["-a", &format!("{}/.", app_dir("tiny"))])
-        .arg(dir.path())
-        .status()?;
-    check(copied.success(), "cp")?;
+    copy_app("tiny", dir.path())?;
     for name in ["gone/one", "lib/kept", "lib/lost"] {
         let path = dir.path().join(name);
         std::fs::create_dir_all(path.parent().unwrap_or(Path::new("/")))?;

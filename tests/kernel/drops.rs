@@ -2,7 +2,7 @@
 
 use libtest_mimic::{Failed, Trial};
 
-use crate::host::{Host, app_dir, check, contains, deployed};
+use crate::host::{Host, check, contains, copy_app, deployed};
 use crate::load::Load;
 use crate::support;
 
@@ -51,11 +51,7 @@ impl Events<'_> {
 /// A copy of the tiny app whose versions differ.
 fn versions() -> Result<tempfile::TempDir, Failed> {
     let dir = tempfile::tempdir()?;
-    let copied = std::process::Command::new("cp")
-        .args(["-a", &format!("{}/.", app_dir("tiny"))])
-        .arg(dir.path())
-        .status()?;
-    check(copied.success(), "cp")?;
+    copy_app("tiny", dir.path())?;
     Ok(dir)
 }
 

@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 
 use libtest_mimic::{Failed, Trial};
 
-use crate::host::{Host, PATIENCE, app_dir, check, contains};
+use crate::host::{Host, PATIENCE, check, contains, copy_app};
 use crate::network::yard::{WORLD, Yard};
 use crate::support;
 
@@ -46,11 +46,7 @@ impl Tree {
         std::os::unix::fs::symlink(support::manifold(), helper)?;
         std::fs::create_dir(tree.path())?;
         tree.git(&["init", "-q", "-b", "main"])?;
-        let copied = Command::new("cp")
-            .args(["-a", &format!("{}/.", app_dir("tiny"))])
-            .arg(tree.path())
-            .status()?;
-        check(copied.success(), "cp")?;
+        copy_app("tiny", &tree.path())?;
         tree.commit("first")?;
         Ok(tree)
     }

@@ -283,6 +283,13 @@ pub(crate) fn app_dir(name: &str) -> String {
     dir.join(name).display().to_string()
 }
 
+/// Copies an app's files into a directory that is there.
+pub(crate) fn copy_app(name: &str, to: &Path) -> Result<(), Failed> {
+    let mut copy = Command::new("cp");
+    copy.args(["-a", &format!("{}/.", app_dir(name))]).arg(to);
+    check(copy.status()?.success(), "cp")
+}
+
 /// A host with the tiny app deployed and `web.1` up.
 pub(crate) fn deployed() -> Result<Host, Failed> {
     let host = Host::start()?;

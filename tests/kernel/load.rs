@@ -5,7 +5,7 @@
 
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
@@ -19,6 +19,7 @@ const IN_FLIGHT_MAX: usize = 800;
 /// A load that runs. Dropped, it stops.
 pub(crate) struct Load {
     stop: Arc<AtomicBool>,
+    sent: Arc<AtomicUsize>,
     thread: Option<std::thread::JoinHandle<Outcome>>,
 }
 
@@ -37,22 +38,28 @@ pub(crate) struct Outcome {
 impl Load {
     /// Asks `host` for `/`, `per_second` times a second, each over a connection of its own.
     pub(crate) fn start(http: SocketAddr, host: &str, per_second: u32) -> Self {
-        let stop = Arc::new(AtomicBool::new(false));
+        let (stop, sent) = (Arc::<AtomicBool>::default(), Arc::<AtomicUsize>::default());
         let thread = std::thread::spawn({
-            let stop = Arc::clone(&stop);
+            let (stop, sent) = (Arc::clone(&stop), Arc::clone(&sent));
             let head = format!("GET / HTTP/1.1\r\nHost: {host}\r\nConnection: close\r\n\r\n");
             move || {
                 let runtime = tokio::runtime::Builder::new_current_thread()
                     .enable_all()
                     .build()
                     .expect("an event loop");
-                runtime.block_on(run(http, head.into(), per_second, &stop))
+                runtime.block_on(run(http, head.into(), per_second, &stop, &sent))
             }
         });
         Self {
             stop,
+            sent,
             thread: Some(thread),
         }
+    }
+
+    /// How many were sent so far.
+    pub(crate) fn sent(&self) -> usize {
+        self.sent.load(Ordering::Relaxed)
     }
 
     /// Sends no more, and waits for all answers.
@@ -73,7 +80,13 @@ impl Drop for Load {
     }
 }
 
-async fn run(http: SocketAddr, head: Arc<str>, per_second: u32, stop: &AtomicBool) -> Outcome {
+async fn run(
+    http: SocketAddr,
+    head: Arc<str>,
+    per_second: u32,
+    stop: &AtomicBool,
+    sent: &AtomicUsize,
+) -> Outcome {
     let begun = Instant::now();
     let mut outcome = Outcome::default();
     let mut asked = JoinSet::new();
@@ -85,6 +98,7 @@ async fn run(http: SocketAddr, head: Arc<str>, per_second: u32, stop: &AtomicBoo
             outcome.note(done.expect("no panic"));
         }
         outcome.sent += 1;
+        sent.store(outcome.sent, Ordering::Relaxed);
         outcome.took = begun.elapsed();
         if asked.len() < IN_FLIGHT_MAX {
             asked.spawn(request(http, Arc::clone(&head)));

@@ -106,15 +106,14 @@ async fn a_canary_goes_first_and_the_others_follow() {
     assert_eq!(bench.launches(), Vec::<String>::new());
 }
 
+const SMALL: [(&str, &str, u32); 2] = [("web", "serve", 2), ("worker", "work", 1)];
+const SMALL_UP: [(&str, DynoState); 3] = [("web.1", Up), ("web.2", Up), ("worker.1", Up)];
+
 #[tokio::test]
 async fn a_canary_that_does_not_start_leaves_everything() {
     let bench = Bench::new();
-    bench
-        .preboot(1, &[("web", "serve", 2), ("worker", "work", 1)])
-        .await;
-    bench
-        .until(&[("web.1", Up), ("web.2", Up), ("worker.1", Up)])
-        .await;
+    bench.preboot(1, &SMALL).await;
+    bench.until(&SMALL_UP).await;
     bench.launches();
     bench
         .on_trial(2, &[("web", "no launch", 2), ("worker", "work", 1)])
@@ -134,21 +133,13 @@ async fn a_canary_that_does_not_start_leaves_everything() {
 #[tokio::test]
 async fn a_worker_that_ends_takes_the_web_dynos_back() {
     let bench = Bench::new();
-    bench
-        .preboot(1, &[("web", "serve", 2), ("worker", "work", 1)])
-        .await;
-    bench
-        .until(&[("web.1", Up), ("web.2", Up), ("worker.1", Up)])
-        .await;
-    bench
-        .on_trial(2, &[("web", "serve", 2), ("worker", "work", 1)])
-        .await;
+    bench.preboot(1, &SMALL).await;
+    bench.until(&SMALL_UP).await;
+    bench.on_trial(2, &SMALL).await;
     bench
         .until_versions(&[("web.1", 2), ("web.2", 2), ("worker.1", 2)])
         .await;
-    bench
-        .until(&[("web.1", Up), ("web.2", Up), ("worker.1", Up)])
-        .await;
+    bench.until(&SMALL_UP).await;
     bench.fake.die("worker.1", 1);
     let outcome = bench.outcome(2).await;
     assert!(
@@ -159,12 +150,8 @@ async fn a_worker_that_ends_takes_the_web_dynos_back() {
         .until_versions(&[("web.1", 1), ("web.2", 1), ("worker.1", 1)])
         .await;
     // As whoever asked does then; nothing is left to do.
-    bench
-        .preboot(1, &[("web", "serve", 2), ("worker", "work", 1)])
-        .await;
-    bench
-        .until(&[("web.1", Up), ("web.2", Up), ("worker.1", Up)])
-        .await;
+    bench.preboot(1, &SMALL).await;
+    bench.until(&SMALL_UP).await;
 }
 
 #[tokio::test]
