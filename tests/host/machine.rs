@@ -10,10 +10,11 @@ use std::process::{Command, Stdio};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Instant;
 
+use manifold::cgroup::{Glance, Memory};
 use manifold::model::{Digest, DynoId, ExitStatus, StackRef};
 use manifold::settings::Paths;
 use manifold::supervisor::{
-    Backend, Exited, Failure, LaunchOrder, Launched, LaunchedStdio, Machine, StdioOrder,
+    Backend, Exited, Failure, LaunchOrder, Launched, LaunchedStdio, Machine, Sample, StdioOrder,
     StopSignal, Task, WindowSize,
 };
 use nix::fcntl::{FcntlArg, OFlag, fcntl};
@@ -123,6 +124,16 @@ impl Processes {
     }
 }
 
+impl Processes {
+    /// A number of the first process's `/proc/PID/status`.
+    fn figure(&self, id: DynoId, name: &str) -> Option<u64> {
+        let pid = *self.live().get(&id)?;
+        let status = std::fs::read_to_string(format!("/proc/{pid}/status")).ok()?;
+        let line = status.lines().find_map(|line| line.strip_prefix(name))?;
+        line.split_whitespace().next()?.parse().ok()
+    }
+}
+
 fn nonblocking(fd: &OwnedFd) -> io::Result<()> {
     let flags = OFlag::from_bits_truncate(fcntl(fd, FcntlArg::F_GETFL)?);
     fcntl(fd, FcntlArg::F_SETFL(flags | OFlag::O_NONBLOCK))?;
@@ -156,6 +167,24 @@ impl Machine for Processes {
 
     fn teardown(&self, _: DynoId) -> Task<'_, ()> {
         Box::pin(async {})
+    }
+
+    fn glance(&self, id: DynoId) -> Option<Glance> {
+        Some(Glance {
+            charged_bytes: self.figure(id, "VmRSS:")? << 10,
+            oom_kills: 0,
+        })
+    }
+
+    fn sample(&self, id: DynoId) -> Option<Sample> {
+        Some(Sample {
+            memory: Memory {
+                rss: self.figure(id, "VmRSS:")? << 10,
+                ..Memory::default()
+            },
+            tasks: self.figure(id, "Threads:")?,
+            ..Sample::default()
+        })
     }
 
     fn prepare(&self, _: &StackRef, slug: Option<Digest>) -> Task<'_, Result<(), Failure>> {

@@ -2,6 +2,7 @@
 
 use std::io::Write as _;
 use std::process::{Command, Stdio};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use manifold::settings::Timings;
 
@@ -128,15 +129,25 @@ fn a_request_waits_its_turn_and_leaves_the_line_with_its_client() {
 
 #[test]
 fn what_the_operator_sees_is_well_formed() {
-    let host = start();
+    let host = Host::start(Timings {
+        metrics_period: Duration::from_secs(1),
+        ..Timings::default()
+    });
+    host.web(APP, "odd", "python3 server.py");
     assert_eq!(host.get("odd.localhost", "/").0, 200);
     assert_eq!(host.get("odd.localhost", "/close").0, 503);
     host.until("both are counted", || {
         traffic(&host)["total"]["requests"] == 2
     });
-    let (status, text) = host.api("GET", "/metrics", b"");
-    assert_eq!(status, 200);
-    let text = text.replace("\r\n", "\n");
+    let page = || {
+        let (status, text) = host.api("GET", "/metrics", b"");
+        assert_eq!(status, 200);
+        text.replace("\r\n", "\n")
+    };
+    host.until("it was looked at", || {
+        page().contains("manifold_dyno_memory_bytes{")
+    });
+    let text = page();
     for line in [
         "manifold_app_requests_total{app=\"odd\",class=\"2xx\"} 1\n",
         "manifold_app_errors_total{app=\"odd\",code=\"H13\"} 1\n",
@@ -145,6 +156,28 @@ fn what_the_operator_sees_is_well_formed() {
     ] {
         assert!(text.contains(line), "{line} in {text}");
     }
+    let dynos = host.json("GET", &format!("/apps/{APP}/dynos"), "");
+    let id = dynos[0]["id"].as_str().expect("an id");
+    let figure = |name: &str, more: &str| {
+        let start = format!("{name}{{app=\"odd\",dyno=\"web.1\",id=\"{id}\"{more}}} ");
+        let line = text.lines().find_map(|line| line.strip_prefix(&start));
+        let figure = line.unwrap_or_else(|| panic!("{start} in {text}"));
+        figure.parse::<f64>().expect("a number")
+    };
+    let rss = figure("manifold_dyno_memory_bytes", ",kind=\"rss\"");
+    let quota = figure("manifold_dyno_memory_quota_bytes", "");
+    // A Python process, in a dyno of the default size.
+    assert!(rss > 1e6 && rss < quota, "{rss}");
+    assert!((quota - 512.0 * 1024.0 * 1024.0).abs() < 0.5, "{quota}");
+    assert!(figure("manifold_dyno_tasks", "") >= 1.0);
+    for minutes in [1, 5, 15] {
+        let load = figure("manifold_dyno_load", &format!(",minutes=\"{minutes}\""));
+        assert!(load.abs() < f64::EPSILON, "nothing runs: {load}");
+    }
+    let started = figure("manifold_dyno_start_time_seconds", "");
+    let now = SystemTime::now().duration_since(UNIX_EPOCH);
+    let age = now.expect("past 1970").as_secs_f64() - started;
+    assert!((0.0..600.0).contains(&age), "{age}");
     let promtool = Command::new("promtool")
         .args(["check", "metrics"])
         .stdin(Stdio::piped())

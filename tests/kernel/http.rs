@@ -9,7 +9,8 @@ use std::path::Path;
 
 use libtest_mimic::{Failed, Trial};
 
-use crate::host::{Host, app_dir, check};
+use crate::certain;
+use crate::host::{Host, app_dir, check, contains};
 use crate::support::Leftovers;
 
 /// The cases of this file.
@@ -52,6 +53,18 @@ fn every_case() -> Result<(), Failed> {
             figures.is_some_and(|(_, load)| load.trim().parse::<f64>().is_ok())
         })
     })?;
+    let page = certain::api(&host.socket(), "GET", "/metrics", "")?;
+    for family in [
+        "memory_bytes",
+        "memory_quota_bytes",
+        "load",
+        "tasks",
+        "disk_used_bytes",
+        "disk_limit_bytes",
+    ] {
+        let start = format!("\nmanifold_dyno_{family}{{app=\"odd\",dyno=\"web.1\",");
+        contains(&page, &start)?;
+    }
     host.stop()?;
     Leftovers::none_since(&before)
 }

@@ -33,7 +33,7 @@ pub(super) async fn show(State(api): State<Api>, App(app): App) -> Answer {
 
 /// Text format 0.0.4.
 pub(super) async fn metrics(State(api): State<Api>) -> Answer {
-    let text = prometheus::text(&api.supervisor.snapshot());
+    let text = prometheus::text(&api.supervisor.snapshot(), &api.supervisor.usages());
     let kind = [(header::CONTENT_TYPE, "text/plain; version=0.0.4")];
     Ok((kind, text).into_response())
 }
