@@ -5,6 +5,7 @@ mod apart;
 mod cases;
 mod cli;
 mod codes;
+mod expect;
 mod faults;
 mod frames;
 mod front;

@@ -10,7 +10,7 @@ use crate::host::Host;
 
 const APP: &str = "pool";
 
-/// `server`: `one` connection at a time, or `many`.
+/// `server`: `one` connection at a time, or `many`, or `hasty`.
 fn start(server: &str) -> Host {
     let host = Host::start(Timings::default());
     host.web(APP, "odd", &format!("python3 pool.py {server}"));
@@ -20,8 +20,12 @@ fn start(server: &str) -> Host {
 /// A request on a connection that stays: how many connections the dyno has seen, and the time it
 /// took.
 fn ask(stream: &mut TcpStream) -> (usize, Duration) {
+    ask_by("GET", stream)
+}
+
+fn ask_by(method: &str, stream: &mut TcpStream) -> (usize, Duration) {
     let start = Instant::now();
-    let head = format!("GET / HTTP/1.1\r\nHost: {APP}.localhost\r\n\r\n");
+    let head = format!("{method} / HTTP/1.1\r\nHost: {APP}.localhost\r\n\r\n");
     stream.write_all(head.as_bytes()).expect("written");
     let mut reply = String::new();
     let mut buffer = [0; 4096];
@@ -81,4 +85,23 @@ fn a_body_behind_its_head_comes_at_once() {
     late.sort_unstable();
     // The kernel keeps an acknowledgement for 40 ms.
     assert!(late[10] < Duration::from_millis(35), "{late:?}");
+}
+
+#[test]
+fn a_server_that_closes_when_it_likes_fails_no_request() {
+    let host = start("hasty");
+    let mut stream = host.connect();
+    let mut used_again = 0;
+    let mut before = 0;
+    for number in 0..400 {
+        // What may not be sent twice meets no connection that is being closed.
+        let method = if number % 4 == 0 { "POST" } else { "GET" };
+        let (connections, _) = ask_by(method, &mut stream);
+        used_again += usize::from(connections == before);
+        before = connections;
+    }
+    // Each served one request, and most requests came while the last one was being closed.
+    assert_eq!(used_again, 0);
+    let logs = host.ok(&["logs", "-a", APP, "-d", "router", "-n", "1500"]);
+    assert!(!logs.contains("code="), "{logs}");
 }

@@ -1,11 +1,15 @@
 """A web process that keeps connections: `one` at a time, or `many`. Says how many there were.
 
+`hasty` keeps none of them for long, and says so to nobody.
+
 As Python's server does it, head and body of an answer go out apart, with Nagle's algorithm on.
 """
 
 import http.server
 import os
+import random
 import sys
+import time
 
 connections = 0
 
@@ -24,6 +28,11 @@ class Handler(http.server.BaseHTTPRequestHandler):
         self.send_header("Content-Length", str(len(body)))
         self.end_headers()
         self.wfile.write(body)
+        if sys.argv[1] == "hasty":
+            time.sleep(random.choice((0, 0.0005, 0.001, 0.002, 0.004)))
+            self.close_connection = True
+
+    do_POST = do_GET
 
     def log_message(self, *_):
         pass

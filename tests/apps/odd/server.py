@@ -33,16 +33,68 @@ def serve(connection):
         if head is None:
             return
         path = head.split(b" ")[1].split(b"?")[0]
+        method = head.split(b" ")[0].decode()
         length = 0
         for line in head.split(b"\r\n")[1:]:
             name, _, value = line.partition(b":")
             if name.lower() == b"content-length":
                 length = int(value)
+        if path == b"/expect":
+            how = head.split(b" ")[1].split(b"?")[1]
+            met = b"HTTP/1.1 100 Continue\r\nX-Own: 1\r\n\r\n"
+            if how == b"refuse":
+                reply(connection, b"no", b"HTTP/1.1 403 No\r\n")
+                continue
+            if how == b"silent":
+                time.sleep(30)
+            connection.sendall(met * (2 if how == b"twice" else 1))
+            if how == b"switch":
+                connection.sendall(b"HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: x\r\n\r\nhello")
+                return
+            path = b"/echo"
+        if path == b"/stuck":
+            # The body is left where it is.
+            time.sleep(30)
+            return
+        if path == b"/refuse":
+            # An answer before the body is all here.
+            reply(connection, b"too much", b"HTTP/1.1 413 Content Too Large\r\n")
+            while connection.recv(65536):
+                pass
+            return
+        if path == b"/count":
+            count = len(rest)
+            while count < length:
+                count += len(connection.recv(65536))
+            rest = b""
+            reply(connection, b"%d" % count)
+            continue
         while len(rest) < length:
             rest += connection.recv(65536)
         body, rest = rest[:length], rest[length:]
         if path == b"/slow":
             time.sleep(30)
+        elif path == b"/watch":
+            # No answer; tells when its client has left.
+            print("asked by", method, flush=True)
+            while connection.recv(65536):
+                pass
+            print("left by", method, flush=True)
+            return
+        elif path == b"/late":
+            # So many milliseconds.
+            time.sleep(int(head.split(b" ")[1].split(b"?")[1]) / 1000)
+            reply(connection, b"at last")
+        elif path == b"/ticks":
+            # A body without end; tells when nobody takes it any more.
+            connection.sendall(b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n")
+            try:
+                while True:
+                    connection.sendall(b"5\r\ntick\n\r\n")
+                    time.sleep(0.1)
+            except OSError:
+                print("left by", method, flush=True)
+            return
         elif path == b"/close":
             return
         elif path == b"/half":
@@ -116,6 +168,8 @@ def serve(connection):
         elif path == b"/early":
             connection.sendall(b"HTTP/1.1 103 Early Hints\r\nLink: </a.css>\r\n\r\n")
             reply(connection, b"hello")
+        elif path == b"/die":
+            os.kill(os.getpid(), 9)
         elif path == b"/deaf":
             reply(connection, b"deaf from now on")
             listener.close()
