@@ -12,16 +12,16 @@ use std::time::Duration;
 
 use bytes::{Buf as _, BufMut as _, BytesMut};
 use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _};
-use tokio::time::Instant;
+use tokio::time::{Instant, timeout};
 
 use super::chunks::{Decoder, Step};
 use super::deadline::Deadline;
 use super::failure::Failure;
 use super::head::{Framing, Request};
-use super::relay::{Answer, Answered, Tail};
+use super::relay::{Answer, Answered, CONTINUE, Tail};
 use super::tunnel;
 use super::upstream::InUse;
-use super::wire::Wire;
+use super::wire::{Source, Wire};
 use super::worker;
 use crate::settings::Timings;
 
@@ -31,6 +31,10 @@ pub(super) const READ: usize = 64 * 1024;
 /// What a client may send behind its request while that is served. Past it nothing is read, and a
 /// client that leaves is noticed only by what it does not take.
 const AHEAD: usize = 64 * 1024;
+
+/// A client that sends no more is asked whether it is still there after so long. Most answers come
+/// before that, and who waits for one in peace hears nothing else.
+const HAIL: Duration = Duration::from_secs(1);
 
 /// What an exchange works on.
 pub(super) struct Exchange<'a, C, D> {
@@ -156,6 +160,11 @@ impl Progress {
         self.touch();
     }
 
+    /// Nothing of the answer has come, and nothing is on its way to the client.
+    fn is_silent(&self) -> bool {
+        self.phase.get() == Phase::Waiting && self.down.get() == Side::Dyno
+    }
+
     fn uploaded(&self) {
         self.is_uploaded.set(true);
         if self.phase.get() == Phase::Uploading {
@@ -236,7 +245,7 @@ pub(super) async fn run<C: Wire, D: Wire>(exchange: Exchange<'_, C, D>) -> End {
             )
             .await?;
             progress.uploaded();
-            watch(&mut from_client, buffer).await
+            watch(request, &mut from_client, buffer, &progress).await
         });
         let mut answer = Answer {
             request,
@@ -314,20 +323,45 @@ pub(super) fn may_repeat(request: &Request) -> bool {
     is_idempotent && request.framing == Framing::None && request.upgrade.is_none()
 }
 
-/// Ends when the client tears its connection down. One that only says that it will send no more
-/// still gets its answer.
-async fn watch(client: &mut (impl AsyncRead + Unpin), buffer: &mut BytesMut) -> Result<(), Broken> {
+/// Ends when the client is gone.
+async fn watch(
+    request: &Request,
+    client: &mut impl Source,
+    buffer: &mut BytesMut,
+    progress: &Progress,
+) -> Result<(), Broken> {
     while buffer.len() < AHEAD {
         if buffer.capacity() == buffer.len() {
             buffer.reserve(4096);
         }
         match client.read_buf(buffer).await {
             Ok(1..) => {}
-            Ok(0) => break,
+            // Boxed: others carry no room for it.
+            Ok(0) => {
+                Box::pin(ended(request, client, progress)).await;
+                return Err(Broken::Client);
+            }
             Err(_) => return Err(Broken::Client),
         }
     }
     std::future::pending().await
+}
+
+/// It sends no more, and still gets its answer. Whether it is there to read it is asked once, unless
+/// the answer has begun, which asks the same: a client of HTTP/1.1 knows interim answers, one of
+/// HTTP/1.0 does not. Resolves when it is gone. Source: RFC 9110 section 15.2.
+async fn ended(request: &Request, client: &mut impl Source, progress: &Progress) {
+    if timeout(HAIL, client.torn()).await.is_ok() {
+        return;
+    }
+    if !request.is_old && progress.is_silent() {
+        match client.hail(CONTINUE).await {
+            Ok(count) if count == 0 || count == CONTINUE.len() => {}
+            // Half a word is no answer's beginning.
+            _ => return,
+        }
+    }
+    client.torn().await;
 }
 
 /// Sends the head (`out`) and the body to the dyno. Small bodies that are here already go in one

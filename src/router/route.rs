@@ -15,7 +15,7 @@ use super::queue::{Entered, Queue, Seat};
 use super::relay::CONTINUE;
 use super::table::DynoRoute;
 use super::upstream::{self, Upstream};
-use super::wire::Wire;
+use super::wire::{Source as _, Wire};
 
 /// Connect attempts per request. Source: Dev Center, "HTTP Routing".
 const ATTEMPTS: usize = 10;
@@ -47,9 +47,8 @@ impl<S: Wire> Client<'_, S> {
         std::future::pending::<()>().await;
     }
 
-    /// It sends no more. That looks the same whether it has left or waits for its answer, so it is
-    /// told something: where nobody is left the kernel answers with a reset. A client of HTTP/1.0
-    /// must not be told that, and stays. Source: RFC 9110 section 15.2, RFC 9293 section 3.6.
+    /// It sends no more: it is asked whether it is still there. A client of HTTP/1.0 must not be
+    /// told that, and stays. Source: RFC 9110 section 15.2.
     async fn ended(&mut self) {
         if let Framing::Length(length) = self.request.framing
             && (self.buffer.len() as u64) < length
@@ -63,7 +62,7 @@ impl<S: Wire> Client<'_, S> {
                 _ => return,
             }
         }
-        self.stream.torn().await;
+        self.stream.split().0.torn().await;
     }
 }
 

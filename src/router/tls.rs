@@ -6,6 +6,7 @@
 
 use std::cell::RefCell;
 use std::io;
+use std::os::fd::AsFd as _;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll, ready};
@@ -15,7 +16,7 @@ use arc_swap::ArcSwap;
 use rustls::ServerConfig;
 use rustls::server::{Acceptor, ClientHello, ResolvesServerCert};
 use rustls::sign::CertifiedKey;
-use tokio::io::{AsyncBufRead as _, AsyncRead, AsyncWrite, AsyncWriteExt as _, ReadBuf};
+use tokio::io::{AsyncBufRead as _, AsyncRead, AsyncWrite, AsyncWriteExt as _, Interest, ReadBuf};
 use tokio::net::TcpStream;
 use tokio_rustls::LazyConfigAcceptor;
 use tokio_rustls::server::TlsStream;
@@ -249,7 +250,37 @@ delegate!(Half<'_>);
 #[derive(Debug)]
 pub(super) struct Half<'a>(&'a RefCell<Inner>);
 
-impl Source for Half<'_> {}
+impl Source for Half<'_> {
+    async fn hail(&mut self, words: &[u8]) -> io::Result<usize> {
+        std::future::poll_fn(|cx| {
+            let said = self.with(|inner| inner.poll_write(cx, words));
+            // What did not fit goes out with what follows it.
+            Poll::Ready(match said {
+                Poll::Ready(said) => said,
+                Poll::Pending => Ok(words.len()),
+            })
+        })
+        .await
+    }
+
+    async fn torn(&mut self) {
+        // The other half needs the stream meanwhile.
+        let own = self
+            .0
+            .borrow()
+            .stream
+            .get_ref()
+            .0
+            .as_fd()
+            .try_clone_to_owned();
+        match own.and_then(|own| TcpStream::from_std(own.into())) {
+            // An error of the wait itself is an end, too.
+            Ok(own) => drop(own.ready(Interest::ERROR).await),
+            // Out of descriptors: the answer will find out.
+            Err(_) => std::future::pending().await,
+        }
+    }
+}
 
 impl Wire for TlsWire {
     type Reader<'a> = Half<'a>;
@@ -262,10 +293,6 @@ impl Wire for TlsWire {
     async fn readable(&mut self) -> io::Result<()> {
         let stream = &mut self.half.get_mut().stream;
         std::future::poll_fn(|cx| Pin::new(&mut *stream).poll_fill_buf(cx).map_ok(drop)).await
-    }
-
-    async fn torn(&mut self) {
-        self.half.get_mut().stream.get_mut().0.torn().await;
     }
 
     /// No `close_notify`, and a RST.

@@ -32,11 +32,6 @@ pub(super) trait Wire: AsyncRead + AsyncWrite + Unpin {
     /// Waits until a read would not wait, without a buffer to read into.
     fn readable(&mut self) -> impl Future<Output = io::Result<()>>;
 
-    /// Behind the end of what the other side sends: resolves when it cannot be told anything either.
-    fn torn(&mut self) -> impl Future<Output = ()> {
-        std::future::pending()
-    }
-
     /// Makes the coming end look like the failure it is: nobody takes a torn answer for whole.
     fn reset(&mut self);
 }
@@ -45,6 +40,20 @@ pub(super) trait Wire: AsyncRead + AsyncWrite + Unpin {
 pub(super) trait Source: AsyncRead + Unpin {
     /// Tells the sender now that its bytes have come.
     fn acknowledge(&self) {}
+
+    /// Behind the end of what the other side sends: says something to it, as far as that goes out
+    /// at once. So many bytes did.
+    ///
+    /// An end looks the same whether the other side has left or waits for its answer. If it has
+    /// left, its kernel answers with a reset. Source: RFC 9293 section 3.6.1.
+    fn hail(&mut self, _words: &[u8]) -> impl Future<Output = io::Result<usize>> {
+        std::future::ready(Ok(0))
+    }
+
+    /// Behind that end: resolves when the other side cannot be told anything either.
+    fn torn(&mut self) -> impl Future<Output = ()> {
+        std::future::pending()
+    }
 }
 
 impl Source for ReadHalf<'_> {
@@ -53,6 +62,20 @@ impl Source for ReadHalf<'_> {
         if let Err(error) = stream.set_quickack(true) {
             tracing::debug!(%error, "not acknowledged");
         }
+    }
+
+    async fn hail(&mut self, words: &[u8]) -> io::Result<usize> {
+        let stream: &TcpStream = self.as_ref();
+        match stream.try_write(words) {
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => Ok(0),
+            done => done,
+        }
+    }
+
+    async fn torn(&mut self) {
+        let stream: &TcpStream = self.as_ref();
+        // An error of the wait itself is an end, too.
+        let _ = stream.ready(Interest::ERROR).await;
     }
 }
 
@@ -67,11 +90,6 @@ impl Wire for TcpStream {
     fn readable(&mut self) -> impl Future<Output = io::Result<()>> {
         // The way reads wait, too: `TcpStream::readable` would enter a list for every wait.
         std::future::poll_fn(|context| self.poll_read_ready(context))
-    }
-
-    async fn torn(&mut self) {
-        // An error of the wait itself is an end, too.
-        let _ = self.ready(Interest::ERROR).await;
     }
 
     /// The end will be a RST, not a FIN.

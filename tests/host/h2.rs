@@ -10,6 +10,7 @@ use hyper::{HeaderMap, Method, Request, Response};
 use manifold::settings::Timings;
 use rustls::pki_types::ServerName;
 use tokio::net::TcpStream;
+use tokio::task::JoinHandle;
 use tokio_rustls::TlsConnector;
 
 use crate::host::{Host, short};
@@ -21,6 +22,15 @@ fn line(host: &Host, app: &str) -> String {
 
 /// An HTTP/2 connection for a name, driven beside the test.
 async fn connect(host: &Host, name: &str, builder: &Builder) -> SendRequest<Bytes> {
+    driven(host, name, builder).await.0
+}
+
+/// The same with what drives it.
+async fn driven(
+    host: &Host,
+    name: &str,
+    builder: &Builder,
+) -> (SendRequest<Bytes>, JoinHandle<()>) {
     let config = client(&host.ok(&["certs:ca"]), &["h2"]);
     let stream = TcpStream::connect(host.https.expect("TLS"))
         .await
@@ -32,10 +42,10 @@ async fn connect(host: &Host, name: &str, builder: &Builder) -> SendRequest<Byte
         .expect("trusted");
     assert_eq!(stream.get_ref().1.alpn_protocol(), Some(&b"h2"[..]));
     let (send, connection) = builder.handshake(stream).await.expect("HTTP/2");
-    tokio::spawn(async move {
+    let driver = tokio::spawn(async move {
         connection.await.ok();
     });
-    send.ready().await.expect("ready")
+    (send.ready().await.expect("ready"), driver)
 }
 
 fn request(method: Method, name: &str, path: &str, fields: &[(&str, &str)]) -> Request<()> {
@@ -238,7 +248,7 @@ fn resets_pass_in_both_directions() {
     host.web("odd", "odd", "python3 server.py");
     on(async {
         let name = "odd.localhost";
-        let mut send = connect(&host, name, &Builder::new()).await;
+        let (mut send, driver) = driven(&host, name, &Builder::new()).await;
         // The dyno tears its answer.
         let mut torn = get(&mut send, name, "/torn").await;
         let error = read(torn.body_mut()).await.expect_err("torn");
@@ -254,8 +264,28 @@ fn resets_pass_in_both_directions() {
             let line = line(&host, "odd");
             line.contains("code=H27") && line.contains("status=499") && line.contains("method=POST")
         });
+        // Or while its dyno works.
+        let asked = request(Method::GET, name, "/watch", &[]);
+        let (answer, stream) = send.send_request(asked, true).expect("sent");
+        host.until("it works", || host.logs("odd").contains("asked by GET"));
+        drop((answer, stream));
+        host.until("H27", || line(&host, "odd").contains("path=\"/watch\""));
+        assert!(line(&host, "odd").contains("code=H27"));
+        host.until("the dyno's news", || {
+            host.logs("odd").contains("left by GET")
+        });
         // The connection is as good as before.
         assert_eq!(get(&mut send, name, "/").await.status(), 200);
+        // Or the connection goes with it.
+        let asked = request(Method::DELETE, name, "/watch", &[]);
+        let (answer, _) = send.send_request(asked, true).expect("sent");
+        host.until("it works", || host.logs("odd").contains("asked by DELETE"));
+        driver.abort();
+        drop((answer, send));
+        host.until("the dyno's news", || {
+            host.logs("odd").contains("left by DELETE")
+        });
+        assert!(line(&host, "odd").contains("code=H27"));
     });
 }
 

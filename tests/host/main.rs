@@ -11,6 +11,7 @@ mod frames;
 mod front;
 mod h2;
 mod host;
+mod leaving;
 mod machine;
 mod pool;
 mod router;
