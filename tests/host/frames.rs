@@ -212,6 +212,8 @@ enum Wanted {
     /// The same, or a reset of the stream with one of these codes.
     Stream(&'static [u32]),
     Answer,
+    /// Status 400, or as [`Wanted::Stream`] with `PROTOCOL`.
+    Refused,
     Pong,
 }
 
@@ -219,6 +221,10 @@ fn is_right(wanted: Wanted, got: Outcome) -> bool {
     match (wanted, got) {
         (Wanted::Connection(_) | Wanted::Stream(_), Outcome::End)
         | (Wanted::Answer, Outcome::Answer(0x88))
+        | (
+            Wanted::Refused,
+            Outcome::Answer(0x8c) | Outcome::Stream(PROTOCOL) | Outcome::Connection(PROTOCOL),
+        )
         | (Wanted::Pong, Outcome::Pong) => true,
         (Wanted::Connection(codes) | Wanted::Stream(codes), Outcome::Connection(code))
         | (Wanted::Stream(codes), Outcome::Stream(code)) => codes.contains(&code),
@@ -231,7 +237,7 @@ fn is_right(wanted: Wanted, got: Outcome) -> bool {
 ///
 /// Section and meaning, what is sent after the settings, and what must come.
 fn cases() -> Vec<(&'static str, Vec<u8>, Wanted)> {
-    use Wanted::{Answer, Connection, Pong, Stream};
+    use Wanted::{Answer, Connection, Pong, Refused, Stream};
     let block = fields(&GET);
     let (first, second) = block.split_at(10);
     let rest = |at: u8| frame(CONTINUATION, at, 1, second);
@@ -644,6 +650,168 @@ fn cases() -> Vec<(&'static str, Vec<u8>, Wanted)> {
             "8.4 PUSH_PROMISE of a client",
             frame(PUSH, END_HEADERS, 1, &[&[0, 0, 0, 2][..], &block].concat()),
             Connection(&[PROTOCOL]),
+        ),
+        ("4.1 a reserved bit is ignored", get(0x8000_0001), Answer),
+        (
+            "6.1 padded DATA",
+            join(&[
+                post(1),
+                frame(DATA, PADDED | END_STREAM, 1, &[2, b'h', b'i', 0, 0]),
+            ]),
+            Answer,
+        ),
+        (
+            "6.2 padded HEADERS with a priority",
+            frame(
+                HEADERS,
+                END_HEADERS | END_STREAM | PADDED | 0x20,
+                1,
+                &[&[1, 0, 0, 0, 0, 255][..], &block, &[0]].concat(),
+            ),
+            Answer,
+        ),
+        (
+            "6.5.2 a window of nothing lets heads pass",
+            join(&[setting(4, 0), get(1)]),
+            Answer,
+        ),
+        (
+            "6.9.2 settings that push a stream's window past its most",
+            join(&[post(1), window(1, (1 << 31) - 1 - 65535), setting(4, 65536)]),
+            Connection(&[FLOW]),
+        ),
+        (
+            "6.10 an empty CONTINUATION in between",
+            join(&[
+                frame(HEADERS, END_STREAM, 1, first),
+                frame(CONTINUATION, 0, 1, &[]),
+                rest(END_HEADERS),
+            ]),
+            Answer,
+        ),
+        ("8.2.1 no name", more(&[("", "x")]), Stream(&[PROTOCOL])),
+        (
+            "8.2.1 a space in a name",
+            more(&[("x y", "ok")]),
+            Stream(&[PROTOCOL]),
+        ),
+        (
+            "8.2.1 a name of other letters",
+            more(&[("x\u{e9}", "ok")]),
+            Stream(&[PROTOCOL]),
+        ),
+        (
+            "8.2.1 a space before a value",
+            more(&[("x-test", " ok")]),
+            Stream(&[PROTOCOL]),
+        ),
+        (
+            "8.2.1 a tab behind a value",
+            more(&[("x-test", "ok\t")]),
+            Stream(&[PROTOCOL]),
+        ),
+        ("8.2.1 a value of nothing", more(&[("x-test", "")]), Answer),
+        (
+            "8.3.1 host in the place of the authority",
+            ask(&[&fields(&GET[..3])[..], &field("host", "odd.localhost")].concat()),
+            Answer,
+        ),
+        ("8.3.1 a path without its slash", but(":path", "x"), Refused),
+        (
+            "8.3.1 a whole URI as path",
+            but(":path", "http://a/"),
+            Refused,
+        ),
+        ("8.3.1 an asterisk with GET", but(":path", "*"), Refused),
+        (
+            "8.3.1 an asterisk with OPTIONS",
+            ask(&fields(&[
+                (":method", "OPTIONS"),
+                (":scheme", "https"),
+                (":path", "*"),
+                (":authority", "odd.localhost"),
+            ])),
+            Answer,
+        ),
+        ("8.3.1 a space in a path", but(":path", "/a b"), Refused),
+        (
+            "8.3.1 a line end in a path",
+            but(":path", "/a\r\nb"),
+            Refused,
+        ),
+        ("8.3.1 a zero in a path", but(":path", "/a\0"), Refused),
+        ("8.3.1 no word in the method", but(":method", ""), Refused),
+        (
+            "8.3.1 two words in the method",
+            but(":method", "GET /"),
+            Refused,
+        ),
+        (
+            "8.3.1 a user in the authority",
+            but(":authority", "u@odd.localhost"),
+            Refused,
+        ),
+        (
+            "8.3.1 an authority of nothing",
+            but(":authority", ""),
+            Refused,
+        ),
+        (
+            "8.3.1 a path in the authority",
+            but(":authority", "odd.localhost/x"),
+            Refused,
+        ),
+        (
+            "8.5 CONNECT with a path",
+            but(":method", "CONNECT"),
+            Refused,
+        ),
+        (
+            "8.5 CONNECT",
+            ask(&fields(&[
+                (":method", "CONNECT"),
+                (":authority", "odd.localhost:80"),
+            ])),
+            Refused,
+        ),
+        (
+            "8441 4 a protocol that was not offered",
+            ask(&with(
+                [
+                    (":method", "CONNECT"),
+                    (":scheme", "https"),
+                    (":path", "/ws"),
+                    (":authority", "odd.localhost"),
+                ],
+                &[(":protocol", "websocket")],
+            )),
+            Refused,
+        ),
+        (
+            "8.1.1 two lengths",
+            join(&[
+                frame(
+                    HEADERS,
+                    END_HEADERS,
+                    1,
+                    &with(POST, &[("content-length", "4"), ("content-length", "5")]),
+                ),
+                frame(DATA, END_STREAM, 1, b"four"),
+            ]),
+            Refused,
+        ),
+        (
+            "8.1.1 a length that is no number",
+            join(&[
+                frame(
+                    HEADERS,
+                    END_HEADERS,
+                    1,
+                    &with(POST, &[("content-length", "+4")]),
+                ),
+                frame(DATA, END_STREAM, 1, b"four"),
+            ]),
+            Refused,
         ),
         (
             "7541 2.3.3 an index that is not there",
