@@ -39,8 +39,12 @@ fn every_case() -> Result<(), Failed> {
     let mut host = Host::with("[timings]\nmetrics_period = 1\nstop_grace = 2\n")?;
     odd(&host, "odd")?;
     let faults = judge::faults(host.http, || {
-        let logs = host.logs("odd");
-        logs.lines().filter(|l| l.contains(" dyno=web.1 ")).count()
+        let answer = certain::api(&host.socket(), "GET", "/apps/odd/traffic", "");
+        let answer = answer.expect("an answer");
+        let body = answer.split_once("\r\n\r\n").expect("a head").1;
+        let traffic: serde_json::Value = serde_json::from_str(body).expect("JSON");
+        let reached = traffic["dynos"][0]["total"]["requests"].as_u64();
+        reached.expect("a number")
     });
     check(faults.is_empty(), faults.join("\n\n"))?;
     // Memory and load of the dyno that served all this.
