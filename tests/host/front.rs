@@ -4,9 +4,9 @@
 use std::cell::RefCell;
 use std::collections::BTreeSet;
 use std::io::{Read, Write};
-use std::net::{IpAddr, SocketAddr, TcpStream};
+use std::net::{IpAddr, Shutdown, SocketAddr, TcpStream};
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use manifold::settings::{Settings, Timings};
 use rustls::pki_types::ServerName;
@@ -125,17 +125,162 @@ fn a_proxy_header_comes_before_the_handshake() {
         tls::with_tls(settings);
     });
     let config = tls::client(&host.ok(&["certs:ca"]), &[]);
-    let mut stream = connect(BALANCER, host.https.expect("TLS is served"));
-    stream.write_all(&v2()).expect("written");
-    let name = ServerName::try_from(format!("{APP}.localhost")).expect("a name");
-    let client = ClientConnection::new(Arc::clone(&config), name).expect("a client");
-    let reply = talk(StreamOwned::new(client, stream), head("").as_bytes());
-    for wanted in [
-        "\r\nX-Forwarded-For: 192.0.2.9\r\n",
-        "\r\nX-Forwarded-Proto: https\r\n",
-    ] {
-        assert!(reply.contains(wanted), "{wanted} in {reply}");
+    let ask = |header: &[u8], in_pieces: bool| {
+        let mut stream = connect(BALANCER, host.https.expect("TLS is served"));
+        stream.set_nodelay(true).expect("set");
+        for piece in header.chunks(if in_pieces { 1 } else { 4096 }) {
+            stream.write_all(piece).expect("written");
+        }
+        let name = ServerName::try_from(format!("{APP}.localhost")).expect("a name");
+        let client = ClientConnection::new(Arc::clone(&config), name).expect("a client");
+        talk(StreamOwned::new(client, stream), head("").as_bytes())
+    };
+    for header in [V1.to_vec(), v2()] {
+        for in_pieces in [false, true] {
+            let reply = ask(&header, in_pieces);
+            for wanted in [
+                "\r\nX-Forwarded-For: 192.0.2.9\r\n",
+                "\r\nX-Forwarded-Proto: https\r\n",
+                "\r\nX-Forwarded-Port: 443\r\n",
+            ] {
+                assert!(reply.contains(wanted), "{wanted} in {reply}");
+            }
+        }
     }
+    // A handshake without one is not even answered.
+    let mut stream = connect(BALANCER, host.https.expect("TLS is served"));
+    let name = ServerName::try_from(format!("{APP}.localhost")).expect("a name");
+    let mut client = ClientConnection::new(config, name).expect("a client");
+    assert!(client.complete_io(&mut stream).is_err());
+}
+
+/// Version 2: command, family, addresses and what follows them.
+fn binary(command: u8, family: u8, rest: &[u8]) -> Vec<u8> {
+    let length = u16::try_from(rest.len()).expect("short").to_be_bytes();
+    let start = b"\r\n\r\n\0\r\nQUIT\n";
+    [&start[..], &[command, family], &length, rest].concat()
+}
+
+#[test]
+fn every_kind_of_proxy_header_is_read_and_every_bad_one_is_the_end() {
+    let host = start(|settings| settings.proxies.protocol = true);
+    let v4 = [192, 0, 2, 9, 198, 51, 100, 1, 0xc3, 0x50, 1, 0xbb];
+    let mut v6 = [0; 36];
+    v6[..4].copy_from_slice(&[0x20, 1, 0xd, 0xb8]);
+    (v6[15], v6[34], v6[35]) = (9, 1, 0xbb);
+    // The client's address, mapped: it is told as what it is.
+    let mut mapped = [0; 36];
+    (mapped[10], mapped[11], mapped[34], mapped[35]) = (0xff, 0xff, 1, 0xbb);
+    mapped[12..16].copy_from_slice(&[192, 0, 2, 9]);
+    // No operation, ALPN, the name of the handshake, and one that nobody knows.
+    let more = b"\x04\0\x03abc\x01\0\x02h2\x02\0\x01x\xee\0\0";
+    let long = [&v4[..], b"\x04\x0f\xe1", &[0; 4065]].concat();
+    let balancer = "127.0.0.7";
+    let line = |words: &str| format!("PROXY {words}\r\n").into_bytes();
+    let most = "ffff:ffff:ffff:ffff:ffff:ffff:ffff:ffff";
+    for (what, header, client) in [
+        ("v1, TCP4", V1.to_vec(), "192.0.2.9"),
+        (
+            "v1, TCP6",
+            line("TCP6 2001:db8::9 2001:db8::1 50000 443"),
+            "2001:db8::9",
+        ),
+        ("v1, unknown", line("UNKNOWN"), balancer),
+        (
+            "v1, unknown, of the greatest length",
+            line(&format!("UNKNOWN {most} {most} 65535 65535")),
+            balancer,
+        ),
+        ("v2, TCP4", v2(), "192.0.2.9"),
+        ("v2, TCP6", binary(0x21, 0x21, &v6), "2001:db8::9"),
+        ("v2, mapped", binary(0x21, 0x21, &mapped), "192.0.2.9"),
+        (
+            "v2, TCP4 and more",
+            binary(0x21, 0x11, &[&v4[..], more].concat()),
+            "192.0.2.9",
+        ),
+        (
+            "v2, TCP6 and more",
+            binary(0x21, 0x21, &[&v6[..], more].concat()),
+            "2001:db8::9",
+        ),
+        (
+            "v2, of the greatest length",
+            binary(0x21, 0x11, &long),
+            "192.0.2.9",
+        ),
+        ("v2, local", binary(0x20, 0, &[]), balancer),
+        (
+            "v2, local with addresses",
+            binary(0x20, 0x11, &v4),
+            balancer,
+        ),
+        ("v2, unspecified", binary(0x21, 0, b"abc"), balancer),
+        ("v2, Unix sockets", binary(0x21, 0x31, &[0; 216]), balancer),
+    ] {
+        let bytes = [&header[..], head("").as_bytes()].concat();
+        let reply = talk(connect(BALANCER, host.http), &bytes);
+        let wanted = format!("\r\nX-Forwarded-For: {client}\r\n");
+        assert!(reply.contains(&wanted), "{what}: {reply}");
+    }
+    for (what, header) in [
+        ("v1, too long", line(&format!("UNKNOWN {}", "x".repeat(92)))),
+        (
+            "v1, without end",
+            [b"PROXY UNKNOWN ", &[b'x'; 200][..]].concat(),
+        ),
+        (
+            "v1, a line end that is none",
+            b"PROXY TCP4 192.0.2.9 198.51.100.1 50000 443\n".to_vec(),
+        ),
+        ("v1, in small letters", b"proxy UNKNOWN\r\n".to_vec()),
+        ("v1, no family", line("")),
+        (
+            "v1, a family that is not the addresses'",
+            line("TCP6 192.0.2.9 198.51.100.1 50000 443"),
+        ),
+        (
+            "v1, no address",
+            line("TCP4 localhost 198.51.100.1 50000 443"),
+        ),
+        (
+            "v1, a port past the last",
+            line("TCP4 192.0.2.9 198.51.100.1 50000 65536"),
+        ),
+        ("v2, too long", binary(0x21, 0x11, &[0; 4081])),
+        (
+            "v2, too short for its family",
+            binary(0x21, 0x11, &v4[..11]),
+        ),
+        ("v2, another version", binary(0x31, 0x11, &v4)),
+        ("v2, another command", binary(0x22, 0x11, &v4)),
+        ("two of them", [V1, V1].concat()),
+    ] {
+        let bytes = [&header[..], head("").as_bytes()].concat();
+        let reply = talk(connect(BALANCER, host.http), &bytes);
+        // Behind a good one the second is no HTTP.
+        let is_refused = if what == "two of them" {
+            reply.starts_with("HTTP/1.1 400 ")
+        } else {
+            reply.is_empty()
+        };
+        assert!(is_refused, "{what}: {reply}");
+    }
+    // One that ends in the middle, and one that does not come: neither is waited for for long.
+    let stream = connect(BALANCER, host.http);
+    stream.shutdown(Shutdown::Write).expect("half closed");
+    assert_eq!(talk(stream, b""), "");
+    let begin = Instant::now();
+    assert_eq!(talk(connect(BALANCER, host.http), &V1[..20]), "");
+    assert!(begin.elapsed() < Duration::from_secs(10));
+    // What it says holds for each request of its connection.
+    let mut stream = connect(BALANCER, host.http);
+    let first = head("").replace("Connection: close\r\n", "");
+    let bytes = [V1, first.as_bytes()].concat();
+    stream.write_all(&bytes).expect("written");
+    let reply = talk(stream, head("").as_bytes());
+    let count = reply.matches("\r\nX-Forwarded-For: 192.0.2.9\r\n").count();
+    assert_eq!(count, 2, "{reply}");
 }
 
 #[test]
