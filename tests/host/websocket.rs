@@ -1,5 +1,6 @@
 //! `WebSocket`s through the router, by a real library at both ends (Debian's `python3-websockets`).
 
+use std::collections::BTreeMap;
 use std::io::{BufRead as _, BufReader, Read as _};
 use std::process::{Child, Command, Stdio};
 
@@ -106,4 +107,81 @@ fn a_dyno_that_must_go_closes_its_sockets_itself() {
         line.contains("at=info ") && line.ends_with(" closed_by=dyno"),
         "{line}"
     );
+}
+
+/// Set where the network reaches the package indexes.
+const NETWORK: &str = "MANIFOLD_TEST_NETWORK";
+
+/// What judges: Autobahn's cases, and the version whose cases were counted.
+const KOSOKU: &str = "kosoku==0.1.0";
+
+/// Those that take seconds: all of framing, pings, reserved bits, opcodes, fragments, UTF-8 and ends;
+/// large messages and compression by examples.
+const SOME: [&str; 28] = [
+    "1.*", "2.*", "3.*", "4.*", "5.*", "6.*", "7.*", "9.1.*", "9.2.*", "9.3.1", "9.4.1", "9.5.*",
+    "9.6.*", "9.7.1", "9.8.1", "10.*", "12.1.1", "12.2.1", "12.3.1", "12.4.1", "12.5.1", "13.1.1",
+    "13.2.1", "13.3.1", "13.4.1", "13.5.1", "13.6.1", "13.7.1",
+];
+
+/// How a case ended: its verdict, that on the end of the connection, the code of the end.
+type Verdict = (String, String, Option<u16>);
+
+#[test]
+fn autobahns_verdicts_are_those_of_the_dyno_itself() {
+    same_verdicts(&SOME, 287);
+}
+
+#[test]
+#[ignore = "takes ten minutes; the one above runs 287 of them"]
+fn all_of_autobahns_verdicts_are_those_of_the_dyno_itself() {
+    same_verdicts(&["*"], 517);
+}
+
+fn same_verdicts(cases: &[&str], count: usize) {
+    if std::env::var_os(NETWORK).is_none() {
+        eprintln!("{NETWORK} is not set: Autobahn's cases are left out");
+        return;
+    }
+    let host = start(Timings::default());
+    // Its client takes the name in `Host` from the address.
+    host.ok(&["domains:add", "127.0.0.1", "-a", APP]);
+    host.until("the router knows", || host.get("127.0.0.1", "/").0 == 426);
+    let packages = host.dir.path().join("packages");
+    let mut pip = Command::new("/usr/bin/python3");
+    pip.args(["-m", "pip", "install", "--quiet", "--no-cache-dir"]);
+    // A directory of its own harms nobody.
+    pip.arg("--root-user-action=ignore");
+    let installed = pip.arg("--target").arg(&packages).arg(KOSOKU).status();
+    assert!(
+        installed
+            .expect("pip runs (package `python3-pip`)")
+            .success()
+    );
+    let script = concat!(
+        env!("CARGO_MANIFEST_DIR"),
+        "/tests/apps/websocket/verdicts.py"
+    );
+    let verdicts = |port: u16| -> BTreeMap<String, Verdict> {
+        let output = Command::new("/usr/bin/python3")
+            .args([script, &format!("ws://127.0.0.1:{port}/echo")])
+            .args(cases)
+            .env("PYTHONPATH", &packages)
+            .output()
+            .expect("python3 runs");
+        assert!(output.status.success(), "{output:?}");
+        serde_json::from_slice(&output.stdout).expect("verdicts")
+    };
+    let logs = host.logs(APP);
+    let port = logs.lines().find_map(|l| l.split_once("listening on "));
+    let port = port.and_then(|(_, port)| port.trim().parse().ok());
+    let straight = verdicts(port.expect("the dyno's own port"));
+    let routed = verdicts(host.http.port());
+    assert_eq!(straight.len(), count);
+    let differing: Vec<_> = straight
+        .iter()
+        .filter(|(case, verdict)| routed.get(*case) != Some(*verdict))
+        .map(|(case, verdict)| format!("{case}: {verdict:?}, routed {:?}", routed.get(case)))
+        .collect();
+    assert!(differing.is_empty(), "{}", differing.join("\n"));
+    assert_eq!(routed.len(), count);
 }

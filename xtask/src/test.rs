@@ -65,6 +65,8 @@ pub(crate) fn run(options: &Options) -> ExitCode {
         let mut test = process::cargo();
         test.args(["test", "--workspace", "--no-fail-fast"]);
         test.args(["--lib", "--bins", "--test", "host", "--"]);
+        // Here the package indexes are within reach.
+        test.env("MANIFOLD_TEST_NETWORK", "1");
         test.args(filter);
         tested(&mut test, tally, &mut shown)
     });
@@ -80,7 +82,6 @@ pub(crate) fn run(options: &Options) -> ExitCode {
         // One at a time: they count what is left behind on the whole machine.
         let mut test = Command::new(&binaries.kernel_tests);
         test.current_dir(crate::root()).arg("--test-threads=1");
-        // Here the package indexes are within reach.
         test.env("MANIFOLD_TEST_NETWORK", "1");
         if let Some(stacks) = &stacks {
             test.env("MANIFOLD_TEST_STACKS", stacks);
