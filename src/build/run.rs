@@ -94,7 +94,12 @@ async fn attempt(
     let workdir = Workdir::bounded(supervisor, paths, order.id).await;
     let workdir = workdir.map_err(BuildError::file("make", &paths.build(order.id)))?;
     let result = build(supervisor, paths, order, &workdir, output).await;
-    workdir.remove().await;
+    if result.is_ok() {
+        // The release need not wait until what was built is gone: that goes on beside it.
+        drop(workdir);
+    } else {
+        workdir.remove().await;
+    }
     result
 }
 

@@ -103,11 +103,13 @@ impl Disks {
         let Some(there) = is_last.then(|| attached.remove(path)).flatten() else {
             return;
         };
-        if !there.is_kept
-            && let Err(error) = empty(path)
-        {
-            // Then the kernel writes it out for nothing, no more.
-            tracing::debug!(%error, "a build's volume was not emptied");
+        if !there.is_kept {
+            // Nobody else has this path, and others need not wait for the files to go.
+            drop(attached);
+            if let Err(error) = empty(path) {
+                // Then the kernel writes it out for nothing, no more.
+                tracing::debug!(%error, "a build's volume was not emptied");
+            }
         }
         if let Err(errno) = umount2(path, MntFlags::MNT_DETACH) {
             tracing::warn!(
