@@ -17,6 +17,10 @@ const FILES: &[(&str, &str)] = &[
     ("driver.sh", include_str!("driver.sh")),
     ("submodules.sh", include_str!("submodules.sh")),
     ("lib/common.sh", include_str!("buildpacks/lib/common.sh")),
+    (
+        "lib/failures.sh",
+        include_str!("buildpacks/lib/failures.sh"),
+    ),
     ("lib/jvm.sh", include_str!("buildpacks/lib/jvm.sh")),
     (
         "clojure/bin/compile",

@@ -8,6 +8,8 @@
 //! do: in the build dyno, as its user.
 
 mod buildpack;
+#[cfg(test)]
+mod causes;
 mod choice;
 mod dyno;
 mod failure;

@@ -7,6 +7,14 @@ detail() { printf '       %s\n' "$*"; }
 warning() { printf ' !     %s\n' "$*"; }
 indent() { sed -u 's/^/       /'; }
 
+# watched LOG COMMAND...: what it prints is shown and kept for `failures.sh`. Its status.
+watched() {
+  local log=$1
+  shift
+  "$@" 2>&1 | tee "$log" | indent
+  return "${PIPESTATUS[0]}"
+}
+
 # Config vars for the tools that the build runs. The platform leaves out names that would break
 # the build itself (PATH, LD_PRELOAD, ...).
 export_env() {
