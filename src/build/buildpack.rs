@@ -63,6 +63,10 @@ const FILES: &[(&str, &str)] = &[
         include_str!("buildpacks/nodejs/bin/release"),
     ),
     (
+        "nodejs/facts.js",
+        include_str!("buildpacks/nodejs/facts.js"),
+    ),
+    (
         "nodejs/profile.sh",
         include_str!("buildpacks/nodejs/profile.sh"),
     ),
@@ -81,6 +85,10 @@ const FILES: &[(&str, &str)] = &[
     (
         "python/profile.sh",
         include_str!("buildpacks/python/profile.sh"),
+    ),
+    (
+        "python/requirements.sh",
+        include_str!("buildpacks/python/requirements.sh"),
     ),
     (
         "ruby/bin/compile",
@@ -362,6 +370,80 @@ mod tests {
         assert!(built.join(".profile.d/python.sh").is_file());
         let config = fs::read_to_string(built.join(".heroku/python/pyvenv.cfg")).expect("read");
         assert!(config.contains("home = /usr"), "{config}");
+    }
+
+    #[test]
+    fn requirements_are_settled_only_where_the_files_say_all() {
+        let check = |text: &str, expected: &str| {
+            let bench = Bench::new(&[("requirements.txt", text)]);
+            fs::create_dir(bench.at("build").join("more")).expect("made");
+            let more = "-c base.txt\nflask\n";
+            fs::write(bench.at("build").join("more/dev.txt"), more).expect("written");
+            fs::write(bench.at("build").join("more/base.txt"), "\r\n# x\n").expect("written");
+            let home = install(&bench.at("packs")).expect("installed");
+            let script = "set -euo pipefail; . \"$1/python/requirements.sh\"
+                files=() is_settled=yes
+                requirements requirements.txt
+                echo \"$is_settled ${files[*]}\"";
+            let output = std::process::Command::new("bash")
+                .args(["-c", script, "-"])
+                .arg(home)
+                .current_dir(bench.at("build"))
+                .output()
+                .expect("bash runs");
+            let said = String::from_utf8_lossy(&output.stdout).into_owned();
+            assert_eq!(said.trim(), expected, "{text:?}: {output:?}");
+        };
+        let own = "yes requirements.txt";
+        check("", own);
+        check(
+            "flask\n# -e .\nDjango>=4,<5 ; python_version < '3.13'\nx[y]==1.*",
+            own,
+        );
+        check(
+            "a==1 \\\n    --hash=sha256:00 \\\n    --hash=sha256:11\r\n",
+            own,
+        );
+        check(
+            "--index-url https://${TOKEN}@x.test/simple\na # see https://y.test",
+            own,
+        );
+        check(
+            "-r more/dev.txt",
+            "yes requirements.txt more/dev.txt more/base.txt",
+        );
+        check(
+            "--requirement=./more/base.txt\n",
+            "yes requirements.txt ./more/base.txt",
+        );
+        for unsettled in [
+            "-e .",
+            "  .\n",
+            "./lib",
+            "lib/",
+            "a @ git+ssh://x.test/a",
+            "git+https://x.test/a@main#egg=a",
+            "a-1.whl",
+            "--find-links wheels",
+            "-r https://x.test/all.txt",
+            "-r \\\nmore/dev.txt",
+            "-r",
+            "--anything-new",
+            "-r $HOME/x",
+        ] {
+            check(unsettled, "no requirements.txt");
+        }
+        // In a circle.
+        let bench = Bench::new(&[("requirements.txt", "-r requirements.txt\n")]);
+        let home = install(&bench.at("packs")).expect("installed");
+        let script = ". \"$1/python/requirements.sh\"; files=(); requirements requirements.txt; echo $is_settled";
+        let output = std::process::Command::new("bash")
+            .args(["-c", script, "-"])
+            .arg(home)
+            .current_dir(bench.at("build"))
+            .output()
+            .expect("bash runs");
+        assert_eq!(output.stdout, b"no\n");
     }
 
     #[test]

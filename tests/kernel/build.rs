@@ -8,7 +8,7 @@ use libtest_mimic::{Failed, Trial};
 use crate::host::{Host, app_dir, check, contains, deployed};
 
 /// Set where the network reaches the package indexes: the real frameworks are built then.
-const NETWORK: &str = "MANIFOLD_TEST_NETWORK";
+pub(crate) const NETWORK: &str = "MANIFOLD_TEST_NETWORK";
 
 /// The cases of this file.
 pub(crate) fn cases() -> Vec<Trial> {
@@ -26,7 +26,7 @@ pub(crate) fn cases() -> Vec<Trial> {
     ]
 }
 
-fn write(dir: &Path, files: &[(&str, &str)]) -> Result<(), Failed> {
+pub(crate) fn write(dir: &Path, files: &[(&str, &str)]) -> Result<(), Failed> {
     for (name, text) in files {
         let path = dir.join(name);
         std::fs::create_dir_all(path.parent().ok_or("no parent")?)?;
@@ -274,12 +274,21 @@ fn frameworks() -> Result<(), Failed> {
         check(seen.len() == 2, format!("both dynos answer: {seen:?}"))?;
     }
     // The cache of the first build serves the second one.
-    let text = host.ok(&["deploy", &app_dir("flask"), "-a", "shop"])?;
-    contains(&text, "cache")?;
+    for (app, folder, words, run) in [
+        ("shop", "flask", "requirements", "Installing requirements"),
+        ("blog", "express", "package-lock.json", "added "),
+    ] {
+        let text = host.ok(&["deploy", &app_dir(folder), "-a", app])?;
+        contains(
+            &text,
+            &format!("No change in {words} detected, installing from cache\n"),
+        )?;
+        check(!text.contains(run), text)?;
+    }
     // With the cache or without, in whatever app: the same tree gives the same slug.
     for (app, folder) in [("shop-2", "flask"), ("blog-2", "express")] {
         host.ok(&["create", app])?;
         host.ok(&["deploy", &app_dir(folder), "-a", app])?;
     }
-    check(slugs(&host)? == 2, "five builds of two trees")
+    check(slugs(&host)? == 2, "six builds of two trees")
 }

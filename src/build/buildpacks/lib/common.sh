@@ -43,6 +43,49 @@ start_up() {
   cp "$1" "$build_dir/.profile.d/$2"
 }
 
+# What a build would make anew just as it was: one file in the cache, which is written and read
+# faster than many, beside the key of all that it was made from.
+#
+# key_of WORD... -- FILE...: of these, the buildpack and the stack's packages. What is missing
+# counts as such.
+key_of() {
+  local words=("$STACK")
+  while [ "$1" != -- ]; do
+    words+=("$1")
+    shift
+  done
+  shift
+  {
+    printf '%s\n' "${words[@]}"
+    sha256sum -- "$@" "$0" "${BASH_SOURCE[0]}" /var/lib/dpkg/status 2>/dev/null || true
+  } | sha256sum | cut -d' ' -f1
+}
+
+# is_kept NAME KEY
+is_kept() {
+  [ -f "$cache_dir/$1.tar" ] && [ "$(cat "$cache_dir/$1.key" 2>/dev/null)" = "$2" ]
+}
+
+# restore NAME DIR ENTRY: DIR/ENTRY as it was kept; nothing of it if that fails.
+restore() {
+  tar -xpf "$cache_dir/$1.tar" -C "$2" && return
+  rm -rf "${2:?}/$3"
+  return 1
+}
+
+# keep NAME KEY DIR ENTRY. A cache without room is no failed build.
+keep() {
+  local tar=$cache_dir/$1.tar
+  mkdir -p "$cache_dir"
+  rm -f "$cache_dir/$1.key" "$tar"
+  # The key comes last: what has one is whole.
+  if tar -cf "$tar" -C "$3" "$4" && printf '%s\n' "$2" >"$cache_dir/$1.key"; then
+    return
+  fi
+  rm -f "$cache_dir/$1.key" "$tar"
+  warning "Warning: the build cache cannot hold this: the next build makes it anew."
+}
+
 # need PROGRAM PACKAGE...: the stack has to have it.
 need() {
   local program=$1
