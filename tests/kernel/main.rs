@@ -14,6 +14,7 @@ mod git;
 mod host;
 mod hostile;
 mod http;
+mod installers;
 mod journey;
 mod languages;
 mod limits;
@@ -41,6 +42,7 @@ fn main() {
         attack::cases(),
         limits::cases(),
         git::cases(),
+        installers::cases(),
         languages::cases(),
         stacks::cases(),
         certain::cases(),
