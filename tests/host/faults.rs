@@ -10,6 +10,7 @@ use manifold::settings::Timings;
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
 
 use crate::host::{Host, short};
+use crate::tls;
 
 const APP: &str = "odd";
 
@@ -193,6 +194,50 @@ fn a_dyno_that_is_gone_fails_nobody_but_whom_it_left() {
     let faults: Vec<_> = faults.collect();
     assert_eq!(faults.len(), 2, "{faults:#?}");
     assert!(faults.iter().all(|line| line.contains("path=\"/die\"")));
+}
+
+#[test]
+fn a_dyno_that_refused_is_spared_and_then_used_again() {
+    let host = start(Timings::default());
+    assert_eq!(host.get("odd.localhost", "/nap?1000").2, "good night");
+    let (status, _, _) = host.get("odd.localhost", "/");
+    assert_eq!(status, 503);
+    assert!(router_lines(&host).contains("code=H21"));
+    // There is no other: whoever comes now waits until it may be asked again.
+    let begin = Instant::now();
+    assert_eq!(host.get("odd.localhost", "/").2, "hello");
+    let took = begin.elapsed().as_secs_f64();
+    assert!((3.0..10.0).contains(&took), "{took} s");
+    assert!(is_served(&host));
+}
+
+#[test]
+fn who_shakes_hands_slowly_is_cut_off() {
+    let host = Host::start_with(Timings::default(), tls::with_tls);
+    host.web(APP, "odd", "python3 server.py");
+    let connect = || {
+        let stream = TcpStream::connect(host.https.expect("TLS")).expect("the router");
+        let patience = Some(Duration::from_secs(30));
+        stream.set_read_timeout(patience).expect("set");
+        stream
+    };
+    let begin = Instant::now();
+    // Nothing; the beginning of a hello; all of it, and then no HTTP/2.
+    let silent = connect();
+    let mut partial = connect();
+    partial
+        .write_all(&[22, 3, 1, 2, 0, 1, 0, 1, 0xfc, 3, 3])
+        .expect("written");
+    let config = tls::client(&host.ok(&["certs:ca"]), &["h2"]);
+    let shaken = tls::connect(&host, &config, "odd.localhost").expect("trusted");
+    for mut stream in [silent, partial, shaken.sock] {
+        let mut sink = Vec::new();
+        // A cut is an end, too.
+        let _ = stream.read_to_end(&mut sink);
+        let took = begin.elapsed().as_secs_f64();
+        assert!((9.0..15.0).contains(&took), "{took} s");
+        assert!(is_served(&host));
+    }
 }
 
 #[test]

@@ -243,6 +243,28 @@ fn a_reader_that_stops_is_cut_and_named() {
 }
 
 #[test]
+fn a_sender_that_stops_is_cut_and_named() {
+    let host = Host::start_with(short(), with_tls);
+    host.web("odd", "odd", "python3 server.py");
+    on(async {
+        let name = "odd.localhost";
+        let mut send = connect(&host, name, &Builder::new()).await;
+        let asked = request(Method::POST, name, "/echo", &[("content-length", "100")]);
+        let (answer, mut body) = send.send_request(asked, false).expect("sent");
+        body.send_data(Bytes::from_static(b"some"), false)
+            .expect("sent");
+        let end = answer.await.expect_err("no answer");
+        assert!(end.is_reset(), "{end}");
+        assert!(
+            line(&host, "odd").contains("code=H28"),
+            "{}",
+            line(&host, "odd")
+        );
+        assert_eq!(get(&mut send, name, "/").await.status(), 200);
+    });
+}
+
+#[test]
 fn resets_pass_in_both_directions() {
     let host = Host::start_with(Timings::default(), with_tls);
     host.web("odd", "odd", "python3 server.py");

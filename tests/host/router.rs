@@ -161,3 +161,32 @@ fn a_stopped_dyno_gets_no_request_and_the_next_one_is_waited_for() {
         assert_eq!(status, 200, "{head}\n{}", host.logs("odd"));
     }
 }
+
+#[test]
+fn a_request_under_way_ends_before_its_dyno_is_told_to() {
+    let host = Host::start(Timings::default());
+    host.web("odd", "odd", "python3 server.py");
+    let mut late = host.connect();
+    // Longer than a dyno takes to boot here.
+    let head = "GET /late?6000 HTTP/1.1\r\nHost: odd.localhost\r\nConnection: close\r\n\r\n";
+    late.write_all(head.as_bytes()).expect("written");
+    host.until("it is under way", || {
+        host.json("GET", "/apps/odd/traffic", "")["in_flight"] == 1
+    });
+    host.ok(&["ps:restart", "-a", "odd"]);
+    let up = "State changed from starting to up";
+    host.until("the next one is up", || {
+        host.logs("odd").matches(up).count() == 2
+    });
+    assert_eq!(host.get("odd.localhost", "/").2, "hello");
+    let stopped = "Stopping all processes with SIGTERM";
+    let logs = host.logs("odd");
+    assert!(!logs.contains(stopped), "{logs}");
+    assert!(!logs.contains("path=\"/late"), "{logs}");
+    let mut reply = String::new();
+    late.read_to_string(&mut reply).expect("an answer");
+    assert!(reply.ends_with("\r\n\r\nat last"), "{reply}");
+    host.until("it is stopped", || host.logs("odd").contains(stopped));
+    let logs = host.logs("odd");
+    assert!(!logs.contains("code="), "{logs}");
+}

@@ -10,6 +10,7 @@ listener = socket.create_server(("0.0.0.0", int(os.environ["PORT"])), backlog=64
 
 
 is_full = threading.Event()
+is_napping = threading.Event()
 
 
 def head_of(connection, rest):
@@ -168,6 +169,15 @@ def serve(connection):
         elif path == b"/early":
             connection.sendall(b"HTTP/1.1 103 Early Hints\r\nLink: </a.css>\r\n\r\n")
             reply(connection, b"hello")
+        elif path == b"/nap":
+            # Connects are refused for so many milliseconds.
+            is_napping.set()
+            listener.shutdown(socket.SHUT_RDWR)
+            reply(connection, b"good night", b"HTTP/1.1 200 OK\r\nConnection: close\r\n")
+            time.sleep(int(head.split(b" ")[1].split(b"?")[1]) / 1000)
+            listener.listen(64)
+            is_napping.clear()
+            return
         elif path == b"/die":
             os.kill(os.getpid(), 9)
         elif path == b"/deaf":
@@ -199,6 +209,9 @@ while True:
     try:
         accepted, _ = listener.accept()
     except OSError:
+        if is_napping.is_set():
+            time.sleep(0.01)
+            continue
         break
     if is_full.is_set():
         # The line holds one more than it says.
