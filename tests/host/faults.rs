@@ -90,6 +90,22 @@ fn a_body_that_drips_in_is_never_too_slow() {
 }
 
 #[test]
+fn an_answer_that_drips_out_is_never_too_slow() {
+    let host = start(short());
+    let mut stream = host.connect();
+    let head = "GET /ticks HTTP/1.1\r\nHost: odd.localhost\r\n\r\n";
+    stream.write_all(head.as_bytes()).expect("written");
+    let begin = Instant::now();
+    let mut lines = BufReader::new(stream).lines();
+    // Ten a second, longer than any limit.
+    while begin.elapsed() < short().idle_timeout * 3 {
+        let line = lines.next().expect("it goes on");
+        line.expect("not cut off");
+    }
+    assert!(!router_lines(&host).contains("/ticks"));
+}
+
+#[test]
 fn a_reader_of_one_byte_at_a_time_holds_no_dyno_and_gets_all() {
     let host = start(short());
     host.ok(&["routing:set", "--concurrency", "1", "-a", APP]);
