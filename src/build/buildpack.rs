@@ -373,6 +373,52 @@ mod tests {
     }
 
     #[test]
+    fn what_is_kept_comes_back_whole_or_not_at_all() {
+        let bench = Bench::new(&[("lock", "1")]);
+        fs::create_dir_all(bench.at("build").join("tree/below")).expect("made");
+        fs::write(bench.at("build").join("tree/below/file"), "kept").expect("written");
+        let home = install(&bench.at("packs")).expect("installed");
+        let run = |script: &str| {
+            let prelude = "set -euo pipefail; STACK=s cache_dir=../cache; . \"$1/lib/common.sh\"
+                key() { key_of w -- lock missing; }\n";
+            let output = std::process::Command::new("bash")
+                .args(["-c", &format!("{prelude}{script}"), "-"])
+                .arg(&home)
+                .current_dir(bench.at("build"))
+                .output()
+                .expect("bash runs");
+            let text = String::from_utf8_lossy(&output.stdout).into_owned();
+            (output.status.success(), text)
+        };
+        let kept = "is_kept it \"$(key)\"";
+        assert!(!run(kept).0, "nothing is there yet");
+        assert!(run("keep it \"$(key)\" . tree").0);
+        assert!(run(kept).0);
+        assert!(run("rm -rf tree; restore it . tree; [ \"$(cat tree/below/file)\" = kept ]").0);
+        for change in ["STACK=other", "echo 2 >lock", "echo x >missing"] {
+            assert!(!run(&format!("{change}; {kept}")).0, "{change}");
+            fs::write(bench.at("build").join("lock"), "1").expect("written");
+            let _ = fs::remove_file(bench.at("build").join("missing"));
+        }
+        assert!(run(kept).0, "as before");
+        // Cut off: nothing half is left.
+        let archive = bench.at("cache").join("it.tar");
+        let length = fs::metadata(&archive).expect("there").len();
+        let file = fs::File::options().write(true).open(&archive);
+        file.and_then(|file| file.set_len(length.min(1600)))
+            .expect("cut");
+        let broken = "rm -rf tree; ! restore it . tree 2>/dev/null; [ ! -e tree ]";
+        assert!(run(broken).0);
+        // Without room (what is to be kept is missing) no key stays, and that is said.
+        let (is_good, text) = run("keep it \"$(key)\" . nothing 2>/dev/null");
+        assert!(
+            is_good && text.contains(" !     Warning: the build cache"),
+            "{text}"
+        );
+        assert!(!run(kept).0 && !archive.exists());
+    }
+
+    #[test]
     fn requirements_are_settled_only_where_the_files_say_all() {
         let check = |text: &str, expected: &str| {
             let bench = Bench::new(&[("requirements.txt", text)]);
