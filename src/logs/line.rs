@@ -29,10 +29,10 @@ impl Line {
     /// there becomes a space, lest the rest passes for a line of its own.
     pub fn platform(process: &str, message: impl Into<Vec<u8>>) -> Self {
         let mut message = message.into();
-        for byte in &mut message {
-            if matches!(byte, b'\n' | b'\r') {
-                *byte = b' ';
-            }
+        let mut from = 0;
+        while let Some(at) = memchr::memchr2(b'\n', b'\r', &message[from..]) {
+            message[from + at] = b' ';
+            from += at + 1;
         }
         Self {
             time: Timestamp::now(),

@@ -8,6 +8,7 @@
 use sha2::{Digest as _, Sha256};
 
 use super::head::Head;
+use super::name::Name;
 use crate::model::DynoId;
 
 /// The cookie's name.
@@ -29,7 +30,7 @@ impl Mark {
     /// The first one that the request's cookies say.
     pub(super) fn find(head: &Head) -> Option<Self> {
         let pairs = head
-            .values("cookie")
+            .values(Name::Cookie)
             .flat_map(|value| value.split(|b| *b == b';'));
         let mut marks = pairs.filter_map(|pair| {
             let text = str::from_utf8(pair).ok()?.trim();

@@ -57,7 +57,7 @@ pub fn request_head(bytes: &[u8]) {
     let Ok(request) = head::request(&Bytes::copy_from_slice(&bytes[..end])) else {
         return;
     };
-    let forwarded_for = headers::forwarded_for(&request.head, [192, 0, 2, 1].into());
+    let forwarded_for = headers::forwarded_for(&request.head, &"192.0.2.1".into());
     let context = Context {
         request_id: &headers::request_id(&request.head),
         forwarded_for: &forwarded_for,

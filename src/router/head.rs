@@ -3,9 +3,13 @@
 //! One reading only: what two parsers could read differently is refused, and heads are always
 //! built anew. Source: RFC 9112 sections 2.2, 5 and 6.
 
+use std::mem::MaybeUninit;
 use std::ops::Range;
 
 use bytes::Bytes;
+use smol_str::SmolStr;
+
+use super::name::Name;
 
 /// Longest request line in bytes (414).
 const LINE_MAX: usize = 8192;
@@ -25,25 +29,87 @@ const STATUS_LINE_MAX: usize = 8192;
 const COOKIE_MAX: usize = 8192;
 const RESPONSE_LINE_MAX: usize = 512 * 1024;
 
-/// A head's bytes and where its fields lie in them. Case and order are those of the sender.
+/// A head's bytes and where its lines lie in them. Case and order are those of the sender.
 #[derive(Clone, Debug)]
 pub(super) struct Head {
     bytes: Bytes,
-    fields: Vec<(Range<usize>, Range<usize>)>,
+    places: Vec<Place>,
+    /// The names in it, by [`Name::bit`].
+    names: u32,
+}
+
+/// Where a line lies.
+#[derive(Clone, Copy, Debug)]
+struct Place {
+    known: Name,
+    name: usize,
+    name_end: usize,
+    value: usize,
+    value_end: usize,
+}
+
+/// A header line.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Line<'a> {
+    pub(super) known: Name,
+    pub(super) name: &'a [u8],
+    pub(super) value: &'a [u8],
+    head: &'a Head,
+    place: Place,
+}
+
+impl Line<'_> {
+    /// Where the whole line lies, if the sender wrote it as we write lines.
+    pub(super) fn written(&self) -> Option<Range<usize>> {
+        let Place {
+            name,
+            name_end,
+            value,
+            value_end,
+            ..
+        } = self.place;
+        let bytes = &self.head.bytes;
+        let is_ours = value == name_end + 2
+            && bytes[name_end..value] == *b": "
+            && bytes.get(value_end..value_end + 2) == Some(b"\r\n");
+        is_ours.then_some(name..value_end + 2)
+    }
 }
 
 impl Head {
-    /// Names and values, in order.
-    pub(super) fn fields(&self) -> impl Iterator<Item = (&[u8], &[u8])> {
-        let part = |range: &Range<usize>| &self.bytes[range.clone()];
-        self.fields.iter().map(move |(n, v)| (part(n), part(v)))
+    /// Its lines, in order.
+    pub(super) fn lines(&self) -> impl Iterator<Item = Line<'_>> {
+        self.places.iter().map(|place| Line {
+            known: place.known,
+            name: &self.bytes[place.name..place.name_end],
+            value: &self.bytes[place.value..place.value_end],
+            head: self,
+            place: *place,
+        })
     }
 
-    /// Values of a header, by name in any case.
-    pub(super) fn values<'a>(&'a self, name: &'a str) -> impl Iterator<Item = &'a [u8]> {
-        self.fields()
-            .filter(move |(n, _)| n.eq_ignore_ascii_case(name.as_bytes()))
-            .map(|(_, v)| v)
+    /// The bytes of lines as [`Line::written`] finds them.
+    pub(super) fn written(&self, range: Range<usize>) -> &[u8] {
+        &self.bytes[range]
+    }
+
+    /// Whether there is such a line.
+    pub(super) fn has(&self, name: Name) -> bool {
+        self.names & name.bit() != 0
+    }
+
+    /// Values of a header.
+    pub(super) fn values(&self, name: Name) -> impl Iterator<Item = &[u8]> {
+        // Most are asked for in vain.
+        let places = if self.has(name) {
+            self.places.as_slice()
+        } else {
+            &[]
+        };
+        places
+            .iter()
+            .filter(move |place| place.known == name)
+            .map(|place| &self.bytes[place.value..place.value_end])
     }
 }
 
@@ -91,13 +157,13 @@ pub(super) enum Expect {
 #[derive(Clone, Debug)]
 pub(super) struct Request {
     pub(super) head: Head,
-    pub(super) method: String,
+    pub(super) method: SmolStr,
     /// In origin form.
-    pub(super) target: String,
+    pub(super) target: SmolStr,
     /// True: HTTP/1.0.
     pub(super) is_old: bool,
     /// As sent (or of the absolute target).
-    pub(super) host: String,
+    pub(super) host: SmolStr,
     pub(super) framing: Framing,
     pub(super) connection: Connection,
     /// The protocols asked for, if this is an upgrade.
@@ -110,8 +176,8 @@ pub(super) struct Request {
 pub(super) struct Response {
     pub(super) head: Head,
     pub(super) status: u16,
-    /// As sent; `None`: the line had none.
-    pub(super) reason: Option<Vec<u8>>,
+    /// Where the reason lies; `None`: the line had none.
+    reason: Option<Range<usize>>,
     pub(super) is_old: bool,
     pub(super) framing: Framing,
     pub(super) connection: Connection,
@@ -119,6 +185,14 @@ pub(super) struct Response {
     pub(super) told: Framing,
     /// Its connection must not be used again.
     pub(super) is_doubtful: bool,
+}
+
+impl Response {
+    /// As sent; `None`: the line had none.
+    pub(super) fn reason(&self) -> Option<&[u8]> {
+        let range = self.reason.clone()?;
+        Some(&self.head.bytes[range])
+    }
 }
 
 /// A head that is refused: the status to say so with, and why.
@@ -138,6 +212,29 @@ const fn refused(status: u16, cause: &'static str) -> Refused {
 /// A line end that is not CRLF.
 pub(super) fn end_of_head(bytes: &[u8], from: usize) -> Result<Option<usize>, Refused> {
     let start = from.saturating_sub(3);
+    let seen = bytes.get(start..).unwrap_or_default();
+    let mut lines = 0;
+    for at in memchr::memchr_iter(b'\n', seen) {
+        let at = start + at;
+        lines += 1;
+        if at == 0 || bytes[at - 1] != b'\r' {
+            break;
+        }
+        if at >= 3 && bytes[at - 3..at] == *b"\r\n\r" {
+            // As many CR as LF, and one before each: no other one. The first LF's may lie before.
+            let returns = &bytes[start.saturating_sub(1)..=at];
+            let returns = memchr::memchr_iter(b'\r', returns).count();
+            if returns == lines {
+                return Ok(Some(at + 1));
+            }
+            break;
+        }
+    }
+    end_by_lines(bytes, start)
+}
+
+/// The same, one line end after the other.
+fn end_by_lines(bytes: &[u8], start: usize) -> Result<Option<usize>, Refused> {
     let line_ends = memchr::memchr2_iter(b'\r', b'\n', bytes.get(start..).unwrap_or_default());
     for at in line_ends.map(|at| start + at) {
         match bytes[at] {
@@ -161,9 +258,33 @@ pub(super) fn is_plain(value: &[u8]) -> bool {
         .all(|b| (*b >= 0x20 && *b != 0x7f) || *b == b'\t')
 }
 
+/// A class of bytes.
+type Class = [bool; 256];
+
+const fn class(more: &[u8]) -> Class {
+    let mut class = [false; 256];
+    let mut byte = 0;
+    while byte < 256 {
+        class[byte] = (byte as u8).is_ascii_alphanumeric();
+        byte += 1;
+    }
+    let mut at = 0;
+    while at < more.len() {
+        class[more[at] as usize] = true;
+        at += 1;
+    }
+    class
+}
+
+const TOKEN: Class = class(b"!#$%&'*+-.^_`|~");
+const HOST: Class = class(b"-._");
+
+fn is_all(class: &Class, bytes: &[u8]) -> bool {
+    bytes.iter().all(|b| class[usize::from(*b)])
+}
+
 fn is_token(bytes: &[u8]) -> bool {
-    let allowed = |b: &u8| b.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(b);
-    !bytes.is_empty() && bytes.iter().all(allowed)
+    !bytes.is_empty() && is_all(&TOKEN, bytes)
 }
 
 /// Looks at the first line as soon as it is there, so that nobody waits for the rest of what is
@@ -174,7 +295,7 @@ fn is_token(bytes: &[u8]) -> bool {
 pub(super) fn request_line(bytes: &[u8]) -> Result<(), Refused> {
     const BAD: Refused = refused(400, "bad request line");
     let seen = &bytes[..bytes.len().min(LINE_MAX + 1)];
-    let Some(end) = seen.iter().position(|b| *b == b'\r' || *b == b'\n') else {
+    let Some(end) = memchr::memchr2(b'\r', b'\n', seen) else {
         // What begins like no method never becomes a request.
         let method = seen.split(|b| *b == b' ').next().unwrap_or_default();
         return match () {
@@ -210,34 +331,50 @@ fn text(bytes: &[u8]) -> String {
 
 fn locate(bytes: &Bytes, headers: &[httparse::Header<'_>]) -> Head {
     let base = bytes.as_ptr() as usize;
-    let range = |part: &[u8]| {
-        let start = part.as_ptr() as usize - base;
-        start..start + part.len()
-    };
-    let fields = headers
-        .iter()
-        .map(|h| (range(h.name.as_bytes()), range(h.value)))
-        .collect();
+    let mut names = 0;
+    let mut places = Vec::with_capacity(headers.len());
+    for header in headers {
+        let known = Name::of(header.name.as_bytes());
+        names |= known.bit();
+        let (name, value) = (header.name.as_ptr() as usize - base, header.value.as_ptr());
+        // An empty value may lie anywhere.
+        let value = match header.value {
+            [] => name,
+            _ => value as usize - base,
+        };
+        places.push(Place {
+            known,
+            name,
+            name_end: name + header.name.len(),
+            value,
+            value_end: value + header.value.len(),
+        });
+    }
     Head {
         bytes: bytes.clone(),
-        fields,
+        places,
+        names,
     }
 }
 
-/// Parses a whole request head.
+/// Headers of most heads.
+const FEW: usize = 64;
+
+/// Parses a whole request head. Control bytes in names and values are the parser's to refuse, and a
+/// test holds it to that.
 ///
 /// # Errors
 /// Anything that is not exactly one request in one reading.
 pub(super) fn request(bytes: &Bytes) -> Result<Request, Refused> {
     request_line(bytes)?;
-    let mut space = [httparse::EMPTY_HEADER; 64];
+    let mut few = [const { MaybeUninit::uninit() }; FEW];
     let mut more = Vec::new();
-    let mut parsed = httparse::Request::new(&mut space);
-    let mut done = parsed.parse(bytes);
+    let mut parsed = httparse::Request::new(&mut []);
+    let mut done = parsed.parse_with_uninit_headers(bytes, &mut few);
     if done == Err(httparse::Error::TooManyHeaders) {
-        more.resize(HEADERS_MAX, httparse::EMPTY_HEADER);
-        parsed = httparse::Request::new(&mut more);
-        done = parsed.parse(bytes);
+        more.resize(HEADERS_MAX, MaybeUninit::uninit());
+        parsed = httparse::Request::new(&mut []);
+        done = parsed.parse_with_uninit_headers(bytes, &mut more);
     }
     match done {
         Ok(httparse::Status::Complete(_)) => {}
@@ -245,22 +382,18 @@ pub(super) fn request(bytes: &Bytes) -> Result<Request, Refused> {
         Err(httparse::Error::TooManyHeaders) => return Err(refused(400, "too many headers")),
         Err(_) => return Err(refused(400, "bad header")),
     }
-    let method = parsed.method.unwrap_or_default().to_owned();
-    let target = parsed.path.unwrap_or_default().to_owned();
+    let method = parsed.method.unwrap_or_default();
+    let target = parsed.path.unwrap_or_default();
     let is_old = parsed.version == Some(0);
-    let head = locate(bytes, parsed.headers);
     if method.len() > METHOD_MAX || method == "CONNECT" {
         return Err(refused(400, "bad method"));
     }
-    for (name, value) in head.fields() {
-        if name.len() > NAME_MAX || value.len() > VALUE_MAX {
-            return Err(refused(400, "header too long"));
-        }
-        if !is_plain(value) {
-            return Err(refused(400, "bad header"));
-        }
+    let is_long = |h: &httparse::Header<'_>| h.name.len() > NAME_MAX || h.value.len() > VALUE_MAX;
+    if parsed.headers.iter().any(is_long) {
+        return Err(refused(400, "header too long"));
     }
-    let (target, authority) = split_target(&method, target)?;
+    let head = locate(bytes, parsed.headers);
+    let (target, authority) = split_target(method, target)?;
     let host = host(&head, authority)?;
     let framing = request_framing(&head, is_old)?;
     let connection = connection(&head);
@@ -268,7 +401,7 @@ pub(super) fn request(bytes: &Bytes) -> Result<Request, Refused> {
     let expect = expect(&head, is_old)?;
     Ok(Request {
         head,
-        method,
+        method: SmolStr::new(method),
         target,
         is_old,
         host,
@@ -280,14 +413,14 @@ pub(super) fn request(bytes: &Bytes) -> Result<Request, Refused> {
 }
 
 /// Origin form, and the authority of an absolute one. Source: RFC 9112 section 3.2.
-fn split_target(method: &str, target: String) -> Result<(String, Option<String>), Refused> {
+fn split_target<'a>(method: &str, target: &'a str) -> Result<(SmolStr, Option<&'a str>), Refused> {
     const BAD: Refused = refused(400, "bad target");
     if target.starts_with('/') {
-        return Ok((target, None));
+        return Ok((SmolStr::new(target), None));
     }
     if target == "*" {
         return if method == "OPTIONS" {
-            Ok((target, None))
+            Ok((SmolStr::new(target), None))
         } else {
             Err(BAD)
         };
@@ -300,28 +433,26 @@ fn split_target(method: &str, target: String) -> Result<(String, Option<String>)
     let (authority, path) = rest.split_at(end);
     let path = match path {
         // What a proxy was asked about a server as a whole.
-        "" if method == "OPTIONS" => "*".to_owned(),
-        path if path.starts_with('/') => path.to_owned(),
-        path => format!("/{path}"),
+        "" if method == "OPTIONS" => SmolStr::new_static("*"),
+        path if path.starts_with('/') => SmolStr::new(path),
+        path => smol_str::format_smolstr!("/{path}"),
     };
-    Ok((path, Some(authority.to_owned())))
+    Ok((path, Some(authority)))
 }
 
 /// Exactly one `Host`, in any version; the absolute target's authority wins over it.
-fn host(head: &Head, authority: Option<String>) -> Result<String, Refused> {
+fn host(head: &Head, authority: Option<&str>) -> Result<SmolStr, Refused> {
     const BAD: Refused = refused(400, "bad host");
-    let mut values = head.values("host");
+    let mut values = head.values(Name::Host);
     let (Some(value), None) = (values.next(), values.next()) else {
         return Err(BAD);
     };
     let sent = std::str::from_utf8(value).map_err(|_| BAD)?;
-    let host = authority.unwrap_or_else(|| sent.to_owned());
     // The empty one belongs to targets that have no authority: ours have one.
-    if is_host(&host) && is_host(sent) {
-        Ok(host)
-    } else {
-        Err(BAD)
+    if !is_host(sent) || authority.is_some_and(|authority| !is_host(authority)) {
+        return Err(BAD);
     }
+    Ok(SmolStr::new(authority.unwrap_or(sent)))
 }
 
 /// `name`, `name:port`, `[address]`, `[address]:port`. Source: RFC 3986 section 3.2, less what no
@@ -335,26 +466,32 @@ fn is_host(host: &str) -> bool {
             ),
             _ => return false,
         },
-        None => match host.split_once(':') {
-            Some((name, port)) => (name, Some(port)),
+        None => match memchr::memchr(b':', host.as_bytes()) {
+            Some(colon) => (&host[..colon], Some(&host[colon + 1..])),
             None => (host, Some("")),
         },
     };
     let is_port = |p: &str| p.bytes().all(|b| b.is_ascii_digit()) && p.len() <= 5;
-    let allowed = |b: u8| b.is_ascii_alphanumeric() || b"-._".contains(&b);
     !name.is_empty()
-        && name.bytes().all(allowed)
+        && is_all(&HOST, name.as_bytes())
         && port.is_some_and(|p| is_port(p) && (p.is_empty() || p.parse::<u16>().is_ok()))
 }
 
 /// `Content-Length`, if it is one number; identical repeats count once.
 fn length(head: &Head) -> Result<Option<u64>, ()> {
     let mut found = None;
-    for value in head.values("content-length") {
-        let is_number =
-            !value.is_empty() && value.len() <= 19 && value.iter().all(u8::is_ascii_digit);
-        let number = is_number.then(|| text(value).parse::<u64>().ok()).flatten();
-        let number = number.ok_or(())?;
+    for value in head.values(Name::ContentLength) {
+        if value.is_empty() || value.len() > 19 {
+            return Err(());
+        }
+        let mut number: u64 = 0;
+        for byte in value {
+            if !byte.is_ascii_digit() {
+                return Err(());
+            }
+            // Nineteen digits fit.
+            number = number * 10 + u64::from(byte - b'0');
+        }
         if found.is_some_and(|other| other != number) {
             return Err(());
         }
@@ -365,7 +502,7 @@ fn length(head: &Head) -> Result<Option<u64>, ()> {
 
 /// True: the one coding is `chunked`. False: there is none.
 fn chunked(head: &Head) -> Result<bool, ()> {
-    let mut values = head.values("transfer-encoding");
+    let mut values = head.values(Name::TransferEncoding);
     match (values.next(), values.next()) {
         (None, _) => Ok(false),
         (Some(value), None) if value.eq_ignore_ascii_case(b"chunked") => Ok(true),
@@ -385,24 +522,33 @@ fn request_framing(head: &Head, is_old: bool) -> Result<Framing, Refused> {
     }
 }
 
-fn tokens(value: &[u8]) -> impl Iterator<Item = String> {
-    let list = text(value).to_ascii_lowercase();
-    let tokens: Vec<String> = list
-        .split(',')
-        .map(|t| t.trim_matches([' ', '\t']).to_owned())
-        .filter(|t| !t.is_empty())
-        .collect();
-    tokens.into_iter()
+/// The members of a list, without the empty ones.
+fn tokens(value: &[u8]) -> impl Iterator<Item = &[u8]> {
+    let is_space = |b: &u8| *b == b' ' || *b == b'\t';
+    value
+        .split(|b| *b == b',')
+        .map(move |token| {
+            let start = token.iter().position(|b| !is_space(b));
+            let end = token.iter().rposition(|b| !is_space(b));
+            match (start, end) {
+                (Some(start), Some(end)) => &token[start..=end],
+                _ => &[],
+            }
+        })
+        .filter(|token| !token.is_empty())
 }
 
 fn connection(head: &Head) -> Connection {
     let mut connection = Connection::default();
-    for token in head.values("connection").flat_map(tokens) {
-        match token.as_str() {
-            "close" => connection.is_close = true,
-            "keep-alive" => connection.is_keep_alive = true,
-            "upgrade" => connection.is_upgrade = true,
-            _ => connection.named.push(token),
+    for token in head.values(Name::Connection).flat_map(tokens) {
+        if token.eq_ignore_ascii_case(b"close") {
+            connection.is_close = true;
+        } else if token.eq_ignore_ascii_case(b"keep-alive") {
+            connection.is_keep_alive = true;
+        } else if token.eq_ignore_ascii_case(b"upgrade") {
+            connection.is_upgrade = true;
+        } else {
+            connection.named.push(text(token).to_ascii_lowercase());
         }
     }
     connection
@@ -412,20 +558,22 @@ fn upgrade(head: &Head, connection: &Connection, is_old: bool) -> Result<Option<
     if !connection.is_upgrade {
         return Ok(None);
     }
-    let asked: Vec<String> = head.values("upgrade").map(text).collect();
+    let asked: Vec<String> = head.values(Name::Upgrade).map(text).collect();
     let asked = asked.join(", ");
-    let protocols: Vec<String> = tokens(asked.as_bytes()).collect();
+    let lower = asked.to_ascii_lowercase();
+    let protocols: Vec<&[u8]> = tokens(lower.as_bytes()).collect();
     if protocols.is_empty() {
         return Err(refused(400, "upgrade without Upgrade"));
     }
     // `name` or `name/version`.
-    let is_protocol = |p: &String| p.splitn(2, '/').all(|part| is_token(part.as_bytes()));
+    let is_protocol = |p: &&[u8]| p.splitn(2, |b| *b == b'/').all(is_token);
     if !protocols.iter().all(is_protocol) {
         return Err(refused(400, "bad upgrade"));
     }
     // HTTP in another version would hide requests from the router. HTTP/1.0 has no upgrades.
     // Source: RFC 9110 section 7.8.
-    let is_http = |p: &String| p.starts_with("h2") || p.starts_with("h3") || p.starts_with("http");
+    let is_http =
+        |p: &&[u8]| p.starts_with(b"h2") || p.starts_with(b"h3") || p.starts_with(b"http");
     Ok((!is_old && !protocols.iter().any(is_http)).then_some(asked))
 }
 
@@ -436,12 +584,12 @@ fn expect(head: &Head, is_old: bool) -> Result<Expect, Refused> {
     if is_old {
         return Ok(expect);
     }
-    for token in head.values("expect").flat_map(tokens) {
-        if token == "100-continue" {
+    for token in head.values(Name::Expect).flat_map(tokens) {
+        if token.eq_ignore_ascii_case(b"100-continue") {
             if expect == Expect::Nothing {
                 expect = Expect::Continue;
             }
-        } else if token.contains(' ') || token.contains('\t') {
+        } else if token.contains(&b' ') || token.contains(&b'\t') {
             return Err(refused(400, "bad header"));
         } else {
             expect = Expect::Other;
@@ -456,7 +604,7 @@ pub(super) struct Glimpse {
     pub(super) head: Head,
     pub(super) method: String,
     pub(super) target: String,
-    pub(super) host: String,
+    pub(super) host: SmolStr,
 }
 
 /// Whose request a refused head was, if it has a first line and one good host.
@@ -486,39 +634,39 @@ pub(super) fn glimpse(bytes: &Bytes) -> Option<Glimpse> {
 pub(super) fn response(bytes: &Bytes, is_head: bool) -> Result<Response, Refused> {
     const GARBAGE: Refused = refused(502, "");
     status_line(bytes)?;
-    let line = bytes.iter().position(|b| *b == b'\r').unwrap_or(0);
+    let line = memchr::memchr(b'\r', bytes).unwrap_or(0);
     let mut config = httparse::ParserConfig::default();
     // Source: RFC 9112 section 5.1: a proxy removes that space from answers.
     config.allow_spaces_after_header_name_in_responses(true);
-    let mut space = [httparse::EMPTY_HEADER; 64];
+    let mut few = [const { MaybeUninit::uninit() }; FEW];
     let mut more = Vec::new();
-    let mut parsed = httparse::Response::new(&mut space);
-    let mut done = config.parse_response(&mut parsed, bytes);
+    let mut parsed = httparse::Response::new(&mut []);
+    let mut done = config.parse_response_with_uninit_headers(&mut parsed, bytes, &mut few);
     if done == Err(httparse::Error::TooManyHeaders) {
-        more.resize(HEADERS_MAX, httparse::EMPTY_HEADER);
-        parsed = httparse::Response::new(&mut more);
-        done = config.parse_response(&mut parsed, bytes);
+        more.resize(HEADERS_MAX, MaybeUninit::uninit());
+        parsed = httparse::Response::new(&mut []);
+        done = config.parse_response_with_uninit_headers(&mut parsed, bytes, &mut more);
     }
     if !matches!(done, Ok(httparse::Status::Complete(_))) {
         return Err(GARBAGE);
     }
     let status = parsed.code.filter(|code| *code >= 100).ok_or(GARBAGE)?;
     let is_old = parsed.version == Some(0);
-    let head = locate(bytes, parsed.headers);
     // httparse blanks a reason with bytes above 127: take it from the line itself.
-    let reason = bytes[..line].get(13..).map(<[u8]>::to_vec);
-    if reason.as_ref().is_some_and(|reason| !is_plain(reason)) {
+    let reason = (line >= 13).then_some(13..line);
+    if reason
+        .clone()
+        .is_some_and(|reason| !is_plain(&bytes[reason]))
+    {
         return Err(GARBAGE);
     }
-    for (name, value) in head.fields() {
-        if name.len() + value.len() > RESPONSE_LINE_MAX {
+    let head = locate(bytes, parsed.headers);
+    for line in head.lines() {
+        if line.name.len() + line.value.len() > RESPONSE_LINE_MAX {
             return Err(refused(502, "oversized header"));
         }
-        if name.eq_ignore_ascii_case(b"set-cookie") && value.len() > COOKIE_MAX {
+        if line.known == Name::SetCookie && line.value.len() > COOKIE_MAX {
             return Err(refused(502, "oversized cookie"));
-        }
-        if !is_plain(value) {
-            return Err(GARBAGE);
         }
     }
     let connection = connection(&head);

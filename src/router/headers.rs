@@ -1,63 +1,18 @@
 //! Heads as they leave: what is removed, what is added, case and order kept.
 //! Source: Dev Center, "HTTP Routing"; RFC 9110 section 7.6.
 
-use std::fmt::Write as _;
-use std::net::IpAddr;
+use std::ops::Range;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use bytes::{BufMut as _, BytesMut};
+use smol_str::SmolStr;
 
-use super::head::{Framing, Head, Request, Response};
+use super::head::{Connection, Framing, Head, Line, Request, Response};
+use super::name::Name;
 
-/// Name in `Via`, as the platform's contract has it.
-const VIA: &str = "vegur";
-
-/// Headers that end at every hop.
-const HOP: [&str; 5] = [
-    "connection",
-    "keep-alive",
-    "proxy-connection",
-    "te",
-    "proxy-authorization",
-];
-
-/// What the router sets itself: whatever the client sent under these names is replaced, or (first
-/// two) becomes the front of the new value.
-const OWN: [&str; 11] = [
-    "x-forwarded-for",
-    "via",
-    "x-forwarded-proto",
-    "x-forwarded-port",
-    "x-request-id",
-    "x-request-start",
-    "connect-time",
-    "total-route-time",
-    "x-heroku-queue-wait-time",
-    "x-heroku-queue-depth",
-    "x-heroku-dynos-in-use",
-];
-
-/// Never passed to an app: read as `HTTP_PROXY` by CGI (httpoxy).
-const NEVER: [&str; 3] = ["proxy", "expect", "http2-settings"];
-
-/// What says where a body ends. We say it ourselves, once.
-const LENGTH: [&str; 2] = ["content-length", "transfer-encoding"];
-
-fn is(name: &[u8], list: &[&str]) -> bool {
-    list.iter().any(|n| name.eq_ignore_ascii_case(n.as_bytes()))
-}
-
-/// True for a name that CGI and WSGI would read as one of ours (`X_Forwarded_For`).
-fn is_disguised(name: &[u8]) -> bool {
-    if !name.contains(&b'_') {
-        return false;
-    }
-    let plain: Vec<u8> = name
-        .iter()
-        .map(|b| if *b == b'_' { b'-' } else { *b })
-        .collect();
-    is(&plain, &OWN)
-}
+/// In `Via`, with the name of the platform's contract.
+const VIA: &str = "1.1 vegur\r\n";
+const VIA_OLD: &str = "1.0 vegur\r\n";
 
 fn text(bytes: &[u8]) -> String {
     String::from_utf8_lossy(bytes).into_owned()
@@ -71,6 +26,49 @@ fn number(out: &mut BytesMut, name: &str, value: impl itoa::Integer) {
     );
 }
 
+/// Copies lines of a head: neighbours that the sender wrote as we would go in one piece.
+struct Copy<'a> {
+    head: &'a Head,
+    run: Range<usize>,
+}
+
+impl<'a> Copy<'a> {
+    fn of(head: &'a Head) -> Self {
+        Self { head, run: 0..0 }
+    }
+
+    fn line(&mut self, out: &mut BytesMut, wanted: Line<'_>) {
+        match wanted.written() {
+            Some(range) if range.start == self.run.end => self.run.end = range.end,
+            Some(range) => {
+                self.flush(out);
+                self.run = range;
+            }
+            None => {
+                self.flush(out);
+                line(out, wanted.name, wanted.value);
+            }
+        }
+    }
+
+    /// A line as if it had been sent with this value.
+    fn as_if(&mut self, out: &mut BytesMut, sent: Line<'_>, value: &[u8]) {
+        if sent.value == value {
+            self.line(out, sent);
+        } else {
+            self.flush(out);
+            line(out, sent.name, value);
+        }
+    }
+
+    /// Before anything else is written.
+    fn flush(&mut self, out: &mut BytesMut) {
+        if !self.run.is_empty() {
+            out.extend_from_slice(self.head.written(std::mem::take(&mut self.run)));
+        }
+    }
+}
+
 fn milliseconds(time: Duration) -> u64 {
     u64::try_from(time.as_millis()).unwrap_or(u64::MAX)
 }
@@ -78,14 +76,12 @@ fn milliseconds(time: Duration) -> u64 {
 /// `Via` with us at its end.
 fn via(out: &mut BytesMut, head: &Head, is_old: bool) {
     out.extend_from_slice(b"Via: ");
-    for value in head.values("via") {
+    for value in head.values(Name::Via) {
         out.extend_from_slice(value);
         out.extend_from_slice(b", ");
     }
-    let version: &[u8] = if is_old { b"1.0 " } else { b"1.1 " };
-    out.extend_from_slice(version);
-    out.extend_from_slice(VIA.as_bytes());
-    out.extend_from_slice(b"\r\n");
+    let own = if is_old { VIA_OLD } else { VIA };
+    out.extend_from_slice(own.as_bytes());
 }
 
 /// The one line about a body's length, still to be written: in the place and the case of the
@@ -93,15 +89,17 @@ fn via(out: &mut BytesMut, head: &Head, is_old: bool) {
 struct Length(Framing);
 
 impl Length {
-    /// At a line of the sender's with this name.
-    fn line(&mut self, out: &mut BytesMut, name: &[u8]) {
-        match self.0 {
-            Framing::Length(length) if is(name, &["content-length"]) => {
-                line(out, name, itoa::Buffer::new().format(length).as_bytes());
+    /// At a line of the sender's about it.
+    fn line(&mut self, copy: &mut Copy<'_>, out: &mut BytesMut, sent: Line<'_>) {
+        let mut digits = itoa::Buffer::new();
+        let value = match self.0 {
+            Framing::Length(length) if sent.known == Name::ContentLength => {
+                digits.format(length).as_bytes()
             }
-            Framing::Chunked if is(name, &["transfer-encoding"]) => line(out, name, b"chunked"),
+            Framing::Chunked if sent.known == Name::TransferEncoding => b"chunked",
             _ => return,
-        }
+        };
+        copy.as_if(out, sent, value);
         self.0 = Framing::None;
     }
 
@@ -121,7 +119,7 @@ pub(super) fn is_last_hop(request: &Request) -> bool {
     matches!(request.method.as_str(), "OPTIONS" | "TRACE")
         && request
             .head
-            .values("max-forwards")
+            .values(Name::MaxForwards)
             .any(|value| value == b"0")
 }
 
@@ -133,7 +131,7 @@ fn fewer(value: &[u8]) -> String {
 
 /// The id of a request: the client's if it is a good one.
 pub(super) fn request_id(head: &Head) -> String {
-    let mut values = head.values("x-request-id");
+    let mut values = head.values(Name::XRequestId);
     if let (Some(value), None) = (values.next(), values.next()) {
         let allowed = |b: &u8| b.is_ascii_alphanumeric() || b"+/=-".contains(b);
         if (20..=200).contains(&value.len()) && value.iter().all(allowed) {
@@ -142,19 +140,23 @@ pub(super) fn request_id(head: &Head) -> String {
     }
     // Of this thread's own generator: one that asks the kernel costs as much as the rest of the head.
     let random = uuid::Builder::from_random_bytes(rand::random());
-    random.into_uuid().to_string()
+    let mut text = [0; uuid::fmt::Hyphenated::LENGTH];
+    let hyphenated = random.into_uuid().hyphenated();
+    hyphenated.encode_lower(&mut text).to_owned()
 }
 
 /// `X-Forwarded-For` with the client's address at its end.
-pub(super) fn forwarded_for(head: &Head, peer: IpAddr) -> String {
-    let mut all = String::with_capacity(40);
-    for value in head.values("x-forwarded-for") {
+pub(super) fn forwarded_for(head: &Head, peer: &SmolStr) -> SmolStr {
+    if !head.has(Name::XForwardedFor) {
+        return peer.clone();
+    }
+    let mut all = String::with_capacity(80);
+    for value in head.values(Name::XForwardedFor) {
         all.push_str(&String::from_utf8_lossy(value));
         all.push_str(", ");
     }
-    // A string takes all.
-    let _ = write!(all, "{peer}");
-    all
+    all.push_str(peer);
+    all.into()
 }
 
 /// What the app's dynos and its line looked like when the seat was taken.
@@ -187,39 +189,35 @@ pub(super) fn to_dyno(out: &mut BytesMut, request: &Request, context: Context<'_
     out.extend_from_slice(request.target.as_bytes());
     out.extend_from_slice(b" HTTP/1.1\r\n");
     // A method that wants a body is told that it has none.
-    let has_length = request.head.values("content-length").next().is_some();
     let mut length = Length(match request.framing {
-        Framing::None if has_length => Framing::Length(0),
+        Framing::None if request.head.has(Name::ContentLength) => Framing::Length(0),
         framing => framing,
     });
     let is_counted = matches!(request.method.as_str(), "OPTIONS" | "TRACE");
-    for (name, value) in request.head.fields() {
-        let is_named = request
-            .connection
-            .named
-            .iter()
-            .any(|n| name.eq_ignore_ascii_case(n.as_bytes()));
-        // Framing is ours to state, and no client can have Host removed.
-        let is_kept = is(name, &["host"]) || is(name, &LENGTH);
-        let is_dropped = is(name, &HOP)
-            || is(name, &OWN)
-            || is(name, &NEVER)
-            || is_disguised(name)
-            || (is(name, &["upgrade"]) && request.upgrade.is_none());
-        if is_dropped || (is_named && !is_kept) {
-            continue;
-        }
-        if is(name, &["host"]) {
-            // There is exactly one; an absolute target has changed what it says.
-            line(out, name, request.host.as_bytes());
-        } else if is(name, &LENGTH) {
-            length.line(out, name);
-        } else if is_counted && is(name, &["max-forwards"]) {
-            line(out, name, fewer(value).as_bytes());
+    let mut copy = Copy::of(&request.head);
+    for sent in request.head.lines() {
+        let known = sent.known;
+        if known == Name::Host {
+            // No client can have it removed. There is exactly one; an absolute target has changed
+            // what it says.
+            copy.as_if(out, sent, request.host.as_bytes());
+        } else if known.is_length() {
+            // Framing is ours to state.
+            length.line(&mut copy, out, sent);
+        } else if known.is_hop()
+            || known.is_own()
+            || known.is_kept_back()
+            || (known == Name::Upgrade && request.upgrade.is_none())
+            || is_named(&request.connection, sent.name)
+        {
+            // It ends here.
+        } else if is_counted && known == Name::MaxForwards {
+            copy.as_if(out, sent, fewer(sent.value).as_bytes());
         } else {
-            line(out, name, value);
+            copy.line(out, sent);
         }
     }
+    copy.flush(out);
     length.rest(out);
     if request.upgrade.is_some() {
         line(out, b"Connection", b"Upgrade");
@@ -231,16 +229,35 @@ pub(super) fn to_dyno(out: &mut BytesMut, request: &Request, context: Context<'_
         .arrived
         .duration_since(UNIX_EPOCH)
         .unwrap_or_default();
-    line(out, b"X-Request-ID", context.request_id.as_bytes());
-    line(out, b"X-Forwarded-For", context.forwarded_for.as_bytes());
-    line(out, b"X-Forwarded-Proto", context.scheme.as_bytes());
-    number(out, "X-Forwarded-Port", context.port);
-    number(out, "X-Request-Start", milliseconds(start));
+    let mut digits = [itoa::Buffer::new(); 5];
+    let [port, arrived, connect, route, queue] = &mut digits;
+    for part in [
+        "X-Request-ID: ",
+        context.request_id,
+        "\r\nX-Forwarded-For: ",
+        context.forwarded_for,
+        "\r\nX-Forwarded-Proto: ",
+        context.scheme,
+        "\r\nX-Forwarded-Port: ",
+        port.format(context.port),
+        "\r\nX-Request-Start: ",
+        arrived.format(milliseconds(start)),
+        "\r\n",
+    ] {
+        out.extend_from_slice(part.as_bytes());
+    }
     via(out, &request.head, request.is_old);
-    number(out, "Connect-Time", milliseconds(context.connect));
-    number(out, "Total-Route-Time", milliseconds(context.route));
-    let waited = milliseconds(context.queue);
-    number(out, "X-Heroku-Queue-Wait-Time", waited);
+    for part in [
+        "Connect-Time: ",
+        connect.format(milliseconds(context.connect)),
+        "\r\nTotal-Route-Time: ",
+        route.format(milliseconds(context.route)),
+        "\r\nX-Heroku-Queue-Wait-Time: ",
+        queue.format(milliseconds(context.queue)),
+        "\r\n",
+    ] {
+        out.extend_from_slice(part.as_bytes());
+    }
     if let Some(crowd) = context.crowd {
         number(out, "X-Heroku-Dynos-In-Use", crowd.dynos_in_use);
         number(out, "X-Heroku-Queue-Depth", crowd.depth);
@@ -254,7 +271,7 @@ pub(super) fn retry_after(response: &Response) -> Option<Duration> {
     if response.status != 503 {
         return None;
     }
-    let value = response.head.values("retry-after").next()?;
+    let value = response.head.values(Name::RetryAfter).next()?;
     let seconds = std::str::from_utf8(value)
         .ok()
         .and_then(|v| v.trim().parse().ok());
@@ -270,28 +287,32 @@ pub(super) fn to_client(
     is_keep_alive: bool,
 ) {
     status_line(out, response);
-    let mut has_server = false;
     // HEAD and 304 tell the length of what they do not send.
     let mut length = Length(match framing {
         Framing::None if !matches!(response.status, 100..=199 | 204) => response.told,
         framing => framing,
     });
     // What this answer asks for. Source: RFC 9110 section 15.5.22.
-    let asks_upgrade = response.status == 426 && response.head.values("upgrade").next().is_some();
-    for (name, value) in response.head.fields() {
-        has_server |= is(name, &["server"]);
-        if is(name, &LENGTH) {
-            length.line(out, name);
-        } else if is(name, &["upgrade"]) {
+    let asks_upgrade = response.status == 426 && response.head.has(Name::Upgrade);
+    let mut copy = Copy::of(&response.head);
+    for sent in response.head.lines() {
+        let known = sent.known;
+        if known.is_length() {
+            length.line(&mut copy, out, sent);
+        } else if known == Name::Upgrade {
             if asks_upgrade {
-                line(out, name, value);
+                copy.line(out, sent);
             }
-        } else if !is(name, &HOP) && !is(name, &["via"]) && !is_named(response, name) {
-            line(out, name, value);
+        } else if !known.is_hop()
+            && known != Name::Via
+            && !is_named(&response.connection, sent.name)
+        {
+            copy.line(out, sent);
         }
     }
+    copy.flush(out);
     length.rest(out);
-    if !has_server {
+    if !response.head.has(Name::Server) {
         line(out, b"Server", b"Cowboy");
     }
     via(out, &response.head, response.is_old);
@@ -315,17 +336,15 @@ pub(super) fn add(out: &mut BytesMut, wanted: &str) {
 /// The same, unless the answer has such a header already.
 pub(super) fn add_missing(out: &mut BytesMut, response: &Response, wanted: &str) {
     let name = wanted.split(':').next().unwrap_or_default().as_bytes();
-    if !response
-        .head
-        .fields()
-        .any(|(n, _)| n.eq_ignore_ascii_case(name))
-    {
+    let mut lines = response.head.lines();
+    if !lines.any(|sent| sent.name.eq_ignore_ascii_case(name)) {
         add(out, wanted);
     }
 }
 
-fn is_named(response: &Response, name: &[u8]) -> bool {
-    let named = &response.connection.named;
+/// True if the sender's `Connection` has a word for it: then it goes no further.
+fn is_named(connection: &Connection, name: &[u8]) -> bool {
+    let named = &connection.named;
     named
         .iter()
         .any(|n| name.eq_ignore_ascii_case(n.as_bytes()))
@@ -336,13 +355,13 @@ pub(super) fn interim(response: &Response, is_upgrade: bool) -> BytesMut {
     let mut interim = BytesMut::new();
     let out = &mut interim;
     status_line(out, response);
-    for (name, value) in response.head.fields() {
-        let is_dropped = is(name, &HOP)
-            || is(name, &LENGTH)
-            || is_named(response, name)
-            || (is(name, &["upgrade"]) && !is_upgrade);
+    for sent in response.head.lines() {
+        let is_dropped = sent.known.is_hop()
+            || sent.known.is_length()
+            || is_named(&response.connection, sent.name)
+            || (sent.known == Name::Upgrade && !is_upgrade);
         if !is_dropped {
-            line(out, name, value);
+            line(out, sent.name, sent.value);
         }
     }
     if is_upgrade {
@@ -356,7 +375,7 @@ fn status_line(out: &mut BytesMut, response: &Response) {
     out.extend_from_slice(b"HTTP/1.1 ");
     out.extend_from_slice(itoa::Buffer::new().format(response.status).as_bytes());
     out.put_u8(b' ');
-    if let Some(reason) = &response.reason {
+    if let Some(reason) = response.reason() {
         out.extend_from_slice(reason);
     } else {
         let code = hyper::StatusCode::from_u16(response.status).ok();
@@ -383,7 +402,7 @@ mod tests {
     fn forwarded(lines: &str) -> String {
         let head = format!("POST /p HTTP/1.1\r\nHost: A.Example\r\n{lines}\r\n");
         let request = head::request(&Bytes::from(head)).expect("a request");
-        let fwd = forwarded_for(&request.head, [9, 9, 9, 9].into());
+        let fwd = forwarded_for(&request.head, &"9.9.9.9".into());
         let context = Context {
             request_id: "the-id",
             forwarded_for: &fwd,

@@ -23,6 +23,7 @@ mod headers;
 mod https;
 mod introduction;
 mod listener;
+mod name;
 mod policy;
 mod proxy;
 mod queue;

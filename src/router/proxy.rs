@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 
 use bytes::{Bytes, BytesMut};
+use smol_str::SmolStr;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 
 use super::access_log::Record;
@@ -553,7 +554,7 @@ impl<'a> Turn<'a> {
         app: &'a AppRoute,
         origin: &Origin,
         head: &Head,
-        fwd: String,
+        fwd: SmolStr,
     ) -> Self {
         Self {
             shared,

@@ -1,5 +1,6 @@
 //! Which host belongs to which app, and which dynos serve it: rebuilt from every snapshot.
 
+use std::borrow::Cow;
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 use std::sync::{Arc, LazyLock};
@@ -293,11 +294,16 @@ impl Table {
             Some((name, port)) if port.bytes().all(|b| b.is_ascii_digit()) => name,
             _ => host,
         };
-        let name = name.strip_suffix('.').unwrap_or(name).to_ascii_lowercase();
-        if let Some(app) = self.hosts.get(&name) {
+        let name = name.strip_suffix('.').unwrap_or(name);
+        let name = if name.bytes().any(|b| b.is_ascii_uppercase()) {
+            Cow::Owned(name.to_ascii_lowercase())
+        } else {
+            Cow::Borrowed(name)
+        };
+        if let Some(app) = self.hosts.get(&*name) {
             return Some(app);
         }
-        let mut rest = name.as_str();
+        let mut rest = &*name;
         while let Some((_, base)) = rest.split_once('.') {
             if let Some(app) = self.wildcards.get(base) {
                 return Some(app);

@@ -7,12 +7,14 @@ use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
+use smol_str::SmolStr;
 use tokio::io::{AsyncRead, AsyncWrite, Interest};
 use tokio::net::TcpStream;
 use tokio::net::tcp::{ReadHalf, WriteHalf};
 
 use super::head::Head;
 use super::headers;
+use super::name::Name;
 use crate::settings::Block;
 
 /// A connection whose two directions one task uses side by side.
@@ -104,7 +106,8 @@ impl Wire for TcpStream {
 /// Where a connection comes from and what it speaks.
 #[derive(Clone, Debug)]
 pub(super) struct Origin {
-    pub(super) peer: IpAddr,
+    /// The client's address, as text.
+    pub(super) peer: SmolStr,
     /// The port it came to.
     pub(super) port: u16,
     /// `X-Forwarded-Proto`: `http` or `https`.
@@ -144,7 +147,7 @@ impl Origin {
     /// Plain TCP.
     pub(super) fn plain(peer: IpAddr, port: u16, hearsay: Hearsay) -> Self {
         Self {
-            peer,
+            peer: smol_str::format_smolstr!("{peer}"),
             port,
             scheme: "http",
             protocol: "http",
@@ -154,10 +157,10 @@ impl Origin {
     }
 
     /// `X-Forwarded-For` with the peer's address at its end.
-    pub(super) fn forwarded_for(&self, head: &Head) -> String {
+    pub(super) fn forwarded_for(&self, head: &Head) -> SmolStr {
         match self.hearsay {
-            Hearsay::Passed | Hearsay::Believed => headers::forwarded_for(head, self.peer),
-            Hearsay::Dropped => self.peer.to_string(),
+            Hearsay::Passed | Hearsay::Believed => headers::forwarded_for(head, &self.peer),
+            Hearsay::Dropped => self.peer.clone(),
         }
     }
 
@@ -172,12 +175,12 @@ impl Origin {
                 .last()
                 .and_then(|v| str::from_utf8(v).ok())
         };
-        let scheme = match last("x-forwarded-proto") {
+        let scheme = match last(Name::XForwardedProto) {
             Some(name) if name.eq_ignore_ascii_case("https") => "https",
             Some(name) if name.eq_ignore_ascii_case("http") => "http",
             _ => self.scheme,
         };
-        let port = last("x-forwarded-port").and_then(|port| port.parse().ok());
+        let port = last(Name::XForwardedPort).and_then(|port| port.parse().ok());
         let port = port.unwrap_or(match scheme {
             _ if scheme == self.scheme => self.port,
             "https" => 443,

@@ -8,7 +8,9 @@
 )]
 
 mod bench;
+mod course;
 mod demo;
+mod dependencies;
 mod dist;
 mod leftovers;
 mod packages;

@@ -3,13 +3,14 @@
 //! A failing step does not keep the next ones from running, so that one run shows all. The last
 //! line is the sum over all test binaries; a check that fails counts as one failed test.
 
-use std::path::Path;
 use std::process::{Command, ExitCode};
 use std::time::{Duration, Instant};
 
 use anyhow::{Result, bail};
 use clap::Args;
 
+use crate::course::Course;
+use crate::dependencies;
 use crate::leftovers::{self, Leftovers};
 use crate::packages;
 use crate::process::{self, Ended, Next};
@@ -21,8 +22,8 @@ use crate::vm::{self, Binaries};
 /// Longest step; the virtual machine has its own limit.
 const LIMIT: Duration = Duration::from_mins(40);
 
-/// The version of `cargo-deny` that is built where none is installed.
-const DENY: &str = "0.20.2";
+/// Slow kernel tests that are named at the end.
+const SLOWEST: usize = 8;
 
 /// Options of `cargo xtask test`.
 #[derive(Args, Clone, Debug)]
@@ -58,9 +59,10 @@ pub(crate) fn run(options: &Options) -> ExitCode {
         ]);
         process::check(&mut clippy, LIMIT)
     });
-    report.step("dependencies", |_| deny());
+    report.step("dependencies", |_| dependencies::check());
     let filter = options.filter.as_deref();
     let mut shown = Shown::default();
+    let mut course = Course::begin();
     report.step("unit and host tests", |tally| {
         let mut test = process::cargo();
         test.args(["test", "--workspace", "--no-fail-fast"]);
@@ -68,8 +70,9 @@ pub(crate) fn run(options: &Options) -> ExitCode {
         // Here the package indexes are within reach.
         test.env("MANIFOLD_TEST_NETWORK", "1");
         test.args(filter);
-        tested(&mut test, tally, &mut shown)
+        tested(&mut test, tally, &mut shown, &mut course)
     });
+    report.tell(course, 0);
     let mut stacks = None;
     if options.languages {
         report.step("stack for the kernel tests", |_| {
@@ -77,6 +80,7 @@ pub(crate) fn run(options: &Options) -> ExitCode {
             Ok(())
         });
     }
+    let mut course = Course::begin();
     report.step("kernel tests in place", |tally| {
         let binaries = Binaries::build(false)?;
         // One at a time: they count what is left behind on the whole machine.
@@ -90,16 +94,19 @@ pub(crate) fn run(options: &Options) -> ExitCode {
         if filter.is_none() {
             shown.complete(Place::Here);
         }
-        tested(&mut test, tally, &mut shown)
+        tested(&mut test, tally, &mut shown, &mut course)
     });
+    report.tell(course, SLOWEST);
     if options.no_vm {
         report.skip("kernel tests in the virtual machine", "--no-vm");
     } else {
+        let mut course = Course::begin();
         report.step("kernel tests in the virtual machine", |tally| {
             let mut own = Tally::default();
             let status = vm::boot(&vm::Options::tests(filter), &mut |line| {
                 println!("{line}");
                 own.read(line);
+                course.read(line);
                 shown.read(Place::Guest, line);
             });
             if filter.is_none() {
@@ -111,6 +118,7 @@ pub(crate) fn run(options: &Options) -> ExitCode {
                 status => bail!("status {status}"),
             }
         });
+        report.tell(course, SLOWEST);
     }
     report.step("attacks", |_| shown.report());
     report.always("leftovers", |_| {
@@ -131,10 +139,16 @@ pub(crate) fn run(options: &Options) -> ExitCode {
 }
 
 /// Runs tests and adds their sums.
-fn tested(command: &mut Command, tally: &mut Tally, shown: &mut Shown) -> Result<()> {
+fn tested(
+    command: &mut Command,
+    tally: &mut Tally,
+    shown: &mut Shown,
+    course: &mut Course,
+) -> Result<()> {
     match process::stream(command, LIMIT, |line| {
         println!("{line}");
         tally.read(line);
+        course.read(line);
         shown.read(Place::Here, line);
         Next::GoOn
     })? {
@@ -143,46 +157,12 @@ fn tested(command: &mut Command, tally: &mut Tally, shown: &mut Shown) -> Result
     }
 }
 
-/// Licences, bans and sources; advisories need a database from a forge that a closed network does
-/// not reach. Where `cargo-deny` is missing it is built into `target/tools`, once.
-fn deny() -> Result<()> {
-    let tools = crate::target().join("tools");
-    let own = tools.join("bin/cargo-deny");
-    let there = packages::is_on_path("cargo-deny") || in_cargo_home("cargo-deny");
-    if !there && !own.is_file() {
-        let mut install = process::cargo();
-        install.args(["install", "--locked", "--version", DENY, "--root"]);
-        process::check(install.arg(&tools).arg("cargo-deny"), LIMIT)?;
-    }
-    let mut deny = if there {
-        let mut cargo = process::cargo();
-        cargo.arg("deny");
-        cargo
-    } else {
-        // As a subcommand of cargo it would be called with its own name first.
-        let mut own = Command::new(own);
-        own.arg("deny").current_dir(crate::root());
-        own
-    };
-    // It looks at the crates of every platform; a build has fetched only those of this one.
-    let mut fetch = process::cargo();
-    process::check(fetch.args(["fetch", "--locked"]), LIMIT)?;
-    deny.args(["--offline", "check", "licenses", "bans", "sources"]);
-    process::check(&mut deny, LIMIT)
-}
-
-fn in_cargo_home(name: &str) -> bool {
-    let home = std::env::var_os("CARGO_HOME").map(Into::into).or_else(|| {
-        let home = std::env::var_os("HOME")?;
-        Some(Path::new(&home).join(".cargo"))
-    });
-    home.is_some_and(|home: std::path::PathBuf| home.join("bin").join(name).is_file())
-}
-
 /// What became of the steps.
 #[derive(Default)]
 struct Report {
     lines: Vec<String>,
+    /// What failed tests said: at the end of a long run it is near at hand.
+    failures: Vec<String>,
     tally: Tally,
 }
 
@@ -227,8 +207,19 @@ impl Report {
             .push(format!("        -  {name}: left out ({why})"));
     }
 
-    /// Prints the steps and, as the last line, the sum.
+    /// Adds the slowest tests of the last step, and what its failed ones said.
+    fn tell(&mut self, course: Course, slowest: usize) {
+        let slowest = course.slowest(slowest);
+        self.lines
+            .extend(slowest.iter().map(|line| format!("         {line}")));
+        self.failures.extend(course.failures());
+    }
+
+    /// Prints what failed, the steps and, as the last line, the sum.
     fn print(&self) -> ExitCode {
+        for line in &self.failures {
+            println!("{line}");
+        }
         println!();
         for line in &self.lines {
             println!("{line}");

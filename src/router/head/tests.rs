@@ -85,13 +85,41 @@ fn what_can_be_read_in_two_ways_is_refused() {
     refuse(&format!("X: {}\r\n", "y".repeat(VALUE_MAX + 1)), 400);
 }
 
+/// The parser refuses these, so that nobody looks for them once more.
+#[test]
+fn control_bytes_are_refused_wherever_they_stand() {
+    for byte in 0..=255u8 {
+        let value = [
+            b"GET / HTTP/1.1\r\nHost: a\r\nX: y".as_slice(),
+            &[byte],
+            b"z\r\n\r\n",
+        ];
+        let is_taken = request(&Bytes::from(value.concat())).is_ok();
+        assert_eq!(is_taken, is_plain(&[byte]), "{byte} in a value");
+        let name = [
+            b"GET / HTTP/1.1\r\nHost: a\r\nX".as_slice(),
+            &[byte],
+            b"Y: z\r\n\r\n",
+        ];
+        let is_taken = request(&Bytes::from(name.concat())).is_ok();
+        assert_eq!(
+            is_taken,
+            is_token(&[byte]) || byte == b':',
+            "{byte} in a name"
+        );
+        let answer = [b"HTTP/1.1 200 OK\r\nX: y".as_slice(), &[byte], b"z\r\n\r\n"];
+        let is_taken = response(&Bytes::from(answer.concat()), false).is_ok();
+        assert_eq!(is_taken, is_plain(&[byte]), "{byte} in an answer's value");
+    }
+}
+
 #[test]
 fn hosts_targets_and_versions() {
     let check = |head: &str, expected: Result<(&str, &str), u16>| {
         let got = parse(head)
             .map(|r| (r.target, r.host))
             .map_err(|r| r.status);
-        let expected = expected.map(|(t, h)| (t.to_owned(), h.to_owned()));
+        let expected = expected.map(|(t, h)| (t.into(), h.into()));
         assert_eq!(got, expected, "{head:?}");
     };
     check(
@@ -289,7 +317,8 @@ fn a_reason_is_kept_as_it_came() {
     let reason = |head: &str| {
         response(&Bytes::from(head.to_owned()), false)
             .expect("ok")
-            .reason
+            .reason()
+            .map(<[u8]>::to_vec)
     };
     assert_eq!(
         reason("HTTP/1.1 799 My Own Words\r\n\r\n"),
