@@ -12,6 +12,8 @@ use std::sync::mpsc::{SyncSender, sync_channel};
 use std::sync::{Arc, Condvar, Mutex, PoisonError};
 use std::time::Duration;
 
+use foldhash::fast::RandomState;
+
 use super::Line;
 use super::hub::{HISTORY, HISTORY_BYTES};
 use crate::model::AppId;
@@ -41,7 +43,7 @@ struct Shared {
 
 #[derive(Debug, Default)]
 struct Waiting {
-    apps: HashMap<AppId, Lines>,
+    apps: HashMap<AppId, Lines, RandomState>,
     forgotten: Vec<AppId>,
     /// Answered when all before is written.
     flushes: Vec<SyncSender<()>>,
@@ -189,7 +191,7 @@ impl Writer {
         }
     }
 
-    fn write(&mut self, batch: HashMap<AppId, Lines>) {
+    fn write(&mut self, batch: HashMap<AppId, Lines, RandomState>) {
         let mut bytes = Vec::new();
         for (app, lines) in batch {
             bytes.clear();

@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError, Weak};
 use std::time::{Duration, Instant};
 
+use foldhash::fast::RandomState;
 use jiff::Timestamp;
 
 use super::budget::Budget;
@@ -50,7 +51,7 @@ struct Inner {
 
 #[derive(Debug, Default)]
 struct Apps {
-    known: HashMap<AppId, App>,
+    known: HashMap<AppId, App, RandomState>,
     /// Apps that are gone for good: a late line must not bring them back.
     forgotten: HashSet<AppId>,
 }

@@ -36,7 +36,7 @@ pub(super) struct Record<'a> {
 impl Record<'_> {
     /// The text of the line.
     pub(super) fn line(&self) -> String {
-        let mut out = String::with_capacity(256);
+        let mut out = String::with_capacity(384);
         match &self.failure {
             None => out.push_str("at=info"),
             Some(failure) => {
@@ -96,7 +96,13 @@ fn milliseconds(time: Option<Duration>) -> Cow<'static, str> {
         None => Cow::Borrowed(""),
         // Most are short.
         Some(time) if time < Duration::from_millis(1) => Cow::Borrowed("0ms"),
-        Some(time) => Cow::Owned(format!("{}ms", time.as_millis())),
+        Some(time) => {
+            let whole = u64::try_from(time.as_millis()).unwrap_or(u64::MAX);
+            let mut text = String::with_capacity(22);
+            text.push_str(itoa::Buffer::new().format(whole));
+            text.push_str("ms");
+            Cow::Owned(text)
+        }
     }
 }
 

@@ -50,6 +50,8 @@ pub(super) struct Exchange<'a, C, D> {
     pub(super) manners: Manners<'a>,
     pub(super) is_reused: bool,
     pub(super) in_use: InUse,
+    /// Now.
+    pub(super) started: Instant,
     pub(super) timings: Timings,
 }
 
@@ -133,9 +135,9 @@ pub(super) struct Progress {
 }
 
 impl Progress {
-    fn new(timings: Timings, awaits_continue: bool) -> Self {
+    fn new(timings: Timings, started: Instant, awaits_continue: bool) -> Self {
         Self {
-            last: Cell::new(Instant::now()),
+            last: Cell::new(started),
             has_moved: Cell::new(false),
             phase: Cell::new(Phase::Uploading),
             bytes: Cell::new(0),
@@ -226,9 +228,10 @@ pub(super) async fn run<C: Wire, D: Wire>(exchange: Exchange<'_, C, D>) -> End {
         manners,
         is_reused,
         in_use,
+        started,
         timings,
     } = exchange;
-    let progress = Progress::new(timings, manners.is_continue_passed);
+    let progress = Progress::new(timings, started, manners.is_continue_passed);
     let (mut from_client, mut to_client) = client.split();
     let (mut from_dyno, mut to_dyno) = upstream.split();
     let mut rest = worker::lend();

@@ -88,7 +88,8 @@ impl Name {
         };
         let found = candidates
             .iter()
-            .find(|(known, _)| name.eq_ignore_ascii_case(known));
+            // The first letter tells most of them apart.
+            .find(|(known, _)| name[0] | 0x20 == known[0] && name.eq_ignore_ascii_case(known));
         match found {
             Some((_, found)) => *found,
             None if candidates.is_empty() => Self::Other,

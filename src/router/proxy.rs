@@ -1,11 +1,12 @@
 //! One client connection: requests one after another, each relayed to a dyno.
 
 use std::sync::Arc;
-use std::time::{Duration, Instant, SystemTime};
+use std::time::{Duration, SystemTime};
 
 use bytes::{Bytes, BytesMut};
 use smol_str::SmolStr;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::time::Instant;
 
 use super::access_log::Record;
 use super::affinity::Mark;
@@ -51,7 +52,7 @@ const LINGER: Duration = Duration::from_secs(1);
 /// Serves a client to the end of its connection.
 pub(super) async fn serve(shared: Arc<Shared>, mut client: impl Wire, origin: Origin) {
     let mut buffer = BytesMut::new();
-    let mut deadline = Deadline::new(tokio::time::Instant::now() + KEEP_ALIVE);
+    let mut deadline = Deadline::new(Instant::now() + KEEP_ALIVE);
     let ear = Ear::new();
     let mut is_fresh = true;
     loop {
@@ -93,7 +94,7 @@ pub(super) async fn stream(
     let mut buffer = BytesMut::new();
     match head::request(&head) {
         Ok(request) => {
-            let mut deadline = Deadline::new(tokio::time::Instant::now() + KEEP_ALIVE);
+            let mut deadline = Deadline::new(Instant::now() + KEEP_ALIVE);
             let handled = handle(shared, client, &mut buffer, &mut deadline, &request, origin);
             handled.await == Next::Cut
         }
@@ -136,7 +137,7 @@ async fn read_request(
     if buffer.is_empty() {
         // Nothing is held while nothing comes.
         worker::give_back(std::mem::take(buffer));
-        let due = tokio::time::Instant::now() + KEEP_ALIVE;
+        let due = Instant::now() + KEEP_ALIVE;
         tokio::select! {
             biased;
             ready = client.readable() => if ready.is_err() { return Ok(None) },
@@ -150,7 +151,7 @@ async fn read_request(
         }
         *buffer = worker::lend();
     }
-    let due = tokio::time::Instant::now() + HEAD;
+    let mut due = None;
     let mut looked = 0;
     loop {
         // One empty line before a request is forgiven. Source: RFC 9112 section 2.2.
@@ -180,7 +181,8 @@ async fn read_request(
         let read = tokio::select! {
             biased;
             read = client.read_buf(buffer) => Some(read),
-            () = deadline.wait(due) => None,
+            // The clock is read only if the rest does not come at once.
+            () = async { deadline.wait(*due.get_or_insert_with(|| Instant::now() + HEAD)).await } => None,
         };
         match read {
             Some(Ok(1..)) => {}
@@ -303,6 +305,7 @@ async fn handle(
 ) -> Next {
     let arrived = SystemTime::now();
     let started = Instant::now();
+    let mut since = started;
     let origin = &*origin.told(&request.head);
     let wants_more = request.connection.lasts(request.is_old);
     // An unread body would be taken for the next request.
@@ -376,19 +379,20 @@ async fn handle(
             buffer: &mut *buffer,
             request,
         };
-        let connected = match route::connect(shared, &app.queue, line, only_fresh, mark).await {
-            Ok(connected) => connected,
-            Err(NotConnected {
-                failure,
-                dyno,
-                took,
-                waited,
-            }) => {
-                (turn.record.dyno, turn.record.connect) = (dyno, took);
-                turn.record.queue = waited;
-                return turn.fail(client, failure, may_go_on).await;
-            }
-        };
+        let connected =
+            match route::connect(shared, &app.queue, line, since, only_fresh, mark).await {
+                Ok(connected) => connected,
+                Err(NotConnected {
+                    failure,
+                    dyno,
+                    took,
+                    waited,
+                }) => {
+                    (turn.record.dyno, turn.record.connect) = (dyno, took);
+                    turn.record.queue = waited;
+                    return turn.fail(client, failure, may_go_on).await;
+                }
+            };
         // Counted in until the end of the exchange.
         let Connected {
             seat,
@@ -400,6 +404,7 @@ async fn handle(
         turn.record.connect = Some(took);
         turn.record.queue = Some(seat.waited);
         turn.traffic = Some(Arc::clone(&dyno.traffic));
+        let served = Instant::now();
         let context = Context {
             request_id: &turn.record.request_id,
             forwarded_for: &turn.record.fwd,
@@ -407,7 +412,7 @@ async fn handle(
             scheme: origin.scheme,
             arrived,
             connect: took,
-            route: started.elapsed(),
+            route: served - started,
             queue: seat.waited,
             crowd: seat.crowd,
             is_continue_passed,
@@ -415,7 +420,6 @@ async fn handle(
         let mut head = worker::lend();
         headers::to_dyno(&mut head, request, context);
         let in_use = InUse::new(dyno, !upstream.is_reused);
-        let served = Instant::now();
         let is_new = is_sticky && mark != Some(dyno.mark);
         let cookie = is_new.then(|| dyno.mark.line(origin.scheme));
         let manners = Manners {
@@ -437,6 +441,7 @@ async fn handle(
                     manners,
                     is_reused: upstream.is_reused,
                     in_use,
+                    started: served,
                     timings: shared.timings,
                 })
             };
@@ -461,9 +466,10 @@ async fn handle(
         } else {
             (exchange_over!(&mut stream).await, Some(stream))
         };
-        turn.record.service = Some(served.elapsed());
+        let done = Instant::now();
+        turn.record.service = Some(done - served);
         match end {
-            End::Stale => only_fresh = true,
+            End::Stale => (only_fresh, since) = (true, done),
             End::Done {
                 status,
                 bytes,
@@ -479,7 +485,7 @@ async fn handle(
                     && is_pooled
                     && let Some(stream) = stream
                 {
-                    dyno.pool.give_back(stream);
+                    dyno.pool.give_back(stream, done);
                 }
                 // The dyno is done, whatever the client still has to read.
                 drop(seat);

@@ -83,8 +83,8 @@ pub(super) struct NotConnected {
     pub(super) waited: Option<Duration>,
 }
 
-/// Finds a dyno of the app and connects. `only_fresh`: no connection of the pool; `mark`: the dyno
-/// that the request belongs to.
+/// Finds a dyno of the app and connects. `since`: now; `only_fresh`: no connection of the pool;
+/// `mark`: the dyno that the request belongs to.
 ///
 /// # Errors
 /// The H code that says why not.
@@ -92,20 +92,28 @@ pub(super) async fn connect(
     shared: &Shared,
     queue: &Arc<Queue>,
     mut client: Client<'_, impl Wire>,
+    since: tokio::time::Instant,
     only_fresh: bool,
     mark: Option<Mark>,
 ) -> Result<Connected, NotConnected> {
-    let since = tokio::time::Instant::now();
     let mut last: Option<NotConnected> = None;
     let mut attempts = 0;
     loop {
         let entered = queue.enter(since, last.is_some(), mark);
+        let mut now = match last {
+            None => since,
+            Some(_) => tokio::time::Instant::now(),
+        };
         let seat = match entered {
             Ok(Entered::Seat(seat)) => seat,
             // Boxed, as all that is rare: most requests carry no room for it.
-            waits => Box::pin(seat(shared, waits, &mut client, since)).await?,
+            waits => {
+                let seat = Box::pin(seat(shared, waits, &mut client, since)).await?;
+                now = tokio::time::Instant::now();
+                seat
+            }
         };
-        if !only_fresh && let Some(upstream) = seat.dyno.pool.reuse() {
+        if !only_fresh && let Some(upstream) = seat.dyno.pool.reuse(now) {
             return Ok(Connected {
                 seat,
                 upstream,

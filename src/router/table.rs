@@ -6,6 +6,8 @@ use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 use std::sync::{Arc, LazyLock};
 use std::time::Duration;
 
+use foldhash::fast::RandomState;
+
 use super::affinity::Mark;
 use super::failure::Failure;
 use super::policy::{Health, Load, Rule};
@@ -178,9 +180,9 @@ impl DynoRoute {
 /// All routes at one instant.
 #[derive(Debug, Default)]
 pub(super) struct Table {
-    hosts: HashMap<String, Arc<AppRoute>>,
+    hosts: HashMap<String, Arc<AppRoute>, RandomState>,
     /// `example.com` for `*.example.com`.
-    wildcards: HashMap<String, Arc<AppRoute>>,
+    wildcards: HashMap<String, Arc<AppRoute>, RandomState>,
     apps: BTreeMap<AppId, Arc<AppRoute>>,
     dynos: HashMap<DynoId, Arc<DynoRoute>>,
 }

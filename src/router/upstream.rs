@@ -54,7 +54,7 @@ struct Idle {
     stream: TcpStream,
     /// The thread whose reactor it is registered with.
     home: ThreadId,
-    since: Instant,
+    since: tokio::time::Instant,
 }
 
 /// Connections to one dyno: the idle ones, and how many are in use.
@@ -90,12 +90,12 @@ impl Pool {
         most.saturating_sub(self.busy.load(Ordering::Relaxed))
     }
 
-    /// An idle connection that is still good, if there is one.
-    pub(super) fn reuse(&self) -> Option<Upstream> {
+    /// An idle connection that is still good `now`, if there is one.
+    pub(super) fn reuse(&self, now: tokio::time::Instant) -> Option<Upstream> {
         let here = std::thread::current().id();
         loop {
             let idle = take(&mut self.idle(), here)?;
-            if idle.since.elapsed() > IDLE {
+            if now.duration_since(idle.since) > IDLE {
                 continue;
             }
             let stream = if idle.home == here {
@@ -123,8 +123,8 @@ impl Pool {
         drop(gone);
     }
 
-    /// Takes a connection back after an exchange that ended exactly at its framing end.
-    pub(super) fn give_back(&self, stream: TcpStream) {
+    /// Takes a connection back after an exchange that ended exactly at its framing end, `now`.
+    pub(super) fn give_back(&self, stream: TcpStream, now: tokio::time::Instant) {
         let is_one_waiting = self.fresh.load(Ordering::Relaxed) > 0;
         if is_one_waiting && self.idle().len() >= self.most_beside_fresh() {
             // The server may need to be done with this one first.
@@ -135,7 +135,7 @@ impl Pool {
         idle.push(Idle {
             stream,
             home: std::thread::current().id(),
-            since: Instant::now(),
+            since: now,
         });
         drop(idle);
         drop(gone);
