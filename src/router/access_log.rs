@@ -121,8 +121,8 @@ pub(super) fn queue_warning(recent: &Report) -> String {
 /// User data in quotes stays in its quotes, and on its line.
 fn escaped(text: &str) -> Cow<'_, str> {
     // Without a branch for each byte: many are looked at together.
-    let is_odd = |b: u8| !(0x20..0x7f).contains(&b) | (b == b'"') | (b == b'\\');
-    if !text.bytes().fold(false, |odd, b| odd | is_odd(b)) {
+    let is_plain = |b: u8| matches!(b, b' ' | b'!' | b'#'..=b'[' | b']'..=b'~');
+    if text.bytes().fold(true, |plain, b| plain & is_plain(b)) {
         return Cow::Borrowed(text);
     }
     let mut out = String::with_capacity(text.len());

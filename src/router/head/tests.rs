@@ -204,7 +204,10 @@ fn hosts_targets_and_versions() {
     check("GET http://z/ HTTP/1.1\r\n\r\n", Err(400));
     let method = "M".repeat(METHOD_MAX + 1);
     check(&format!("{method} / HTTP/1.1\r\nHost: a\r\n\r\n"), Err(400));
-    let long = format!("GET /{} HTTP/1.1\r\nHost: a\r\n\r\n", "x".repeat(LINE_MAX));
+    let long = format!(
+        "GET /{} HTTP/1.1\r\nHost: a\r\n\r\n",
+        "x".repeat(scan::LINE_MAX)
+    );
     check(&long, Err(414));
 }
 
