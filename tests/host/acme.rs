@@ -13,9 +13,12 @@ use rustls::{ClientConnection, StreamOwned};
 use crate::host::Host;
 use crate::tls::{client, connect, with_tls};
 
-/// An address that nobody has right now.
+/// An address that nobody has right now, and that no socket without a wish of its own gets before a
+/// server is there: below the kernel's range for those. Source: ip(7), `ip_local_port_range`.
 fn free() -> SocketAddr {
-    let listener = TcpListener::bind(("127.0.0.1", 0)).expect("bound");
+    let mut ports = std::iter::repeat_with(|| rand::random_range(10_000..30_000_u16));
+    let free = ports.find_map(|port| TcpListener::bind(("127.0.0.1", port)).ok());
+    let listener = free.expect("there is always another one");
     listener.local_addr().expect("an address")
 }
 

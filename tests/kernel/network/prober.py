@@ -116,19 +116,25 @@ def scan(first, last, port):
     """Who of 172.X.0.first to last answers, but ourselves."""
     ours = own()
     base = ours.rsplit(".", 1)[0]
-    found = []
+    waiting, found = {}, []
     for last_byte in range(int(first), int(last) + 1):
         address = f"{base}.{last_byte}"
         if address == ours:
             continue
-        try:
-            socket.create_connection((address, int(port)), 0.05).close()
-            found.append(address)
-        except ConnectionRefusedError:
-            # Our end of our own link is this host: it refuses, whoever listens.
-            pass
-        except OSError:
-            pass
+        sock = socket.socket(socket.AF_INET, socket.SOCK_STREAM)
+        sock.setblocking(False)
+        # Our end of our own link is this host: it refuses at once, whoever listens.
+        if sock.connect_ex((address, int(port))) in (0, errno.EINPROGRESS):
+            waiting[sock] = address
+    end = time.monotonic() + 0.5
+    while waiting and (left := end - time.monotonic()) > 0:
+        for sock in select.select([], list(waiting), [], left)[1]:
+            address = waiting.pop(sock)
+            if sock.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR) == 0:
+                found.append(address)
+            sock.close()
+    for sock in waiting:
+        sock.close()
     return ",".join(found) or "nobody"
 
 
@@ -187,12 +193,6 @@ def gateway():
         if fields[1] == "00000000":
             return socket.inet_ntoa(bytes.fromhex(fields[2])[::-1])
     return "none"
-
-
-def own():
-    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sock:
-        sock.connect(("192.0.2.1", 9))
-        return sock.getsockname()[0]
 
 
 def read(path):
