@@ -4,6 +4,7 @@ Arguments: URL, cases or globs.
 """
 import asyncio
 import json
+import os
 import sys
 
 import kosoku
@@ -32,3 +33,6 @@ async def main():
 
 
 asyncio.run(main())
+sys.stdout.flush()
+# All is said. An interpreter that takes itself apart beside threads of packages may yet abort.
+os._exit(0)
