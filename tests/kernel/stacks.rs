@@ -508,12 +508,13 @@ fn interrupted() -> Result<(), Failed> {
         "was not reached for bookworm",
     )?;
     // A mirror that never answers: time to interrupt, in both ways.
-    let door = TcpListener::bind("127.0.0.1:0")?;
-    let mirror = format!("http://{}/debian", door.local_addr()?);
     for signal in [
         nix::sys::signal::Signal::SIGTERM,
         nix::sys::signal::Signal::SIGKILL,
     ] {
+        // A new one each time: apt may have knocked at the last one twice.
+        let door = TcpListener::bind("127.0.0.1:0")?;
+        let mirror = format!("http://{}/debian", door.local_addr()?);
         let mut build = on_state(&host, &["stacks:build", "cedar-12", "--mirror", &mirror]);
         let mut build = build.stderr(Stdio::piped()).spawn()?;
         let (mut asked, _) = door.accept()?;
