@@ -236,6 +236,17 @@ mod tests {
             fs::read_to_string(self.at("result").join(name)).unwrap_or_default()
         }
 
+        /// A script of bash in the build's directory; `$1`: where the packs lie.
+        fn bash(&self, script: &str) -> std::process::Output {
+            let home = install(&self.at("packs")).expect("installed");
+            std::process::Command::new("bash")
+                .args(["-c", script, "-"])
+                .arg(home)
+                .current_dir(self.at("build"))
+                .output()
+                .expect("bash runs")
+        }
+
         /// Status and output.
         fn drive(&self) -> (i32, String) {
             let home = install(&self.at("packs")).expect("installed");
@@ -377,16 +388,10 @@ mod tests {
         let bench = Bench::new(&[("lock", "1")]);
         fs::create_dir_all(bench.at("build").join("tree/below")).expect("made");
         fs::write(bench.at("build").join("tree/below/file"), "kept").expect("written");
-        let home = install(&bench.at("packs")).expect("installed");
         let run = |script: &str| {
             let prelude = "set -euo pipefail; STACK=s cache_dir=../cache; . \"$1/lib/common.sh\"
                 key() { key_of w -- lock missing; }\n";
-            let output = std::process::Command::new("bash")
-                .args(["-c", &format!("{prelude}{script}"), "-"])
-                .arg(&home)
-                .current_dir(bench.at("build"))
-                .output()
-                .expect("bash runs");
+            let output = bench.bash(&format!("{prelude}{script}"));
             let text = String::from_utf8_lossy(&output.stdout).into_owned();
             (output.status.success(), text)
         };
@@ -426,17 +431,11 @@ mod tests {
             let more = "-c base.txt\nflask\n";
             fs::write(bench.at("build").join("more/dev.txt"), more).expect("written");
             fs::write(bench.at("build").join("more/base.txt"), "\r\n# x\n").expect("written");
-            let home = install(&bench.at("packs")).expect("installed");
             let script = "set -euo pipefail; . \"$1/python/requirements.sh\"
                 files=() is_settled=yes
                 requirements requirements.txt
                 echo \"$is_settled ${files[*]}\"";
-            let output = std::process::Command::new("bash")
-                .args(["-c", script, "-"])
-                .arg(home)
-                .current_dir(bench.at("build"))
-                .output()
-                .expect("bash runs");
+            let output = bench.bash(script);
             let said = String::from_utf8_lossy(&output.stdout).into_owned();
             assert_eq!(said.trim(), expected, "{text:?}: {output:?}");
         };
@@ -481,15 +480,8 @@ mod tests {
         }
         // In a circle.
         let bench = Bench::new(&[("requirements.txt", "-r requirements.txt\n")]);
-        let home = install(&bench.at("packs")).expect("installed");
         let script = ". \"$1/python/requirements.sh\"; files=(); requirements requirements.txt; echo $is_settled";
-        let output = std::process::Command::new("bash")
-            .args(["-c", script, "-"])
-            .arg(home)
-            .current_dir(bench.at("build"))
-            .output()
-            .expect("bash runs");
-        assert_eq!(output.stdout, b"no\n");
+        assert_eq!(bench.bash(script).stdout, b"no\n");
     }
 
     #[test]

@@ -9,6 +9,7 @@ use std::time::Duration;
 use smol_str::SmolStr;
 
 use super::failure::{At, Failure};
+use super::headers;
 use crate::traffic::Report;
 
 /// What is known about a request when it ends.
@@ -97,11 +98,8 @@ fn milliseconds(time: Option<Duration>) -> Cow<'static, str> {
         // Most are short.
         Some(time) if time < Duration::from_millis(1) => Cow::Borrowed("0ms"),
         Some(time) => {
-            let whole = u64::try_from(time.as_millis()).unwrap_or(u64::MAX);
-            let mut text = String::with_capacity(22);
-            text.push_str(itoa::Buffer::new().format(whole));
-            text.push_str("ms");
-            Cow::Owned(text)
+            let mut digits = itoa::Buffer::new();
+            Cow::Owned([digits.format(headers::milliseconds(time)), "ms"].concat())
         }
     }
 }

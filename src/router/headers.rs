@@ -26,6 +26,13 @@ fn number(out: &mut BytesMut, name: &str, value: impl itoa::Integer) {
     );
 }
 
+/// Lines whose every piece is ours.
+fn put(out: &mut BytesMut, parts: &[&str]) {
+    for part in parts {
+        out.extend_from_slice(part.as_bytes());
+    }
+}
+
 /// Copies lines of a head: neighbours that the sender wrote as we would go in one piece.
 struct Copy<'a> {
     head: &'a Head,
@@ -69,7 +76,8 @@ impl<'a> Copy<'a> {
     }
 }
 
-fn milliseconds(time: Duration) -> u64 {
+/// Whole ones.
+pub(super) fn milliseconds(time: Duration) -> u64 {
     u64::try_from(time.as_millis()).unwrap_or(u64::MAX)
 }
 
@@ -231,33 +239,35 @@ pub(super) fn to_dyno(out: &mut BytesMut, request: &Request, context: Context<'_
         .unwrap_or_default();
     let mut digits = [itoa::Buffer::new(); 5];
     let [port, arrived, connect, route, queue] = &mut digits;
-    for part in [
-        "X-Request-ID: ",
-        context.request_id,
-        "\r\nX-Forwarded-For: ",
-        context.forwarded_for,
-        "\r\nX-Forwarded-Proto: ",
-        context.scheme,
-        "\r\nX-Forwarded-Port: ",
-        port.format(context.port),
-        "\r\nX-Request-Start: ",
-        arrived.format(milliseconds(start)),
-        "\r\n",
-    ] {
-        out.extend_from_slice(part.as_bytes());
-    }
+    put(
+        out,
+        &[
+            "X-Request-ID: ",
+            context.request_id,
+            "\r\nX-Forwarded-For: ",
+            context.forwarded_for,
+            "\r\nX-Forwarded-Proto: ",
+            context.scheme,
+            "\r\nX-Forwarded-Port: ",
+            port.format(context.port),
+            "\r\nX-Request-Start: ",
+            arrived.format(milliseconds(start)),
+            "\r\n",
+        ],
+    );
     via(out, &request.head, request.is_old);
-    for part in [
-        "Connect-Time: ",
-        connect.format(milliseconds(context.connect)),
-        "\r\nTotal-Route-Time: ",
-        route.format(milliseconds(context.route)),
-        "\r\nX-Heroku-Queue-Wait-Time: ",
-        queue.format(milliseconds(context.queue)),
-        "\r\n",
-    ] {
-        out.extend_from_slice(part.as_bytes());
-    }
+    put(
+        out,
+        &[
+            "Connect-Time: ",
+            connect.format(milliseconds(context.connect)),
+            "\r\nTotal-Route-Time: ",
+            route.format(milliseconds(context.route)),
+            "\r\nX-Heroku-Queue-Wait-Time: ",
+            queue.format(milliseconds(context.queue)),
+            "\r\n",
+        ],
+    );
     if let Some(crowd) = context.crowd {
         number(out, "X-Heroku-Dynos-In-Use", crowd.dynos_in_use);
         number(out, "X-Heroku-Queue-Depth", crowd.depth);

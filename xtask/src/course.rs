@@ -46,7 +46,7 @@ impl Course {
         }
         if let Some((name, _)) = line
             .strip_prefix("test ")
-            .and_then(|rest| rest.split_once(" ... ").or(rest.split_once(" ...")))
+            .and_then(|rest| rest.split_once(" ..."))
         {
             self.current = Some(name.trim().to_owned());
         }

@@ -56,17 +56,19 @@ pub(crate) fn check() -> Result<()> {
 
 /// The packages that the platform's dependency tree really has.
 fn used(metadata: &Value) -> Result<Vec<&Value>> {
-    let list = |value: &'_ Value| value.as_array().cloned().unwrap_or_default();
-    let nodes: BTreeSet<String> = list(&metadata["resolve"]["nodes"])
+    let nodes = metadata["resolve"]["nodes"]
+        .as_array()
+        .context("cargo metadata has no dependency tree")?;
+    let nodes: BTreeSet<_> = nodes
         .iter()
-        .map(|node| node["id"].to_string())
+        .filter_map(|node| node["id"].as_str())
         .collect();
     let packages = metadata["packages"]
         .as_array()
         .context("cargo metadata names no packages")?;
     Ok(packages
         .iter()
-        .filter(|package| nodes.contains(&package["id"].to_string()))
+        .filter(|package| package["id"].as_str().is_some_and(|id| nodes.contains(id)))
         .collect())
 }
 
