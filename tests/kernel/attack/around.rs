@@ -26,7 +26,7 @@ type Check = fn(&Host) -> Result<String, Failed>;
 
 pub(super) fn run() -> Result<(), Failed> {
     let before = Leftovers::count();
-    let mut host = Host::unlaunched("[timings]\nattach_timeout = 2\nstop_grace = 2\n")?;
+    let mut host = Host::unlaunched("[timings]\nattach_timeout = 8\nstop_grace = 2\n")?;
     let script = host.dir.path().join("hostile.py");
     std::fs::write(&script, HOSTILE)?;
     host.wrapper = vec!["python3".to_owned(), script.display().to_string()];

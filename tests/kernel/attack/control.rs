@@ -114,7 +114,7 @@ pub(super) fn attach_secrets(host: &Host) -> Result<String, Failed> {
     )?;
     let replayed = attach(host, &first)?.status();
     check(replayed == 404, format!("replayed: {replayed}"))?;
-    // The second one's client never came: its time (2 s) runs out.
+    // The second one's client never came: its time runs out.
     host.eventually("the secret expires", || {
         host.all_up("tiny", &["web.1", "worker.1"])
     })?;

@@ -24,7 +24,7 @@ type Check = fn(&Host) -> Result<String, Failed>;
 
 pub(super) fn run() -> Result<(), Failed> {
     let before = Leftovers::count();
-    let mut host = Host::with("[timings]\nattach_timeout = 4\nstop_grace = 2\n")?;
+    let mut host = Host::with("[timings]\nattach_timeout = 8\nstop_grace = 2\n")?;
     host.deploy_tiny("tiny")?;
     let mut report = Report::new(TEST);
     let checks: [(&str, Check); 5] = [
