@@ -1,8 +1,9 @@
 //! One dyno's group.
 
+use std::collections::BTreeSet;
 use std::fs::{File, OpenOptions};
 use std::io;
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsFd as _, OwnedFd};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
@@ -10,12 +11,16 @@ use std::time::{Duration, Instant};
 use super::limits::CPU_PERIOD_US;
 use super::offers::Offers;
 use super::{CgroupError, Limits, Sampler, Version, events};
+use crate::sys;
 
 /// How long the kernel may take to let go of a group whose tasks are dead.
 const REMOVE_DEADLINE: Duration = Duration::from_secs(5);
 
 /// Between two looks at a group that empties: nothing announces it on v1.
 const REMOVE_PAUSE: Duration = Duration::from_millis(2);
+
+/// Processes that are held by a descriptor at the same time.
+const HELD_AT_ONCE: usize = 256;
 
 /// The weight that a group has from the start.
 const IO_WEIGHT: u32 = 100;
@@ -53,7 +58,7 @@ impl Group {
             dirs,
         };
         for dir in &group.dirs {
-            let made = crate::sys::fault("make the cgroup");
+            let made = sys::fault("make the cgroup");
             if let Err(source) = made.and_then(|()| std::fs::create_dir(dir)) {
                 let error = CgroupError::Make {
                     path: dir.clone(),
@@ -114,6 +119,11 @@ impl Group {
                     if let Some(quota) = limits.cpu_quota_us() {
                         write(dir, "cpu.cfs_period_us", &CPU_PERIOD_US.to_string())?;
                         write(dir, "cpu.cfs_quota_us", &quota.to_string())?;
+                    }
+                    if let Some(file) = offers.io_weight
+                        && limits.io_weight != IO_WEIGHT
+                    {
+                        write(dir, file, &limits.io_weight.to_string())?;
                     }
                     write(dir, "pids.max", &tasks)?;
                 }
@@ -182,9 +192,7 @@ impl Group {
             if self.version == Version::V2 && std::fs::write(dir.join("cgroup.kill"), "1").is_ok() {
                 continue;
             }
-            for pid in pids(dir) {
-                let _ = nix::sys::signal::kill(pid, nix::sys::signal::Signal::SIGKILL);
-            }
+            kill_members(dir, &pids(dir));
         }
     }
 
@@ -215,12 +223,25 @@ impl Group {
     }
 }
 
-fn pids(dir: &Path) -> Vec<nix::unistd::Pid> {
+fn pids(dir: &Path) -> Vec<u32> {
     let text = std::fs::read_to_string(dir.join("cgroup.procs")).unwrap_or_default();
-    text.lines()
-        .filter_map(|l| l.parse().ok())
-        .map(nix::unistd::Pid::from_raw)
-        .collect()
+    text.lines().filter_map(|line| line.parse().ok()).collect()
+}
+
+/// Kills those of `listed` that are in the group. A number may be another process's by now: each
+/// is held by a descriptor first, and only then looked for in the group once more.
+fn kill_members(dir: &Path, listed: &[u32]) {
+    for some in listed.chunks(HELD_AT_ONCE) {
+        let held = some
+            .iter()
+            .filter_map(|pid| Some((*pid, sys::pidfd_open(*pid).ok()?)));
+        let held: Vec<(u32, OwnedFd)> = held.collect();
+        let members: BTreeSet<u32> = pids(dir).into_iter().collect();
+        for (_, pidfd) in held.iter().filter(|(pid, _)| members.contains(pid)) {
+            // It may have ended by itself.
+            let _ = sys::pidfd_send_signal(pidfd.as_fd(), libc::SIGKILL);
+        }
+    }
 }
 
 /// Writes a control file; one that this controller or host does not have is skipped.
@@ -235,7 +256,7 @@ pub(super) fn write(dir: &Path, file: &str, value: &str) -> Result<(), CgroupErr
                 source,
             });
         }
-        Ok(mut opened) => crate::sys::fault(&format!("write {file}"))
+        Ok(mut opened) => sys::fault(&format!("write {file}"))
             .and_then(|()| io::Write::write_all(&mut opened, value.as_bytes())),
     }
     .map_err(|source| CgroupError::Write {
@@ -243,4 +264,31 @@ pub(super) fn write(dir: &Path, file: &str, value: &str) -> Result<(), CgroupErr
         value: value.to_owned(),
         source,
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A process that waits to be killed.
+    fn sleeper() -> std::process::Child {
+        let mut command = std::process::Command::new("sleep");
+        command.arg("1000").spawn().expect("started")
+    }
+
+    #[test]
+    fn a_number_that_is_no_member_any_more_is_not_killed() {
+        let dir = tempfile::tempdir().expect("a directory");
+        let (mut member, mut foreign) = (sleeper(), sleeper());
+        let procs = format!("{}\n", member.id());
+        std::fs::write(dir.path().join("cgroup.procs"), procs).expect("written");
+        // As if the list was read while another process had the second number.
+        kill_members(dir.path(), &[member.id(), foreign.id()]);
+        let status = member.wait().expect("ended");
+        let signal = std::os::unix::process::ExitStatusExt::signal(&status);
+        assert_eq!(signal, Some(libc::SIGKILL));
+        assert!(foreign.try_wait().expect("asked").is_none());
+        foreign.kill().expect("killed");
+        foreign.wait().expect("ended");
+    }
 }

@@ -139,9 +139,9 @@ impl Keeper {
                     return self.supervisor_end().map(Some);
                 }
                 Ok(signal @ (Signal::SIGTERM | Signal::SIGINT | Signal::SIGHUP)) => {
-                    let pid = i32::try_from(self.supervisor.id()).unwrap_or(i32::MAX);
-                    let pid = nix::unistd::Pid::from_raw(pid);
-                    nix::sys::signal::kill(pid, signal)?;
+                    // A child of ours that is not reaped: the number is still its own.
+                    let supervisor = sys::pidfd_open(self.supervisor.id())?;
+                    sys::pidfd_send_signal(supervisor.as_fd(), signal as i32)?;
                 }
                 _ => {}
             }

@@ -34,8 +34,8 @@ pub use owner::{APP_ID, give_to_app, installed_program, own_program, show_own_na
 pub use process::{
     Clone3, Fork, bounding_drop, clear_ambient, close_all_but, close_from, close_on_exec_from,
     die_with_parent, exit_now, install_filter, keep_capabilities_across_ids, kill_everyone,
-    no_new_privileges, not_dumpable, pidfd_send_signal, reset_signals, set_capabilities_none,
-    set_ids, set_securebits, swap_signal_mask, vfork, wait_signal,
+    no_new_privileges, not_dumpable, pidfd_open, pidfd_send_signal, reset_signals,
+    set_capabilities_none, set_ids, set_securebits, swap_signal_mask, vfork, wait_signal,
 };
 pub use terminal::{make_controlling, open_slave, set_window_size, unlock, window_size};
 pub use watch::watch;

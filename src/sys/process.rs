@@ -153,6 +153,20 @@ fn count_threads() -> io::Result<usize> {
     }
 }
 
+/// A descriptor of the process that has this number now: who it is must be looked up afterwards.
+/// Source: `pidfd_open(2)`.
+///
+/// # Errors
+/// `ESRCH` when no process has it.
+pub fn pidfd_open(pid: u32) -> io::Result<OwnedFd> {
+    // SAFETY: no pointers.
+    let fd = unsafe { libc::syscall(libc::SYS_pidfd_open, pid, 0) };
+    check(fd)?;
+    let fd = RawFd::try_from(fd).map_err(|_| io::Error::from_raw_os_error(libc::EOVERFLOW))?;
+    // SAFETY: the kernel made a new descriptor, which nobody else knows.
+    Ok(unsafe { OwnedFd::from_raw_fd(fd) })
+}
+
 /// Signals the process behind a pidfd. Source: `pidfd_send_signal(2)`.
 ///
 /// # Errors
