@@ -8,6 +8,7 @@ use cgroups_rs::fs::{Controllers, Hierarchy as _, hierarchies};
 
 use super::offers::Offers;
 use super::own::Own;
+use super::weights::{self, Scheduling};
 use super::{CgroupError, Group, Limits};
 use crate::model::DynoId;
 
@@ -35,11 +36,14 @@ pub struct Manager {
 }
 
 impl Manager {
-    /// Finds the hierarchies and makes the parent group `name` (`manifold-1a2b3c4d`).
+    /// Finds the hierarchies and makes the parent group `name` (`manifold-1a2b3c4d`). What dynos
+    /// write lies on the disk of `state`.
     ///
     /// # Errors
     /// No controllers, or the group cannot be made.
-    pub fn open(name: &str) -> Result<Self, CgroupError> {
+    pub fn open(name: &str, state: &Path) -> Result<Self, CgroupError> {
+        let cost = std::fs::read_to_string("/sys/fs/cgroup/io.cost.qos").unwrap_or_default();
+        let scheduling = weights::scheduling(Path::new("/sys"), state, &cost);
         let mut manager = if hierarchies::is_cgroup2_unified_mode() {
             let (base, leaf) = v2_base(&hierarchies::V2::new().root())?;
             let own = Own {
@@ -56,7 +60,7 @@ impl Manager {
             let cpu = hierarchies::V1::new().get_mount_point(Controllers::Cpu);
             Self {
                 version: Version::V1,
-                parents: v1_parents(name)?,
+                parents: v1_parents(name, scheduling == Scheduling::Bfq)?,
                 offers: Offers::default(),
                 own: cpu.map(|(mount, _)| Own {
                     dir: own_dir(&mount, name),
@@ -70,7 +74,7 @@ impl Manager {
                 delegate(parent)?;
             }
         }
-        manager.offers = Offers::of(manager.version, &manager.parents, has_swap());
+        manager.offers = Offers::of(manager.version, &manager.parents, has_swap(), &scheduling);
         Ok(manager)
     }
 
@@ -170,15 +174,23 @@ fn has_swap() -> bool {
 }
 
 /// v1: where memory, cpu and pids are mounted; controllers mounted together share a directory.
-fn v1_parents(name: &str) -> Result<Vec<PathBuf>, CgroupError> {
+/// One more group costs each launch, so that of disk I/O is made only where it has an effect; what an
+/// earlier run made is used and removed by us.
+fn v1_parents(name: &str, has_weights: bool) -> Result<Vec<PathBuf>, CgroupError> {
     let hierarchy = hierarchies::V1::new();
     let mut parents: Vec<PathBuf> = Vec::new();
-    for controller in [Controllers::Mem, Controllers::Cpu, Controllers::Pids] {
+    let all = [
+        (Controllers::Mem, true),
+        (Controllers::Cpu, true),
+        (Controllers::Pids, true),
+        (Controllers::BlkIo, has_weights),
+    ];
+    for (controller, is_wanted) in all {
         let Some((mount, _)) = hierarchy.get_mount_point(controller) else {
             continue;
         };
         let parent = mount.join(name);
-        if !parents.contains(&parent) {
+        if (is_wanted || parent.is_dir()) && !parents.contains(&parent) {
             parents.push(parent);
         }
     }

@@ -21,6 +21,7 @@ mod own;
 mod reserve;
 mod sampler;
 mod stat;
+mod weights;
 
 pub use error::CgroupError;
 pub use group::{Entry, Group};

@@ -3,6 +3,7 @@
 use std::path::PathBuf;
 
 use super::Version;
+use super::weights::Scheduling;
 
 /// What the host offers beside the limits that every dyno needs.
 #[derive(Clone, Debug, Default)]
@@ -16,7 +17,12 @@ pub(super) struct Offers {
 
 impl Offers {
     /// Looks at the parent groups of the dynos: a group has the files of its controllers.
-    pub(super) fn of(version: Version, parents: &[PathBuf], has_swap: bool) -> Self {
+    pub(super) fn of(
+        version: Version,
+        parents: &[PathBuf],
+        has_swap: bool,
+        scheduling: &Scheduling,
+    ) -> Self {
         let has = |file: &str| parents.iter().any(|parent| parent.join(file).exists());
         let (memory, swap, cpu, quota) = match version {
             Version::V1 => (
@@ -45,14 +51,23 @@ impl Offers {
         if has(cpu) && !has(quota) {
             lacks.push("cpu_percent of sizes has no effect: the kernel has no CPU bandwidth control (CONFIG_CFS_BANDWIDTH)".to_owned());
         }
-        // v1 has weights only below a scheduler that is gone, or with BFQ on every disk.
-        let weights = ["io.bfq.weight", "io.weight"];
-        let io_weight = match version {
-            Version::V1 => None,
-            Version::V2 => weights.into_iter().find(|file| has(file)),
-        };
+        let io_weight = weights(version, scheduling)
+            .into_iter()
+            .find(|file| has(file));
         if io_weight.is_none() {
-            lacks.push("io_weight of sizes has no effect: it needs cgroup v2 with the io controller and BFQ or io.cost".to_owned());
+            let why = match scheduling {
+                Scheduling::Unweighed(disk) => format!(
+                    "what schedules the disk {disk} knows no weights (echo bfq > /sys/block/{disk}/queue/scheduler, then restart manifold)"
+                ),
+                Scheduling::Unknown => {
+                    "the state directory does not lie on one disk, whose scheduler could weigh"
+                        .to_owned()
+                }
+                Scheduling::Bfq | Scheduling::Cost => {
+                    "this host has no io (v1: blkio) controller for cgroups".to_owned()
+                }
+            };
+            lacks.push(format!("io_weight of sizes has no effect: {why}"));
         }
         Self {
             has_swap,
@@ -62,16 +77,35 @@ impl Offers {
     }
 }
 
+/// Control files that have an effect, the best first. v1's second name is older than BFQ's own.
+fn weights(version: Version, scheduling: &Scheduling) -> Vec<&'static str> {
+    match (version, scheduling) {
+        (Version::V1, Scheduling::Bfq) => vec!["blkio.bfq.weight", "blkio.weight"],
+        (Version::V2, Scheduling::Bfq) => vec!["io.bfq.weight"],
+        (Version::V2, Scheduling::Cost) => vec!["io.weight"],
+        _ => Vec::new(),
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
 
     fn offers(version: Version, files: &[&str], has_swap: bool) -> (Option<&'static str>, String) {
+        scheduled(version, files, has_swap, &Scheduling::Cost)
+    }
+
+    fn scheduled(
+        version: Version,
+        files: &[&str],
+        has_swap: bool,
+        scheduling: &Scheduling,
+    ) -> (Option<&'static str>, String) {
         let dir = tempfile::tempdir().expect("a directory");
         for file in files {
             std::fs::write(dir.path().join(file), "").expect("written");
         }
-        let offers = Offers::of(version, &[dir.path().to_owned()], has_swap);
+        let offers = Offers::of(version, &[dir.path().to_owned()], has_swap, scheduling);
         (offers.io_weight, offers.lacks.join("\n"))
     }
 
@@ -108,5 +142,27 @@ mod tests {
             "{lacks}"
         );
         assert!(!lacks.contains("swap"), "once is enough: {lacks}");
+    }
+    #[test]
+    fn weights_are_written_only_where_something_weighs() {
+        let check = |version, file: &'static str, scheduling: Scheduling, has_effect: bool| {
+            let (found, lacks) = scheduled(version, &[file], false, &scheduling);
+            assert_eq!(found, has_effect.then_some(file), "{scheduling:?}");
+            assert_eq!(!lacks.contains("io_weight"), has_effect, "{lacks}");
+        };
+        let plain = || Scheduling::Unweighed("vda".to_owned());
+        check(Version::V1, "blkio.bfq.weight", Scheduling::Bfq, true);
+        check(Version::V1, "blkio.weight", Scheduling::Bfq, true);
+        check(Version::V1, "blkio.bfq.weight", plain(), false);
+        check(Version::V1, "blkio.bfq.weight", Scheduling::Cost, false);
+        check(Version::V2, "io.bfq.weight", Scheduling::Bfq, true);
+        check(Version::V2, "io.weight", Scheduling::Cost, true);
+        check(Version::V2, "io.weight", Scheduling::Bfq, false);
+        check(Version::V2, "io.weight", Scheduling::Unknown, false);
+        let (_, lacks) = scheduled(Version::V2, &["io.weight"], false, &plain());
+        assert!(
+            lacks.contains("echo bfq > /sys/block/vda/queue/scheduler"),
+            "{lacks}"
+        );
     }
 }

@@ -123,7 +123,7 @@ async fn serve(
     let estate = Estate::read(left.dynos, kept.block());
     let doors = Doors::open_with(&settings, kept).await?;
     let hub = Hub::open(&paths.logs())?;
-    let cgroups = Manager::open(&format!("manifold-{}", state.instance))?;
+    let cgroups = Manager::open(&format!("manifold-{}", state.instance), paths.state())?;
     sweep(&paths, &cgroups, &estate.living());
     // Without it dynos are still bounded each, so the platform may go on.
     match cgroups.keep_for_host(|total| settings.reserve.memory(total)) {

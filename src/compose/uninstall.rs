@@ -57,7 +57,7 @@ fn run(flags: UninstallFlags) -> anyhow::Result<()> {
     );
     let state =
         StateDir::open(&paths).context("stop manifold first (systemctl disable --now manifold)")?;
-    let cgroups = Manager::open(&format!("manifold-{}", state.instance))?;
+    let cgroups = Manager::open(&format!("manifold-{}", state.instance), paths.state())?;
     supervisor::sweep(&paths, &cgroups, &std::collections::BTreeSet::new());
     cgroups.close().context("a cgroup stays")?;
     disk::sweep(&paths);
