@@ -49,6 +49,13 @@ impl ShownSize {
             ("cpu/cpu.shares", self.cpu_shares.to_string()),
             ("cpu/cpu.cfs_quota_us", or("-1")),
             ("cpu/cpu.cfs_period_us", period.to_string()),
+            // As many distributions name the directory, and some programs nothing else.
+            ("cpu,cpuacct/cpu.shares", self.cpu_shares.to_string()),
+            ("cpu,cpuacct/cpu.cfs_quota_us", or("-1")),
+            ("cpu,cpuacct/cpu.cfs_period_us", period.to_string()),
+            // Go takes the only mount of cgroups there is for the hierarchy its group is in.
+            ("cpu.cfs_quota_us", or("-1")),
+            ("cpu.cfs_period_us", period.to_string()),
             ("pids/pids.max", tasks),
         ];
         files.map(|(name, text)| (name, text + "\n")).into()
@@ -95,6 +102,7 @@ mod tests {
                 ("memory/memory.limit_in_bytes", "536870912"),
                 ("cpu.max", "max 100000"),
                 ("cpu/cpu.cfs_quota_us", "-1"),
+                ("cpu.cfs_quota_us", "-1"),
                 ("pids.max", "256"),
             ],
         );
@@ -108,6 +116,8 @@ mod tests {
                 ("cpu.max", "50000 100000"),
                 ("cpu/cpu.cfs_quota_us", "50000"),
                 ("cpu/cpu.cfs_period_us", "100000"),
+                ("cpu,cpuacct/cpu.cfs_quota_us", "50000"),
+                ("cpu.cfs_quota_us", "50000"),
             ],
         );
     }
