@@ -297,7 +297,7 @@ pub(super) fn denied_calls() -> &'static [libc::c_long] {
 }
 
 /// The compiled filter.
-pub(super) fn compile() -> Vec<sock_filter> {
+pub fn compile() -> Vec<sock_filter> {
     let mut code = vec![
         op(LOAD, OFFSET_ARCH),
         branch(JUMP_EQUAL, ARCH_X86_64, 1, 0),

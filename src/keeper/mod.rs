@@ -22,6 +22,7 @@ mod steps;
 mod users;
 
 pub use client::{Client, ClientError, LaunchFds, LaunchReply};
+pub use filter::compile as compile_filter;
 pub use heirs::{Greeting, HAND_OVER, Heir, Inheritance, RENEW, greet, protocol_version};
 pub use parcel::{look, pack};
 pub use protocol::{Mark, StepFailure};

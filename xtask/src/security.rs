@@ -51,6 +51,8 @@ struct Row {
     kernel: String,
     /// Unit and host tests that show it.
     tests: Vec<String>,
+    /// What measures it: no test judges times.
+    bench: String,
     /// What a host must have; a run without it may skip the row.
     needs: String,
     /// What is not shown.
@@ -63,6 +65,10 @@ impl Row {
     }
 
     fn is_covered(&self) -> bool {
+        self.is_tested() || !self.bench.is_empty()
+    }
+
+    fn is_tested(&self) -> bool {
         !self.kernel.is_empty() || !self.tests.is_empty()
     }
 }
@@ -112,7 +118,7 @@ fn rows() -> Result<Vec<Row>> {
 fn parse(text: &str) -> Result<Vec<Row>> {
     let table: toml::Table = text.parse()?;
     let known = [
-        "priority", "attack", "expected", "as", "kernel", "tests", "needs", "gap", "root",
+        "priority", "attack", "expected", "as", "kernel", "tests", "bench", "needs", "gap", "root",
     ];
     let mut rows = Vec::new();
     for (id, value) in table {
@@ -143,13 +149,14 @@ fn parse(text: &str) -> Result<Vec<Row>> {
             attackers,
             kernel: text("kernel").to_owned(),
             tests: list("tests"),
+            bench: text("bench").to_owned(),
             needs: text("needs").to_owned(),
             gap: text("gap").to_owned(),
             id,
         };
         ensure!(
             row.is_covered() || !row.gap.is_empty(),
-            "{}: neither `kernel` nor `tests` nor a `gap`",
+            "{}: neither `kernel`, `tests`, `bench` nor a `gap`",
             row.id
         );
         rows.push(row);
@@ -165,7 +172,7 @@ fn table(rows: &[Row]) -> String {
         format!("{priority} {} of {}", yes.len(), yes.len() + no.len())
     };
     let mut text = format!(
-        "Rows shown by a test: {}, {}, {}.\n",
+        "Rows shown by a test or measured: {}, {}, {}.\n",
         covered("P0"),
         covered("P1"),
         covered("P2")
@@ -188,6 +195,9 @@ fn line(row: &Row) -> String {
         shown.push(format!("`{}`", row.kernel));
     }
     shown.extend(row.tests.iter().map(|test| format!("`{test}`")));
+    if !row.bench.is_empty() {
+        shown.push(format!("`{}`", row.bench));
+    }
     let mut shown = shown.join(", ");
     if !row.is_covered() {
         shown = format!("**not covered**: {}", row.gap);
@@ -197,7 +207,8 @@ fn line(row: &Row) -> String {
     let held = match (row.kernel.is_empty(), row.needs.is_empty()) {
         (false, true) => "held".to_owned(),
         (false, false) => format!("held with {}", row.needs),
-        (true, _) if row.is_covered() => "unit".to_owned(),
+        (true, _) if row.is_tested() => "unit".to_owned(),
+        (true, _) if row.is_covered() => "measured".to_owned(),
         (true, _) => "–".to_owned(),
     };
     let not_run = "not run".to_owned();
@@ -310,6 +321,7 @@ impl Shown {
         let attack: String = row.attack.chars().take(54).collect();
         let results = if row.kernel.is_empty() {
             match (row.tests.is_empty(), self.has_passed(row)) {
+                (true, _) if row.is_covered() => format!("measured by {}", row.bench),
                 (true, _) => format!("NOT COVERED: {}", row.gap),
                 (false, true) => "unit tests passed".to_owned(),
                 (false, false) => "unit tests not run".to_owned(),
@@ -389,6 +401,12 @@ priority = "P1"
 attack = "c"
 expected = "no"
 gap = "nobody wrote it"
+
+[B-03]
+priority = "P2"
+attack = "d"
+expected = "fast"
+bench = "xtask bench"
 "#;
 
     fn shown(lines: &[&str]) -> Vec<String> {
@@ -416,11 +434,16 @@ gap = "nobody wrote it"
     #[test]
     fn the_table_says_what_is_not_covered() {
         let text = table(&parse(ROWS).expect("rows"));
-        assert!(text.starts_with("Rows shown by a test: P0 1 of 1, P1 0 of 1, P2 0 of 0.\n"));
+        assert!(
+            text.starts_with(
+                "Rows shown by a test or measured: P0 1 of 1, P1 0 of 1, P2 1 of 1.\n"
+            )
+        );
         assert!(text.contains(
             "| B-01 | P0 | a \\| b | no | user, root | `git::inside` | held | not run |\n"
         ));
         assert!(text.contains("| **not covered**: nobody wrote it | – | – |\n"));
+        assert!(text.contains("| `xtask bench` | measured | measured |\n"));
     }
 
     #[test]

@@ -6,6 +6,7 @@
 //! private `/tmp`; manifold runs a shell that reads its profile, then the command.
 
 mod deploy;
+mod filter;
 mod floor;
 mod ours;
 mod peers;
@@ -121,6 +122,7 @@ fn launch(options: &Launch, report: &mut Report) -> Result<()> {
     if options.peers_only {
         return latencies(count, &peers, None, None, report).map(drop);
     }
+    filter::filter(report)?;
     println!("building manifold");
     let program = Binaries::program(true)?;
     let ours = ours::Ours::start(&program, 0)?;

@@ -1,0 +1,48 @@
+//! What the system-call filter of a dyno costs, for `cargo xtask bench launch` to print.
+//!
+//! Argument: rounds. Prints two columns: nanoseconds that the filter adds to a system call that
+//! programs make all the time, and microseconds to load it.
+#![expect(clippy::print_stdout, reason = "the times are what it is started for")]
+
+use std::time::{Duration, Instant};
+
+/// System calls in one measurement.
+const CALLS: u32 = 200_000;
+
+fn main() {
+    let Some(rounds) = std::env::args().nth(1).and_then(|word| word.parse().ok()) else {
+        // `cargo test --benches` and `cargo bench` start it, too.
+        println!("run: cargo xtask bench launch");
+        return;
+    };
+    let filter = manifold::keeper::compile_filter();
+    for _ in 0..rounds {
+        // A filter is its thread's, and cannot be taken off: each round has a thread of its own.
+        let filter = &filter;
+        let measured = std::thread::scope(|scope| scope.spawn(|| round(filter)).join());
+        let (added, load) = measured.expect("no panic");
+        println!("{added:.2} {:.2}", load.as_secs_f64() * 1e6);
+    }
+}
+
+/// Before the filter and after it, on the same thread.
+fn round(filter: &[libc::sock_filter]) -> (f64, Duration) {
+    manifold::sys::no_new_privileges().expect("no_new_privs");
+    // Warm.
+    calls();
+    let without = calls();
+    let begun = Instant::now();
+    manifold::sys::install_filter(filter).expect("the filter");
+    let load = begun.elapsed();
+    let with = calls();
+    ((with - without) / f64::from(CALLS), load)
+}
+
+/// Nanoseconds of all calls: of a kind that does next to nothing itself.
+fn calls() -> f64 {
+    let begun = Instant::now();
+    for _ in 0..CALLS {
+        std::hint::black_box(nix::unistd::getppid());
+    }
+    begun.elapsed().as_secs_f64() * 1e9
+}
