@@ -100,7 +100,7 @@ fn faults() -> Result<(), Failed> {
 }
 
 /// The virtual machine is emulated and twenty times slower.
-fn is_emulated() -> bool {
+pub(crate) fn is_emulated() -> bool {
     std::env::var_os("MANIFOLD_BIN").is_some()
 }
 
@@ -197,7 +197,7 @@ pub(crate) fn keeper(host: &Host) -> u32 {
     host.process.as_ref().map_or(0, std::process::Child::id)
 }
 
-fn children(pid: u32) -> Vec<u32> {
+pub(crate) fn children(pid: u32) -> Vec<u32> {
     let file = format!("/proc/{pid}/task/{pid}/children");
     let text = std::fs::read_to_string(file).unwrap_or_default();
     text.split_whitespace().flat_map(str::parse).collect()
@@ -241,21 +241,26 @@ pub(crate) fn groups(host: &Host) -> Vec<PathBuf> {
 }
 
 /// Random numbers (xorshift), from a seed that a failure tells.
-struct Dice(u64);
+pub(crate) struct Dice(u64);
 
 impl Dice {
-    fn new() -> Self {
+    pub(crate) fn new() -> Self {
         let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH);
         let seed = now.map_or(1, |time| time.as_secs() * 1_000_003 + 7);
         eprintln!("seed {seed}");
         Self(seed)
     }
 
-    fn roll(&mut self, sides: u64) -> u64 {
+    pub(crate) fn roll(&mut self, sides: u64) -> u64 {
         self.0 ^= self.0 << 13;
         self.0 ^= self.0 >> 7;
         self.0 ^= self.0 << 17;
         self.0 % sides
+    }
+
+    /// A place in a list of so many.
+    pub(crate) fn index(&mut self, length: usize) -> usize {
+        usize::try_from(self.roll(length as u64)).unwrap_or_default()
     }
 }
 
@@ -321,7 +326,7 @@ fn settle(host: &Host) -> Result<(), Failed> {
 }
 
 /// How many cycles: few in CI; the whole 10,000 by hand.
-fn cycles() -> u64 {
+pub(crate) fn cycles() -> u64 {
     let text = std::env::var("MANIFOLD_TEST_CYCLES").unwrap_or_default();
     text.parse().unwrap_or(if is_emulated() { 20 } else { 200 })
 }
@@ -366,7 +371,7 @@ fn kills() -> Result<(), Failed> {
         host.stop()?;
         Leftovers::none_since(&leftovers)?;
         Ok(format!(
-            "{cycles} cycles with kills, none hung, nothing leaked"
+            "{cycles} cycles with kills, none hung, nothing leaked: before {before:?}, after {now:?}"
         ))
     };
     let outcome = run().map_err(|failed| failed.message().unwrap_or("?").to_owned());
@@ -480,15 +485,19 @@ fn settled_worker(host: &Host) -> bool {
 fn settled(host: &Host, workers: usize) -> bool {
     let states = host.states("tiny");
     let count = states.len();
-    let per_dyno = if Path::new("/sys/fs/cgroup/cgroup.controllers").exists() {
-        1
-    } else {
-        3
-    };
     count == workers + 1
         && states.iter().all(|(_, state)| state == "up")
         && firsts(host).len() == count
-        && groups(host).len() == count * per_dyno
+        && groups(host).len() == count * groups_per_dyno()
+}
+
+/// Of those that [`groups`] finds.
+pub(crate) fn groups_per_dyno() -> usize {
+    if Path::new("/sys/fs/cgroup/cgroup.controllers").exists() {
+        1
+    } else {
+        3
+    }
 }
 
 /// Orphans, zombies, and a child that ignores SIGTERM.

@@ -130,7 +130,7 @@ fn deploy(host: &Host, name: &str, procfile: &str, script: &str) -> Result<(), F
 }
 
 /// Supervisor and keeper have a group of their own, with ten times the weight of all dynos.
-fn has_share(host: &Host) -> Result<(), Failed> {
+pub(crate) fn has_share(host: &Host) -> Result<(), Failed> {
     let supervisor = supervisor(host).ok_or("no supervisor")?;
     for pid in [keeper(host), supervisor] {
         let text = std::fs::read_to_string(format!("/proc/{pid}/cgroup"))?;

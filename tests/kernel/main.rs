@@ -7,6 +7,7 @@ mod attack;
 mod build;
 mod certain;
 mod changes;
+mod clock;
 mod drops;
 mod dyno;
 mod errors;
@@ -20,7 +21,9 @@ mod languages;
 mod limits;
 mod load;
 mod network;
+mod rolls;
 mod security;
+mod sizes;
 mod stacks;
 mod support;
 
@@ -50,6 +53,9 @@ fn main() {
         adopt::cases(),
         network::cases(),
         security::cases(),
+        sizes::cases(),
+        clock::cases(),
+        rolls::cases(),
     ]
     .into_iter()
     .flatten()

@@ -21,6 +21,7 @@ mod cores;
 mod exhaust;
 mod inside;
 mod links;
+mod numbers;
 mod plane;
 mod report;
 mod rows;
@@ -42,5 +43,6 @@ pub(crate) fn cases() -> Vec<Trial> {
         Trial::test(slug::TEST, slug::run),
         Trial::test(exhaust::TEST, exhaust::run),
         Trial::test(builds::TEST, builds::run),
+        Trial::test(numbers::TEST, numbers::run),
     ]
 }

@@ -34,6 +34,7 @@ const MODULES: &[&str] = &[
     "squashfs",
     "loop",
     "tun",
+    "bfq",
 ];
 
 const INIT: &str = include_str!("init.sh");
