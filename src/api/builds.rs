@@ -198,6 +198,10 @@ async fn attempt(
         Err(error) => return Err(give_up("The app cannot be built", &error)),
     };
     api.hub.api(app.id, format!("Build started by user {user}"));
+    let before = match api.store.last_built(app.id).await {
+        Ok(before) => before.and_then(|slug| Some((slug.digest?, slug.size_bytes))),
+        Err(error) => return Err(give_up("The app cannot be built", &error)),
+    };
     // No slug's bytes are removed before the new slug is recorded: it may be the same.
     let storage = api.releases.storage().await;
     let order = BuildOrder {
@@ -211,6 +215,7 @@ async fn attempt(
         buildpacks,
         submodules: request.submodules.clone(),
         size: DynoSize::find("Standard-2X").unwrap_or_default(),
+        before,
     };
     // In a task of its own: a panic there must not leave the build pending for ever.
     let (task_api, task_output) = (api.clone(), output.clone());

@@ -110,11 +110,18 @@ names=()
 stage detect
 if [ "${#chosen[@]}" -eq 0 ]; then
   echo "-----> Determining which buildpack to use for this app"
-  all=''
+  all='' looking=()
+  # Side by side: each only looks at a few files.
   for candidate in "${order[@]}"; do
-    # The last one takes what no other does.
-    [ "$candidate" = static ] && [ -n "$all" ] && break
-    if found=$(detect "$packs/$candidate" 2>/dev/null); then
+    detect "$packs/$candidate" >"$result_dir/found.$candidate" 2>/dev/null &
+    looking+=($!)
+  done
+  for at in "${!order[@]}"; do
+    candidate=${order[at]}
+    if wait "${looking[at]}"; then
+      # The last one takes what no other does.
+      [ "$candidate" = static ] && [ -n "$all" ] && break
+      found=$(<"$result_dir/found.$candidate")
       found=${found:-$candidate}
       all=${all:+$all,}$found
       if [ "${#chosen[@]}" -eq 0 ]; then

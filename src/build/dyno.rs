@@ -320,6 +320,7 @@ mod tests {
             submodules: Vec::new(),
             version: Some("v\0e\nrsion".to_owned()),
             size: DynoSize::default(),
+            before: None,
         }
     }
 

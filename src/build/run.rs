@@ -15,7 +15,7 @@ use crate::model::{
     AppId, AppName, BuildId, Buildpack, ConfigVars, Digest, DynoSize, ProcessType, StackName,
 };
 use crate::settings::Paths;
-use crate::slug::{self, Packed};
+use crate::slug::{self, Packed, Trees};
 use crate::supervisor::Supervisor;
 
 /// Largest slug, compressed. Source: Dev Center, "Slug Compiler", "Slug size".
@@ -50,6 +50,9 @@ pub struct BuildOrder {
     pub submodules: Vec<(String, String)>,
     /// Limits of the build dyno.
     pub size: DynoSize,
+    /// The slug that the app's last build made, and its size: what did not change since then is
+    /// not packed again.
+    pub before: Option<(Digest, u64)>,
 }
 
 /// A finished build: the slug's bytes are in place (`Paths::slug`), synced.
@@ -135,7 +138,7 @@ async fn build(
     choice::prepare(&buildpacks, paths, workdir, output).await?;
     let finding = dyno::build(supervisor, paths, order, workdir, output).await?;
     let process_types = process_types(&source, &finding, output)?;
-    let packed = pack(source, paths, output).await?;
+    let packed = pack(source, paths, order.before, output).await?;
     Ok(Built {
         digest: packed.digest,
         size_bytes: packed.size_bytes,
@@ -235,21 +238,18 @@ fn merge(
     (types, lines)
 }
 
-async fn pack(source: PathBuf, paths: &Paths, output: &Output) -> Result<Packed, BuildError> {
+/// The slug of the source: the one before if it would be the same, else a new one.
+async fn pack(
+    source: PathBuf,
+    paths: &Paths,
+    before: Option<(Digest, u64)>,
+    output: &Output,
+) -> Result<Packed, BuildError> {
     output.step("Compressing...");
-    let slugs = paths.slugs();
-    let packed = blocking(move || slug::pack(&source, &slugs))
-        .await?
-        .map_err(BuildError::Slug)?;
-    if packed.size_bytes > SLUG_BYTES_MAX {
-        if let Err(error) = std::fs::remove_file(&packed.path) {
-            tracing::warn!(path = %packed.path.display(), %error, "slug not removed");
-        }
-        return Err(BuildError::TooLarge {
-            size_bytes: packed.size_bytes,
-            max_bytes: SLUG_BYTES_MAX,
-        });
-    }
+    let packed = match unchanged(&source, paths, before).await? {
+        Some(packed) => packed,
+        None => pack_anew(source, paths).await?,
+    };
     output.detail(&format!("Done: {}", human(packed.size_bytes)));
     if packed.size_bytes > SLUG_BYTES_SOFT {
         output.error(&format!(
@@ -258,6 +258,59 @@ async fn pack(source: PathBuf, paths: &Paths, output: &Output) -> Result<Packed,
         ));
     }
     Ok(packed)
+}
+
+/// It is unpacked for its dynos at the same time.
+async fn pack_anew(source: PathBuf, paths: &Paths) -> Result<Packed, BuildError> {
+    let (beside, pipe) = Trees::new(paths).beside().map_err(BuildError::Slug)?;
+    let slugs = paths.slugs();
+    let packing = blocking(move || slug::pack(&source, &slugs, Some(pipe)));
+    let (packed, unpacked) = tokio::join!(packing, beside.run());
+    let packed = packed.and_then(|packed| packed.map_err(BuildError::Slug));
+    let packed = packed.and_then(within_bounds);
+    match &packed {
+        Ok(packed) => unpacked.keep(packed.digest),
+        Err(_) => unpacked.discard().await,
+    }
+    packed
+}
+
+fn within_bounds(packed: Packed) -> Result<Packed, BuildError> {
+    if packed.size_bytes <= SLUG_BYTES_MAX {
+        return Ok(packed);
+    }
+    if let Err(error) = std::fs::remove_file(&packed.path) {
+        tracing::warn!(path = %packed.path.display(), %error, "slug not removed");
+    }
+    Err(BuildError::TooLarge {
+        size_bytes: packed.size_bytes,
+        max_bytes: SLUG_BYTES_MAX,
+    })
+}
+
+/// The slug of the build before, if this source gives the same. Its files are held while a build
+/// is under way, but may be gone by then.
+async fn unchanged(
+    source: &Path,
+    paths: &Paths,
+    before: Option<(Digest, u64)>,
+) -> Result<Option<Packed>, BuildError> {
+    let Some((digest, size_bytes)) = before else {
+        return Ok(None);
+    };
+    let (path, tree) = (paths.slug(&digest), paths.tree(&digest));
+    let is_there = std::fs::metadata(&path).is_ok_and(|slug| slug.len() == size_bytes);
+    if !is_there || !tree.is_dir() {
+        return Ok(None);
+    }
+    let source = source.to_owned();
+    let is_same = blocking(move || slug::is_unpacked(&source, &tree)).await?;
+    // What cannot be read is told by who packs it.
+    Ok(is_same.unwrap_or(false).then_some(Packed {
+        digest,
+        size_bytes,
+        path,
+    }))
 }
 
 /// `host` → `Host`, as in `Heroku-24`.

@@ -43,26 +43,56 @@ pub struct Packed {
     pub path: PathBuf,
 }
 
-/// Packs the tree of `app_dir` as `./app/...` into `dest_dir`, named by its sha256, synced.
+/// Packs the tree of `app_dir` as `./app/...` into `dest_dir`, named by its sha256, synced. The
+/// same bytes go into `also`, a pipe, as long as somebody reads there.
 ///
 /// The tree is hostile: nothing is opened through a link; devices, sockets and FIFOs are refused.
 ///
 /// # Errors
 /// Unreadable entries, refused kinds, a full disk. Nothing is left in `dest_dir` then.
-pub fn pack(app_dir: &Path, dest_dir: &Path) -> Result<Packed, SlugError> {
+pub fn pack(app_dir: &Path, dest_dir: &Path, also: Option<File>) -> Result<Packed, SlugError> {
     let part = dest_dir.join(format!(".part-{}", uuid::Uuid::new_v4()));
-    let result = write(app_dir, dest_dir, &part);
+    let result = write(app_dir, dest_dir, &part, also);
     if result.is_err() {
         let _ = std::fs::remove_file(&part);
     }
     result
 }
 
-fn write(app_dir: &Path, dest_dir: &Path, part: &Path) -> Result<Packed, SlugError> {
+/// A file, and a pipe to which the same goes.
+struct Fork {
+    file: File,
+    pipe: Option<File>,
+}
+
+impl io::Write for Fork {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        let written = self.file.write(bytes)?;
+        if let Some(pipe) = &mut self.pipe
+            && pipe.write_all(&bytes[..written]).is_err()
+        {
+            // Whoever read has ended, and tells why.
+            self.pipe = None;
+        }
+        Ok(written)
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+fn write(
+    app_dir: &Path,
+    dest_dir: &Path,
+    part: &Path,
+    also: Option<File>,
+) -> Result<Packed, SlugError> {
     let root = File::open(app_dir).map_err(SlugError::file("open", app_dir))?;
     let file = File::options().write(true).create_new(true).open(part);
     let file = file.map_err(SlugError::file("make", part))?;
-    let out = BufWriter::with_capacity(1 << 17, Hashing::new(file));
+    let fork = Fork { file, pipe: also };
+    let out = BufWriter::with_capacity(1 << 17, Hashing::new(fork));
     let gzip = Gzip::new(out).map_err(SlugError::file("write", part))?;
     let mut builder = Builder::new(gzip);
     let metadata = root.metadata().map_err(SlugError::file("read", app_dir))?;
@@ -72,11 +102,13 @@ fn write(app_dir: &Path, dest_dir: &Path, part: &Path) -> Result<Packed, SlugErr
     tree(&mut builder, &root.into(), &app, 0)?;
     let finish = || -> io::Result<(Digest, u64)> {
         let out = builder.into_inner()?.finish()?;
-        let (file, digest, bytes) = out
+        let (fork, digest, bytes) = out
             .into_inner()
             .map_err(io::IntoInnerError::into_error)?
             .finish();
-        file.sync_all()?;
+        // Its reader need not wait for the disk.
+        drop(fork.pipe);
+        fork.file.sync_all()?;
         Ok((digest, bytes))
     };
     let (digest, size_bytes) = finish().map_err(SlugError::file("write", part))?;
@@ -115,7 +147,7 @@ fn tree<W: io::Write>(
 }
 
 /// Sorted, so that the same tree gives the same bytes.
-fn names(dir: &OwnedFd) -> io::Result<BTreeSet<OsString>> {
+pub(super) fn names(dir: &OwnedFd) -> io::Result<BTreeSet<OsString>> {
     let here = open_dir(dir, OsStr::new("."))?;
     let mut names = BTreeSet::new();
     for entry in Dir::from_fd(here)?.iter() {
@@ -238,8 +270,8 @@ mod tests {
     #[test]
     fn what_is_packed_unpacks_the_same_and_bytes_are_stable() {
         let dir = app();
-        let one = pack(&dir.path().join("src"), dir.path()).expect("packed");
-        let two = pack(&dir.path().join("src"), dir.path()).expect("packed again");
+        let one = pack(&dir.path().join("src"), dir.path(), None).expect("packed");
+        let two = pack(&dir.path().join("src"), dir.path(), None).expect("packed again");
         assert_eq!(one, two);
         let out = tempfile::tempdir().expect("a directory");
         let root = OwnedFd::from(File::open(out.path()).expect("opened"));
@@ -262,7 +294,7 @@ mod tests {
         let fifo = dir.path().join("src/pipe");
         nix::unistd::mkfifo(&fifo, Mode::from_bits_truncate(0o600)).expect("made");
         let dest = tempfile::tempdir().expect("a directory");
-        let error = pack(&dir.path().join("src"), dest.path())
+        let error = pack(&dir.path().join("src"), dest.path(), None)
             .expect_err("refused")
             .to_string();
         assert!(error.contains("./app/pipe"), "{error}");

@@ -27,16 +27,25 @@ const MEMORY_MAX: u64 = 1 << 30;
 /// # Errors
 /// [`SlugError`]; what was unpacked so far stays for the caller to remove.
 pub async fn extract_source(archive: &Path, dest: &Path) -> Result<Digest, SlugError> {
-    ask("source", archive, dest).await
+    ask("source", open(archive)?, dest).await
 }
 
 /// As [`extract_source`], for a slug (entries below `./app/`).
 pub(super) async fn extract_slug(archive: &Path, dest: &Path) -> Result<Digest, SlugError> {
-    ask("slug", archive, dest).await
+    ask("slug", open(archive)?, dest).await
 }
 
-async fn ask(kind: &str, archive: &Path, dest: &Path) -> Result<Digest, SlugError> {
-    let input = File::open(archive).map_err(SlugError::file("open", archive))?;
+/// The same, of a slug that comes through a pipe.
+pub(super) async fn extract_piped(slug: OwnedFd, dest: &Path) -> Result<Digest, SlugError> {
+    ask("slug", slug, dest).await
+}
+
+fn open(archive: &Path) -> Result<OwnedFd, SlugError> {
+    let file = File::open(archive).map_err(SlugError::file("open", archive))?;
+    Ok(file.into())
+}
+
+async fn ask(kind: &str, input: OwnedFd, dest: &Path) -> Result<Digest, SlugError> {
     sys::give_to_app(dest).map_err(SlugError::file("give away", dest))?;
     let child = tokio::process::Command::new(sys::own_program())
         .arg0("manifold")

@@ -5,7 +5,7 @@ use rusqlite::types::{FromSql, FromSqlError, FromSqlResult, ToSql, ToSqlOutput, 
 use rusqlite::{OptionalExtension, Row, params};
 
 use super::column::{micros, time};
-use super::{BuildRecord, BuildStatus, Store, StoreError};
+use super::{BuildRecord, BuildStatus, SlugRecord, Store, StoreError};
 use crate::model::{AppId, BuildId, ReleaseId, SlugId};
 
 impl ToSql for BuildStatus {
@@ -105,6 +105,22 @@ impl Store {
             tx.prepare_cached("SELECT * FROM builds WHERE app = ?1 ORDER BY created")
                 .and_then(|mut query| query.query_map([app], record)?.collect())
                 .map_err(StoreError::sql("list builds"))
+        })
+        .await
+    }
+
+    /// The slug that the newest of an app's builds made that made one.
+    ///
+    /// # Errors
+    /// SQLite fails.
+    pub async fn last_built(&self, app: AppId) -> Result<Option<SlugRecord>, StoreError> {
+        self.read("find the last slug", move |tx| {
+            tx.prepare_cached(
+                "SELECT slugs.* FROM builds JOIN slugs ON slugs.id = builds.slug
+                 WHERE builds.app = ?1 ORDER BY builds.created DESC LIMIT 1",
+            )
+            .and_then(|mut query| query.query_row([app], super::slugs::record).optional())
+            .map_err(StoreError::sql("find the last slug"))
         })
         .await
     }

@@ -9,7 +9,7 @@ use super::column::{micros, processes, processes_text, time};
 use super::{SlugRecord, Store, StoreError};
 use crate::model::{Digest, SlugId};
 
-fn record(row: &Row<'_>) -> rusqlite::Result<SlugRecord> {
+pub(super) fn record(row: &Row<'_>) -> rusqlite::Result<SlugRecord> {
     Ok(SlugRecord {
         id: row.get("id")?,
         app: row.get("app")?,

@@ -1,6 +1,6 @@
 //! From source to release: what goes in, what is kept, what a failure leaves alone.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use libtest_mimic::{Failed, Trial};
@@ -141,6 +141,48 @@ date -u ${SOURCE_DATE_EPOCH:+-d @$SOURCE_DATE_EPOCH} > when
 mkdir -m 750 private
 ";
 
+fn slug(host: &Host) -> Result<PathBuf, Failed> {
+    let dir = std::fs::read_dir(host.dir.path().join("state/slugs"))?;
+    let mut paths = dir.flatten().map(|entry| entry.path());
+    Ok(paths.next().ok_or("no slug")?)
+}
+
+fn inode(path: &Path) -> Result<u64, Failed> {
+    Ok(std::os::unix::fs::MetadataExt::ino(&std::fs::metadata(
+        path,
+    )?))
+}
+
+/// The tree that was made while the slug was packed is what the slug holds; no dyno was started.
+fn unpacked(host: &Host) -> Result<(), Failed> {
+    let slug = slug(host)?;
+    let digest = slug.file_stem().ok_or("no name")?;
+    let trees = host.dir.path().join("state/trees");
+    let count = std::fs::read_dir(&trees)?.count();
+    check(count == 1, format!("{count} trees"))?;
+    let dir = tempfile::tempdir()?;
+    // `%T@`: times, too, for web servers tell versions of a file by them.
+    let script = "set -e
+        tar --extract --file \"$1\" --directory \"$2\" --no-same-owner --preserve-permissions
+        diff --recursive --no-dereference \"$2\" \"$3\"
+        for tree in \"$2\" \"$3\"; do
+          (cd \"$tree\" && find app -type f -printf '%p %m %s %T@\\n' -o -printf '%p %m %l\\n' | sort) >\"$2/list\"
+          sha256sum <\"$2/list\"
+          rm \"$2/list\"
+        done | uniq | wc -l";
+    let output = Command::new("bash")
+        .args(["-c", script, "-"])
+        .arg(&slug)
+        .arg(dir.path())
+        .arg(trees.join(digest))
+        .output()?;
+    let said = String::from_utf8_lossy(&output.stdout).into_owned();
+    check(
+        output.status.success() && said.trim() == "1",
+        format!("{said} {output:?}"),
+    )
+}
+
 fn reproducible() -> Result<(), Failed> {
     let host = Host::start()?;
     let tree = |seconds: u64| -> Result<tempfile::TempDir, Failed> {
@@ -169,9 +211,12 @@ fn reproducible() -> Result<(), Failed> {
         host.ok(&["create", app])?;
         let dir = dir.path().display().to_string();
         host.ok(&["deploy", &dir, "-a", app])?;
-        // And once more, with a cache.
+        // And once more, with a cache. It is not even packed again.
+        let before = inode(&slug(&host)?)?;
         host.ok(&["deploy", &dir, "-a", app])?;
+        check(inode(&slug(&host)?)? == before, "packed twice")?;
     }
+    unpacked(&host)?;
     check(slugs(&host)? == 1, "four builds of one tree")?;
     let dir = tree(1_000_000_000)?;
     write(
