@@ -11,6 +11,8 @@ mod buildpack;
 #[cfg(test)]
 mod causes;
 mod choice;
+#[cfg(test)]
+mod contract;
 mod dyno;
 mod failure;
 mod ignore;

@@ -4,7 +4,7 @@
 //! folder as the state directory's `stacks`. Dependencies come from package indexes and from the
 //! Debian packages of the stack.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use libtest_mimic::{Failed, Trial};
 
@@ -19,6 +19,8 @@ pub(crate) fn cases() -> Vec<Trial> {
     let is_missing = std::env::var_os(STACKS).is_none();
     vec![
         Trial::test("languages::all_six_and_pages_are_deployed", all).with_ignored_flag(is_missing),
+        Trial::test("languages::cedar_is_the_newest_of_both", newest).with_ignored_flag(is_missing),
+        Trial::test("languages::gems_are_fetched_once", gems).with_ignored_flag(is_missing),
         Trial::test("languages::buildpacks_from_elsewhere_run_in_order", outside),
         Trial::test(
             "languages::buildpacks_come_by_git_and_as_a_tarball",
@@ -28,23 +30,57 @@ pub(crate) fn cases() -> Vec<Trial> {
 }
 
 fn all() -> Result<(), Failed> {
-    let stacks = std::env::var_os(STACKS).ok_or("no stacks")?;
     let host = Host::start()?;
-    let link = host.dir.path().join("state/stacks/cedar-12");
-    std::os::unix::fs::symlink(Path::new(&stacks).join("cedar-12"), link)?;
+    stack(&host, "cedar-12")?;
+    each(
+        &host,
+        &[
+            ("ruby", "Ruby/Rack", "by Sinatra 3"),
+            ("java", "Java", "by Jetty 9"),
+            ("clojure", "Clojure (Leiningen 2)", "by Clojure 1.11.1"),
+            ("scala", "Scala", "by Scala 2.13.8"),
+            ("flask", "Python", "by Flask"),
+            ("express", "Node.js", "by Express"),
+            ("static", "Static", "hello from a page"),
+        ],
+    )
+}
+
+/// The newer Debian has other versions of everything.
+fn newest() -> Result<(), Failed> {
+    let host = Host::start()?;
+    for name in ["cedar-12", "cedar-13"] {
+        stack(&host, name)?;
+    }
+    contains(&host.ok(&["stacks"])?, "= cedar-13")?;
+    each(
+        &host,
+        &[
+            ("java", "Java", "by Jetty 9"),
+            ("flask", "Python", "by Flask"),
+            ("express", "Node.js", "by Express"),
+        ],
+    )?;
+    let said = host.ok(&["run", "-a", "my-flask", "--", "python3", "--version"])?;
+    contains(&said, "Python 3.13.")
+}
+
+/// Gives a host a stack that was built before.
+fn stack(host: &Host, name: &str) -> Result<PathBuf, Failed> {
+    let stacks = std::env::var_os(STACKS).ok_or("no stacks")?;
+    let built = Path::new(&stacks).join(name);
+    check(built.is_dir(), format!("{} is missing", built.display()))?;
+    let link = host.dir.path().join("state/stacks").join(name);
+    std::os::unix::fs::symlink(&built, link)?;
+    Ok(built)
+}
+
+fn each(host: &Host, apps: &[(&str, &str, &str)]) -> Result<(), Failed> {
     let mut failures = String::new();
-    for (folder, name, words) in [
-        ("ruby", "Ruby/Rack", "by Sinatra 3"),
-        ("java", "Java", "by Jetty 9"),
-        ("clojure", "Clojure (Leiningen 2)", "by Clojure 1.11.1"),
-        ("scala", "Scala", "by Scala 2.13.8"),
-        ("flask", "Python", "by Flask"),
-        ("express", "Node.js", "by Express"),
-        ("static", "Static", "hello from a page"),
-    ] {
+    for (folder, name, words) in apps {
         // All are tried: one run shows every language that fails.
-        if let Err(error) = one(&host, folder, name, words) {
-            failures.extend([folder, ": ", &format!("{error:?}"), "\n"]);
+        if let Err(error) = one(host, folder, name, words) {
+            failures.extend([*folder, ": ", &format!("{error:?}"), "\n"]);
         }
     }
     check(failures.is_empty(), failures)
@@ -73,8 +109,112 @@ fn one(host: &Host, folder: &str, name: &str, words: &str) -> Result<(), Failed>
     Ok(())
 }
 
+/// A gem of ours, made by the stack's own tools, and the index of a source that has it.
+const GEMS: &str = r#"set -e
+for name in greet leave; do
+  mkdir -p $name/lib
+  echo "def $name = '$name by a gem'" >$name/lib/$name.rb
+  cat >$name/$name.gemspec <<SPEC
+Gem::Specification.new do |s|
+  s.name, s.version, s.summary, s.authors = '$name', '1.0.0', 'A test', ['a']
+  s.files, s.homepage, s.license = ['lib/$name.rb'], 'http://a.test', 'MIT'
+end
+SPEC
+  (cd $name && gem build --silent $name.gemspec)
+done
+mkdir -p served/gems
+mv */*.gem served/gems
+gem generate_index --directory served --silent
+"#;
+
+/// The app's files for the gems of these names.
+fn bundled(dir: &Path, names: &[&str]) -> Result<(), Failed> {
+    let source = format!("http://{WORLD}:8000/");
+    let each = |line: &dyn Fn(&str) -> String| names.iter().map(|name| line(name)).collect();
+    let (gems, specs, all): (String, String, String) = (
+        each(&|name| format!("gem \"{name}\", require: false\n")),
+        each(&|name| format!("    {name} (1.0.0)\n")),
+        each(&|name| format!("  {name}\n")),
+    );
+    let lock = format!(
+        "GEM\n  remote: {source}\n  specs:\n{specs}\nPLATFORMS\n  ruby\n\nDEPENDENCIES\n{all}"
+    );
+    for (name, text) in [
+        ("Gemfile", format!("source \"{source}\"\n{gems}")),
+        ("Gemfile.lock", lock),
+        ("Procfile", "worker: sleep 1000\n".to_owned()),
+    ] {
+        std::fs::write(dir.join(name), text)?;
+    }
+    Ok(())
+}
+
+fn gems() -> Result<(), Failed> {
+    let yard = Yard::new()?;
+    let host = Host::within(&yard.netns(), "")?;
+    let version = std::fs::read_dir(stack(&host, "cedar-12")?)?
+        .next()
+        .ok_or("no version")??;
+    let dir = tempfile::tempdir()?;
+    let made = std::process::Command::new("bwrap")
+        .arg("--ro-bind")
+        .arg(version.path().join("build"))
+        .arg("/")
+        .arg("--bind")
+        .arg(dir.path())
+        .args([
+            "/tmp", "--dev", "/dev", "--proc", "/proc", "--chdir", "/tmp",
+        ])
+        .args(["--clearenv", "--setenv", "PATH", "/usr/bin:/bin"])
+        .args(["bash", "-c", GEMS])
+        .output()?;
+    check(made.status.success(), format!("{made:?}"))?;
+    let served = yard.serve(&dir.path().join("served"))?;
+    let source = tempfile::tempdir()?;
+    bundled(source.path(), &["greet"])?;
+    host.ok(&["create", "gems", "--stack", "cedar-12"])?;
+    let folder = source.path().display().to_string();
+    let deploy = || host.ok(&["deploy", &folder, "-a", "gems"]);
+    let text = deploy()?;
+    contains(&text, "-----> Ruby app detected")?;
+    contains(&text, "Installing greet 1.0.0")?;
+    let say = |script: &str| {
+        host.ok(&[
+            "run", "-a", "gems", "--", "bundle", "exec", "ruby", "-e", script,
+        ])
+    };
+    contains(&say("require 'greet'; puts greet")?, "greet by a gem")?;
+    // Nobody is asked again for what was locked before.
+    drop(served);
+    let text = deploy()?;
+    contains(
+        &text,
+        "No change in Gemfile.lock detected, installing from cache",
+    )?;
+    check(!text.contains("Installing greet"), text)?;
+    contains(&say("require 'greet'; puts greet")?, "greet by a gem")?;
+    let slugs = std::fs::read_dir(host.dir.path().join("state/slugs"))?.count();
+    check(slugs == 1, format!("{slugs} slugs of one tree"))?;
+    // What is new is fetched; what was there is kept, what is not wanted any more is not.
+    let _served = yard.serve(&dir.path().join("served"))?;
+    bundled(source.path(), &["greet", "leave"])?;
+    let text = deploy()?;
+    for line in [
+        "-----> Restoring cache",
+        "Using greet 1.0.0",
+        "Installing leave 1.0.0",
+    ] {
+        contains(&text, line)?;
+    }
+    bundled(source.path(), &["leave"])?;
+    contains(&deploy()?, "Removing greet (1.0.0)")?;
+    contains(&say("require 'leave'; puts leave")?, "leave by a gem")?;
+    let files = host.ok(&["run", "-a", "gems", "--", "find", "/app/vendor/bundle"])?;
+    check(!files.contains("greet"), files)
+}
+
 /// A buildpack as a folder: detect, compile and what it exports.
-fn pack(dir: &Path, name: &str, compile: &str) -> Result<String, Failed> {
+pub(crate) fn pack(dir: &Path, name: &str, compile: &str) -> Result<String, Failed> {
     let root = dir.join(name);
     std::fs::create_dir_all(root.join("bin"))?;
     for (file, text) in [
@@ -109,6 +249,8 @@ fn outside() -> Result<(), Failed> {
         "here=$(cd \"$(dirname \"$0\")/..\" && pwd)\n\
          echo 'export FROM_FIRST=\"it works\"' >\"$here/export\"\n\
          echo \"stack $STACK, source $SOURCE_VERSION, secret ${SECRET:-unset}, file $(cat \"$3/SECRET\")\"\n\
+         echo \"limit $(cat /sys/fs/cgroup/memory/memory.limit_in_bytes), cached $(ls -A \"$2\"), home $HOME\"\n\
+         touch \"$2/kept\"\n\
          [ -w / ] && echo 'the stack is writable'\n\
          id -u; cat /proc/self/status | grep -E '^(CapEff|NoNewPrivs)'\n\
          mkdir -p \"$1/.profile.d\"; echo 'export AT_START=yes' >\"$1/.profile.d/first.sh\"",
@@ -135,6 +277,8 @@ fn outside() -> Result<(), Failed> {
         "       1. first (uploaded)",
         "-----> Pack first app detected",
         "stack host, source abc, secret unset, file s3cret",
+        // Heroku's packs read the size of the dyno off this file.
+        "limit 1073741824, cached , home /app",
         "CapEff:\t0000000000000000",
         "NoNewPrivs:\t1",
         "-----> Pack second app detected",
@@ -144,6 +288,8 @@ fn outside() -> Result<(), Failed> {
         contains(&text, line)?;
     }
     check(!text.contains("writable"), text)?;
+    let text = host.ok(&["deploy", &folder, "-a", "packs"])?;
+    contains(&text, "cached kept, home /app")?;
     // The last buildpack has the last word, and all start-up files stay.
     let said = host.ok(&["run", "-a", "packs", "both", "start", "$AT_START"])?;
     contains(&said, "second start yes")?;

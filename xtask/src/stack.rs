@@ -15,7 +15,7 @@ use crate::{packages, process};
 const LIMIT: Duration = Duration::from_mins(30);
 
 /// What the languages' tests run on.
-const TESTED: &str = "cedar-12";
+const TESTED: [&str; 2] = ["cedar-12", "cedar-13"];
 
 /// Options of `cargo xtask stack`.
 #[derive(Args, Clone, Debug)]
@@ -59,25 +59,27 @@ fn build(name: &str, state: &Path) -> Result<()> {
     Ok(())
 }
 
-/// The folder of stacks that tests use, below `target/stacks`: built where it is missing or its
-/// recipe changed.
+/// The folder of stacks that tests use, below `target/stacks`: each is built where it is missing
+/// or its recipe changed.
 pub(crate) fn for_tests() -> Result<PathBuf> {
     let state = crate::target().join("stacks");
     let stacks = state.join("stacks");
-    let (stamp, text) = (state.join("recipe"), recipe()?);
-    if stacks.join(TESTED).is_dir() && fs::read(&stamp).is_ok_and(|old| old == text) {
-        println!("{TESTED} is there");
-        return Ok(stacks);
+    for name in TESTED {
+        let (stamp, text) = (state.join(format!("{name}.recipe")), recipe(name)?);
+        if stacks.join(name).is_dir() && fs::read(&stamp).is_ok_and(|old| old == text) {
+            println!("{name} is there");
+            continue;
+        }
+        build(name, &state)?;
+        fs::write(&stamp, text).with_context(|| format!("cannot write {}", stamp.display()))?;
     }
-    build(TESTED, &state)?;
-    fs::write(&stamp, text).with_context(|| format!("cannot write {}", stamp.display()))?;
     Ok(stacks)
 }
 
-/// All that makes the stack what it is, but for the packages' versions.
-fn recipe() -> Result<Vec<u8>> {
+/// All that makes a stack what it is, but for the packages' versions.
+fn recipe(name: &str) -> Result<Vec<u8>> {
     let all = crate::root().join("stacks");
-    let dir = all.join(TESTED);
+    let dir = all.join(name);
     let mut text = Vec::new();
     for path in [
         dir.join("stack.toml"),

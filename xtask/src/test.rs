@@ -32,7 +32,7 @@ pub(crate) struct Options {
     /// Leave out the virtual machine
     #[arg(long)]
     no_vm: bool,
-    /// Also build the stack `cedar-12`, deploy all six languages on it, and install by each kind of lock file
+    /// Also build the stacks `cedar-12` and `cedar-13`, deploy all six languages, and install by each kind of lock file
     #[arg(long)]
     languages: bool,
     /// Run only the tests whose names contain this

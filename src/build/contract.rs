@@ -1,0 +1,340 @@
+//! The built-in buildpacks by the public contract: what they detect, whom they call with what, and
+//! which process types come of it. Tools are stood in for: they tell how they were called.
+
+use std::collections::BTreeMap;
+use std::fs::{self, Permissions};
+use std::os::unix::fs::PermissionsExt as _;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Output, Stdio};
+
+use super::buildpack::install;
+use super::release_yaml::Release;
+
+/// An app, and programs that come before the machine's.
+struct App {
+    dir: tempfile::TempDir,
+    packs: PathBuf,
+}
+
+impl App {
+    /// Files whose contents begin with `#!` are programs.
+    fn new(files: &[(&str, &str)]) -> Self {
+        let dir = tempfile::tempdir().expect("a directory");
+        for name in ["build", "env", "bin", "home", "tmp"] {
+            fs::create_dir(dir.path().join(name)).expect("made");
+        }
+        let packs = install(&dir.path().join("packs")).expect("installed");
+        let app = Self { dir, packs };
+        for (name, text) in files {
+            app.write(&Path::new("build").join(name), text);
+        }
+        app
+    }
+
+    fn with(self, program: &str, script: &str) -> Self {
+        self.write(
+            &Path::new("bin").join(program),
+            &format!("#!/bin/bash\n{script}\n"),
+        );
+        self
+    }
+
+    fn write(&self, name: &Path, text: &str) {
+        let path = self.dir.path().join(name);
+        fs::create_dir_all(path.parent().expect("a parent")).expect("made");
+        fs::write(&path, text).expect("written");
+        if text.starts_with("#!") {
+            fs::set_permissions(&path, Permissions::from_mode(0o755)).expect("set");
+        }
+    }
+
+    fn read(&self, name: &str) -> String {
+        fs::read_to_string(self.dir.path().join("build").join(name)).unwrap_or_default()
+    }
+
+    fn run(&self, pack: &str, step: &str) -> Output {
+        let at = |name: &str| self.dir.path().join(name);
+        Command::new(self.packs.join(pack).join("bin").join(step))
+            .args(["build", "cache", "env"].map(at))
+            .env_clear()
+            .env("PATH", format!("{}:/usr/bin:/bin", at("bin").display()))
+            .env("HOME", at("home"))
+            .env("TMPDIR", at("tmp"))
+            .env("LANG", "C.UTF-8")
+            .env("STACK", "cedar-12")
+            .stdin(Stdio::null())
+            .output()
+            .expect("bash runs")
+    }
+
+    /// What a build by this pack prints; it must succeed.
+    fn compile(&self, pack: &str) -> String {
+        let output = self.run(pack, "compile");
+        let text = String::from_utf8_lossy(&output.stdout).into_owned();
+        assert!(output.status.success(), "{output:?}");
+        text
+    }
+
+    fn types(&self, pack: &str) -> BTreeMap<String, String> {
+        let output = self.run(pack, "release");
+        assert!(output.status.success(), "{output:?}");
+        let types = Release::parse(&output.stdout).default_process_types;
+        let types = types.into_iter();
+        types
+            .map(|(name, command)| (name.to_string(), command))
+            .collect()
+    }
+}
+
+const RAILS: &str = "GEM\n  specs:\n    railties (7.0.4)\n";
+
+#[test]
+fn each_language_is_known_by_its_files() {
+    let check = |pack: &str, files: &[(&str, &str)], name: Option<&str>| {
+        let output = App::new(files).run(pack, "detect");
+        let said = String::from_utf8_lossy(&output.stdout).trim().to_owned();
+        let found = output.status.success().then_some(said.as_str());
+        assert_eq!(found, name, "{pack} {files:?}");
+    };
+    check("ruby", &[("Gemfile", "")], Some("Ruby"));
+    check(
+        "ruby",
+        &[("Gemfile", ""), ("config.ru", "")],
+        Some("Ruby/Rack"),
+    );
+    let rails = [("Gemfile", ""), ("Gemfile.lock", RAILS), ("config.ru", "")];
+    check("ruby", &rails, Some("Ruby/Rails"));
+    check("ruby", &[("config.ru", "")], None);
+    check("nodejs", &[("package.json", "{}")], Some("Node.js"));
+    check("nodejs", &[("server.js", "")], None);
+    let old = "(defproject a \"1\")";
+    check("clojure", &[("project.clj", old)], Some("Clojure"));
+    let new = "(defproject a \"1\" :min-lein-version \"2.0.0\")";
+    check(
+        "clojure",
+        &[("project.clj", new)],
+        Some("Clojure (Leiningen 2)"),
+    );
+    let off = "(defproject a \"1\" ; :min-lein-version \"2.0.0\"\n)";
+    check("clojure", &[("project.clj", off)], Some("Clojure"));
+    for file in ["pom.xml", "pom.clj", "pom.scala", "pom.yaml"] {
+        check("java", &[(file, "")], Some("Java"));
+    }
+    check("java", &[("build.xml", "")], None);
+    for file in [
+        "requirements.txt",
+        "uv.lock",
+        "poetry.lock",
+        "Pipfile",
+        "pyproject.toml",
+        "setup.py",
+        "manage.py",
+    ] {
+        check("python", &[(file, "")], Some("Python"));
+    }
+    check("python", &[("app.js", "")], None);
+    for file in [
+        "build.sbt",
+        "project/Build.scala",
+        "project/build.properties",
+        ".sbtrc",
+        "build.sc",
+        "build.mill",
+    ] {
+        check("scala", &[(file, "")], Some("Scala"));
+    }
+    check("scala", &[("src/Main.scala", "")], None);
+}
+
+#[test]
+fn rails_and_rack_get_their_commands() {
+    let check = |files: &[(&str, &str)], expected: &[(&str, &str)]| {
+        let types = App::new(files).types("ruby");
+        let types: Vec<_> = types
+            .iter()
+            .map(|(n, c)| (n.as_str(), c.as_str()))
+            .collect();
+        assert_eq!(types, expected);
+    };
+    check(
+        &[("Gemfile", ""), ("Gemfile.lock", RAILS)],
+        &[
+            ("console", "bin/rails console"),
+            ("rake", "bundle exec rake"),
+            ("web", "bin/rails server -p ${PORT:-5000} -e $RAILS_ENV"),
+        ],
+    );
+    let irb = ("console", "bundle exec irb");
+    let rake = ("rake", "bundle exec rake");
+    let rackup = ("web", "bundle exec rackup config.ru -p ${PORT:-5000}");
+    check(&[("Gemfile", ""), ("config.ru", "")], &[irb, rake, rackup]);
+    check(&[("Gemfile", "")], &[irb, rake]);
+}
+
+/// A Bundler that has what it is told to have.
+const BUNDLER: &str = r#"case $* in
+  --version) echo 'Bundler version 2.3.15' ;;
+  'exec rake -P') echo 'rake assets:precompile' ;;
+  *) echo "bundle $* without $BUNDLE_WITHOUT in $RAILS_ENV, key ${SECRET_KEY_BASE:+set}" >>calls ;;
+esac"#;
+
+/// A Ruby that answers what the pack asks.
+const RUBY: &str = r"case $* in
+  *satisfied_by*) exit 1 ;;
+  *RUBY_VERSION*) printf 3.1.2 ;;
+  *ruby_version*) printf 3.1.0 ;;
+esac";
+
+#[test]
+fn rails_precompiles_its_assets() {
+    let rails = [("Gemfile", ""), ("Gemfile.lock", RAILS), ("Rakefile", "")];
+    let app = App::new(&rails).with("bundle", BUNDLER).with("ruby", RUBY);
+    let text = app.compile("ruby");
+    for line in [
+        "-----> Using Ruby 3.1.2 of the stack\n",
+        "-----> Installing dependencies using bundler 2.3.15\n",
+        "       The stack has every gem of the Gemfile\n",
+        "-----> Preparing app for Rails asset pipeline\n",
+    ] {
+        assert!(text.contains(line), "{text}");
+    }
+    let calls = app.read("calls");
+    let precompile =
+        "bundle exec rake assets:precompile without development:test in production, key set\n";
+    assert!(calls.contains(precompile), "{calls}");
+    assert!(
+        app.read(".profile.d/ruby.sh")
+            .contains("RAILS_LOG_TO_STDOUT")
+    );
+    // A Ruby that the stack does not have is refused at once.
+    let other = [("Gemfile", "ruby \"2.7.8\"\n"), ("Gemfile.lock", "")];
+    let app = App::new(&other).with("bundle", BUNDLER).with("ruby", RUBY);
+    let output = app.run("ruby", "compile");
+    let text = String::from_utf8_lossy(&output.stdout).into_owned();
+    assert!(!output.status.success());
+    assert!(
+        text.contains(" !     The Gemfile asks for Ruby 2.7.8, which"),
+        "{text}"
+    );
+}
+
+/// What the JVM packs ask for.
+fn java(app: App) -> App {
+    app.with("javac", "echo javac 17.0.15 >&2")
+        .with("java", "true")
+}
+
+/// Tells how it was called, in a file of the app.
+const TELLS: &str = "#!/bin/bash\necho \"$0 $*\" >>calls\necho built\n";
+
+#[test]
+fn sbt_stages_by_the_apps_own_launcher_before_the_stacks() {
+    let staged = "#!/bin/bash\necho \"$0 $*; $SBT_OPTS\" >>calls\n\
+                  mkdir -p target/universal/stage/bin\n: >target/universal/stage/bin/hello\n\
+                  : >target/universal/stage/bin/hello.bat\n";
+    let app = java(App::new(&[("build.sbt", ""), ("sbt", staged)])).with("sbt", "exit 9");
+    let text = app.compile("scala");
+    assert!(
+        text.contains("-----> Running: sbt compile stage\n"),
+        "{text}"
+    );
+    let calls = app.read("calls");
+    assert!(
+        calls.starts_with("./sbt compile stage; -Xmx768m"),
+        "{calls}"
+    );
+    let cache = app.dir.path().join("cache/scala");
+    let boot = format!("-Dsbt.boot.directory={}/boot", cache.display());
+    assert!(calls.contains(&boot), "what it fetches is kept: {calls}");
+    let web = "target/universal/stage/bin/hello -Dhttp.port=$PORT";
+    assert_eq!(app.types("scala")["web"], web);
+    // Other tasks, and the stack's launcher where the app has none.
+    let app = java(App::new(&[("build.sbt", "")])).with("sbt", &TELLS[12..]);
+    app.write(Path::new("env/SBT_TASKS"), "assembly");
+    app.write(Path::new("env/SBT_PRE_TASKS"), "clean");
+    app.compile("scala");
+    let calls = app.read("calls");
+    assert!(calls.ends_with("/bin/sbt clean assembly\n"), "{calls}");
+    assert!(app.types("scala").is_empty(), "nothing was staged");
+}
+
+#[test]
+fn maven_is_the_apps_wrapper_before_the_stacks() {
+    let wrapper = [
+        ("pom.xml", "<project/>"),
+        ("mvnw", TELLS),
+        (".mvn/wrapper/maven-wrapper.properties", "x"),
+    ];
+    let app = java(App::new(&wrapper)).with("mvn", "exit 9");
+    let text = app.compile("java");
+    assert!(
+        text.contains("       $ ./mvnw -DskipTests clean install\n"),
+        "{text}"
+    );
+    let calls = app.read("calls");
+    assert!(
+        calls.starts_with("./mvnw -B -Dmaven.repo.local="),
+        "{calls}"
+    );
+    assert!(calls.ends_with(" -DskipTests clean install\n"), "{calls}");
+    // Half a wrapper is none, and config vars say what is built.
+    let app = java(App::new(&wrapper[..2])).with("mvn", &TELLS[12..]);
+    app.write(Path::new("env/MAVEN_CUSTOM_GOALS"), "package");
+    app.write(Path::new("env/MAVEN_CUSTOM_OPTS"), "-Pfast");
+    app.write(
+        Path::new("build/system.properties"),
+        "java.runtime.version=21\n",
+    );
+    let text = app.compile("java");
+    assert!(text.contains(" !     mvnw is there, but"), "{text}");
+    assert!(
+        text.contains(" !     system.properties asks for Java 21, which"),
+        "{text}"
+    );
+    let calls = app.read("calls");
+    assert!(calls.contains("/bin/mvn -B "), "{calls}");
+    assert!(calls.ends_with(" -Pfast package\n"), "{calls}");
+}
+
+#[test]
+fn leiningen_makes_what_the_project_names() {
+    let check = |project: &str, more: &[(&str, &str)], called: &str, web: &str| {
+        let files = [&[("project.clj", project)], more].concat();
+        let app = java(App::new(&files)).with("lein", &TELLS[12..]);
+        app.compile("clojure");
+        let calls = app.read("calls");
+        assert!(calls.trim_end().ends_with(called), "{calls}");
+        assert_eq!(app.types("clojure").get("web").map_or("", |web| web), web);
+    };
+    let named = "(defproject a \"1\"\n  :uberjar-name \"a.jar\")";
+    let jar = ("target/a.jar", "");
+    check(
+        named,
+        &[jar],
+        "/bin/lein uberjar",
+        "java $JVM_OPTS -jar target/a.jar",
+    );
+    let in_place = "lein with-profile production trampoline run";
+    let all = "/bin/lein with-profile production compile :all";
+    check("(defproject a \"1\")", &[], all, in_place);
+    check(
+        "(defproject a \"1\") ; :uberjar-name \"a.jar\"",
+        &[],
+        all,
+        in_place,
+    );
+    // The app's own Leiningen, its own build; a Procfile says it all.
+    let own = ("bin/lein", TELLS);
+    check(
+        named,
+        &[own, jar, ("Procfile", "web: x\n")],
+        "bin/lein uberjar",
+        "",
+    );
+    check(
+        named,
+        &[("bin/build", TELLS), jar],
+        "bin/build",
+        "java $JVM_OPTS -jar target/a.jar",
+    );
+}
