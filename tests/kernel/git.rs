@@ -22,6 +22,10 @@ pub(crate) fn cases() -> Vec<Trial> {
         Trial::test("git::what_is_not_built_moves_no_dyno", branches),
         Trial::test("git::pushes_queue_and_outlive_their_client", queue),
         Trial::test("git::ignored_files_stay_out_and_submodules_come_in", parts),
+        Trial::test(
+            "git::a_tree_of_a_gigabyte_is_built_and_a_larger_one_is_not",
+            gigabyte,
+        ),
         Trial::test("git::http_takes_a_token_and_serves_clones", http),
         Trial::test("git::ssh_serves_one_app_by_its_forced_command", ssh)
             .with_ignored_flag(!Path::new(SSHD).exists()),
@@ -406,6 +410,41 @@ fn parts() -> Result<(), Failed> {
     }
     // At the commit that the tree names, not at the newest.
     check(files.ends_with("first"), files)
+}
+
+/// Source: Dev Center, "Deploying with Git": the checked-out tree.
+const TREE_MAX: u64 = 1 << 30;
+
+fn gigabyte() -> Result<(), Failed> {
+    let host = Host::start()?;
+    let tree = Tree::new(&host)?;
+    create(&host, &tree, "big")?;
+    let piece = TREE_MAX / 16;
+    let fill = |number: u64, bytes: u64| -> Result<(), Failed> {
+        let path = tree.path().join(format!("piece-{number}"));
+        Ok(std::fs::File::create(path)?.set_len(bytes)?)
+    };
+    for number in 0..15 {
+        fill(number, piece)?;
+    }
+    // The app's own files and the archive's padding count, too.
+    fill(15, piece - (1 << 20))?;
+    let good = tree.commit("as large as can be")?;
+    contains(&tree.git(&["push", "manifold", "main"])?, "Released v3")?;
+    host.eventually("web.1 is up", || host.all_up("big", &["web.1"]))?;
+    let script = "cat /app/piece-* | wc -c; od -An -tx1 /app/piece-15 | sort -u | head -n 3";
+    let said = host.ok(&["run", "-a", "big", "--", "bash", "-c", script])?;
+    let bytes = TREE_MAX - (1 << 20);
+    check(said.starts_with(&format!("{bytes}\n 00 00")), said)?;
+    let before = current(&host, "big")?;
+    fill(16, 2 << 20)?;
+    tree.commit("too large")?;
+    let text = tree.refused(&["push", "manifold", "main"])?;
+    contains(&text, &format!("it unpacks to more than {TREE_MAX} bytes"))?;
+    contains(&text, "[remote rejected] main -> main")?;
+    check(tree.remote_id("main")? == good, "the ref stays")?;
+    check(current(&host, "big")? == before, "nothing was released")?;
+    check(host.all_up("big", &["web.1"]), "web.1 still runs")
 }
 
 /// A real sshd on loopback, with keys of its own.

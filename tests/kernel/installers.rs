@@ -43,7 +43,16 @@ pub(crate) fn cases() -> Vec<Trial> {
         Trial::test("installers::pnpm_installs_what_is_locked", || all(&[PNPM]))
             .with_ignored_flag(is_closed),
         Trial::test("installers::the_others_install_what_is_locked", || {
-            all(&[UV, UV_IN_PLACE, POETRY, PIPENV, PROJECT, YARN, ENGINE])
+            all(&[
+                UV,
+                UV_IN_PLACE,
+                POETRY,
+                PIPENV,
+                PROJECT,
+                DJANGO,
+                YARN,
+                ENGINE,
+            ])
         })
         .with_ignored_flag(is_short),
     ]
@@ -204,6 +213,32 @@ const PROJECT: Case = Case {
     second: "-----> Installing the project with pip (pyproject.toml)\n",
     run: PYTHON,
     says: PYTHON_SAYS,
+};
+
+/// Its static files are collected; without a change nothing is installed for that.
+const DJANGO: Case = Case {
+    name: "by-pip-django",
+    locked_by: None,
+    files: &[
+        ("Procfile", "worker: sleep 1000\n"),
+        ("requirements.txt", "Django==4.2.16\n"),
+        (
+            "manage.py",
+            "import os, sys\nfrom django.core.management import execute_from_command_line\n\
+             os.environ.setdefault('DJANGO_SETTINGS_MODULE', 'settings')\n\
+             execute_from_command_line(sys.argv)\n",
+        ),
+        (
+            "settings.py",
+            "import os\nSECRET_KEY = 'x'\nINSTALLED_APPS = ['django.contrib.staticfiles']\n\
+             STATIC_URL = 'static/'\nSTATIC_ROOT = 'collected'\nSTATICFILES_DIRS = ['assets']\n",
+        ),
+        ("assets/hello.css", "p { color: red }\n"),
+    ],
+    first: "       1 static file copied to '",
+    second: NO_CHANGE,
+    run: "python -c 'import django; print(django.__version__)' && cat collected/hello.css",
+    says: "p { color: red }",
 };
 
 const PNPM: Case = Case {

@@ -32,6 +32,10 @@ pub(crate) fn cases() -> Vec<Trial> {
             collected,
         ),
         Trial::test(
+            "stacks::archives_and_images_of_one_tree_are_one_version",
+            imported,
+        ),
+        Trial::test(
             "stacks::a_build_that_fails_or_is_interrupted_leaves_nothing",
             interrupted,
         ),
@@ -457,6 +461,76 @@ fn explained(host: &Host) -> Result<(), Failed> {
         let sum: u64 = parts.iter().filter_map(|part| part["bytes"].as_u64()).sum();
         before == Some(sum) && du() == before && disk["total_bytes"] == sum
     })
+}
+
+fn imported() -> Result<(), Failed> {
+    let workshop = Workshop::new()?;
+    let host = Host::start()?;
+    let root = workshop.root();
+    let at = |name: &str| workshop.dir.path().join(name);
+    run(Command::new("tar")
+        .arg("-cf")
+        .arg(at("mine.tar"))
+        .arg("-C")
+        .arg(&root)
+        .arg("."))?;
+    run(Command::new("mksquashfs")
+        .arg(&root)
+        .arg(at("mine.squashfs"))
+        .args(["-quiet", "-no-progress"]))?;
+    run(Command::new("mkfs.ext4")
+        .args(["-q", "-d"])
+        .arg(&root)
+        .arg(at("mine.ext4"))
+        .arg("64M"))?;
+    let import = |file: &str| -> Result<String, Failed> {
+        let file = at(file).display().to_string();
+        let text = local(&host, &["stacks:import", &file, "--name", "mine"])?;
+        let (_, digest) = text.trim().split_once(' ').ok_or("no digest")?;
+        Ok(digest.to_owned())
+    };
+    let version = import("mine.tar")?;
+    for file in ["mine.squashfs", "mine.ext4"] {
+        let other = import(file)?;
+        check(other == version, format!("{file}: {other}, not {version}"))?;
+    }
+    let count = std::fs::read_dir(host.dir.path().join("state/stacks/mine"))?.count();
+    check(count == 1, "one version")?;
+    workshop.deploy(&host, "tiny", "mine")?;
+    check(answers(&host, "tiny").as_deref() == Some("0"), "it serves")?;
+    // Two images in one file: builds see what dynos do not.
+    let pair = at("pair");
+    std::fs::create_dir(&pair)?;
+    for image in ["run", "build"] {
+        run(Command::new("cp")
+            .arg("-a")
+            .arg(&root)
+            .arg(pair.join(image)))?;
+    }
+    symlink("true", pair.join("build/usr/bin/compiler"))?;
+    run(Command::new("mksquashfs")
+        .arg(&pair)
+        .arg(at("mine.squashfs"))
+        .args(["-quiet", "-no-progress", "-noappend"]))?;
+    let both = import("mine.squashfs")?;
+    check(both != version, "another version")?;
+    let pack = at("pack");
+    crate::languages::pack(
+        workshop.dir.path(),
+        "pack",
+        "command -v compiler >\"$1/seen\"",
+    )?;
+    std::fs::write(workshop.app().join("wanted-pack"), "")?;
+    host.ok(&["buildpacks:set", &pack.display().to_string(), "-a", "tiny"])?;
+    host.ok(&[
+        "deploy",
+        &workshop.app().display().to_string(),
+        "-a",
+        "tiny",
+    ])?;
+    let script = "cat seen; command -v compiler || echo none here";
+    let said = host.ok(&["run", "-a", "tiny", "--", "bash", "-c", script])?;
+    check(said == "/usr/bin/compiler\nnone here\n", said)
 }
 
 fn interrupted() -> Result<(), Failed> {

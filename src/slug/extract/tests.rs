@@ -196,6 +196,39 @@ fn too_many_bytes_or_entries_are_refused() {
 }
 
 #[test]
+fn names_are_bytes_and_those_that_differ_in_case_stay_apart() {
+    let file = |made: Made, path: &[u8], body: &[u8]| {
+        made.entry(EntryType::Regular, path, b"", 0o644, body)
+    };
+    let all: [(&[u8], &[u8]); 4] = [
+        (b"app/Name", b"upper"),
+        (b"app/name", b"lower"),
+        (b"app/\xff\xfe", b"no text"),
+        (b"app/n\xc3\xa4me\n\x1b[31m", b"odd"),
+    ];
+    let made = all
+        .iter()
+        .fold(Made::new(), |made, (path, body)| file(made, path, body));
+    let (dir, result) = made.unpack();
+    result.expect("unpacked");
+    let mut found: Vec<_> = std::fs::read_dir(dir.path().join("in/app"))
+        .expect("listed")
+        .flatten()
+        .map(|entry| {
+            let name = [b"app/", entry.file_name().as_bytes()].concat();
+            (name, std::fs::read(entry.path()).expect("read"))
+        })
+        .collect();
+    found.sort();
+    let mut expected = all.map(|(path, body)| (path.to_vec(), body.to_vec()));
+    expected.sort();
+    assert_eq!(found, expected);
+    // Where one is refused, it is shown without what a terminal would act on.
+    file(Made::new(), b"app/../\xff\x1b[31m", b"")
+        .refused("entry `app/../\u{fffd}\\u{1b}[31m` has");
+}
+
+#[test]
 fn later_entries_replace_earlier_ones() {
     let (dir, result) = Made::new()
         .file("app/x", "old")
