@@ -387,13 +387,15 @@ async fn upload(
             let count = buffer
                 .len()
                 .min(usize::try_from(left).unwrap_or(usize::MAX));
-            out.extend_from_slice(&buffer[..count]);
-            buffer.advance(count);
-            left -= count as u64;
-            if !out.is_empty() {
+            if out.is_empty() {
+                write(dyno, &buffer[..count], progress).await?;
+            } else {
+                out.extend_from_slice(&buffer[..count]);
                 write(dyno, &out, progress).await?;
                 out.clear();
             }
+            buffer.advance(count);
+            left -= count as u64;
             if left == 0 {
                 return Ok(());
             }
