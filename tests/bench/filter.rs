@@ -4,11 +4,12 @@
 //! programs make all the time, and microseconds to load it.
 #![expect(clippy::print_stdout, reason = "the times are what it is started for")]
 
-use std::time::{Duration, Instant};
+use std::sync::mpsc;
+use std::time::Instant;
 
 /// System calls between two looks at the clock, and how many such pieces one measurement has: the
 /// fastest counts, in which nobody else had the processor.
-const CALLS: u32 = 2_000;
+const CALLS: u32 = 1_000;
 const PIECES: u32 = 200;
 
 fn main() {
@@ -19,35 +20,44 @@ fn main() {
     };
     let filter = manifold::keeper::compile_filter();
     for _ in 0..rounds {
-        // A filter is its thread's, and cannot be taken off: each round has a thread of its own.
-        let filter = &filter;
-        let measured = std::thread::scope(|scope| scope.spawn(|| round(filter)).join());
-        let (added, load) = measured.expect("no panic");
-        println!("{added:.2} {:.2}", load.as_secs_f64() * 1e6);
+        let (added, load) = round(&filter);
+        println!("{added:.2} {load:.2}");
     }
 }
 
-/// Before the filter and after it, on the same thread.
-fn round(filter: &[libc::sock_filter]) -> (f64, Duration) {
-    manifold::sys::no_new_privileges().expect("no_new_privs");
-    // Warm.
-    calls();
-    let without = calls();
-    let begun = Instant::now();
-    manifold::sys::install_filter(filter).expect("the filter");
-    let load = begun.elapsed();
-    let with = calls();
-    (with - without, load)
+/// A filter is its thread's: one without it and one with it take turns, so that what else the
+/// machine does is the same for both.
+fn round(filter: &[libc::sock_filter]) -> (f64, f64) {
+    let (ask, asked) = mpsc::channel();
+    let (tell, told) = mpsc::channel();
+    std::thread::scope(|scope| {
+        scope.spawn(move || {
+            manifold::sys::no_new_privileges().expect("no_new_privs");
+            let begun = Instant::now();
+            manifold::sys::install_filter(filter).expect("the filter");
+            tell.send(begun.elapsed().as_secs_f64() * 1e6)
+                .expect("heard");
+            for () in asked {
+                tell.send(piece()).expect("heard");
+            }
+        });
+        let load = told.recv().expect("it is loaded");
+        let (mut without, mut with) = (f64::INFINITY, f64::INFINITY);
+        for _ in 0..PIECES {
+            without = without.min(piece());
+            ask.send(()).expect("heard");
+            with = with.min(told.recv().expect("a piece"));
+        }
+        drop(ask);
+        (with - without, load)
+    })
 }
 
 /// Nanoseconds of a call of a kind that does next to nothing itself.
-fn calls() -> f64 {
-    let piece = |_| {
-        let begun = Instant::now();
-        for _ in 0..CALLS {
-            std::hint::black_box(nix::unistd::getppid());
-        }
-        begun.elapsed().as_secs_f64() * 1e9 / f64::from(CALLS)
-    };
-    (0..PIECES).map(piece).fold(f64::INFINITY, f64::min)
+fn piece() -> f64 {
+    let begun = Instant::now();
+    for _ in 0..CALLS {
+        std::hint::black_box(nix::unistd::getppid());
+    }
+    begun.elapsed().as_secs_f64() * 1e9 / f64::from(CALLS)
 }

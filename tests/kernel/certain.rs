@@ -65,7 +65,14 @@ fn points(file: &Path) -> Result<Vec<String>, Failed> {
     let mut points: Vec<String> = Vec::new();
     for point in std::fs::read_to_string(seen(file))?.lines() {
         // These belong to the start and to the pool.
-        let is_ahead = ["load the", "remove the", "make a network", "make a veth"];
+        let is_ahead = [
+            "load the",
+            "remove the",
+            "make a network",
+            "make a veth",
+            // On cgroup v2, for our own group.
+            "write memory.min",
+        ];
         if !is_ahead.iter().any(|start| point.starts_with(start))
             && !points.iter().any(|known| known == point)
         {
