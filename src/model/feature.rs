@@ -20,6 +20,8 @@ pub enum Feature {
     HttpEndToEndContinue,
     /// A new connection to the dyno for every request.
     HttpDisableKeepaliveToDyno,
+    /// Dynos are told the client's own port.
+    HttpPeerPort,
     /// A browser's requests go to the same dyno as long as that lives.
     /// Source: Dev Center, "Session Affinity".
     HttpSessionAffinity,
@@ -32,7 +34,7 @@ pub struct FeatureError(String);
 
 impl Feature {
     /// Every one, by name.
-    pub const ALL: [Self; 8] = [
+    pub const ALL: [Self; 9] = [
         Self::HttpForceSsl,
         Self::HttpHsts,
         Self::Http2ToDyno,
@@ -40,6 +42,7 @@ impl Feature {
         Self::LogRuntimeMetrics,
         Self::HttpEndToEndContinue,
         Self::HttpDisableKeepaliveToDyno,
+        Self::HttpPeerPort,
         Self::HttpSessionAffinity,
     ];
 
@@ -56,6 +59,7 @@ impl Feature {
             Self::LogRuntimeMetrics => "log-runtime-metrics",
             Self::HttpEndToEndContinue => "http-end-to-end-continue",
             Self::HttpDisableKeepaliveToDyno => "http-disable-keepalive-to-dyno",
+            Self::HttpPeerPort => "http-peer-port",
             Self::HttpSessionAffinity => "http-session-affinity",
         }
     }
@@ -70,6 +74,7 @@ impl Feature {
             Self::Preboot => "Start new web dynos before old ones stop, if memory allows",
             Self::HttpEndToEndContinue => "Let dynos answer `Expect: 100-continue` themselves",
             Self::HttpDisableKeepaliveToDyno => "Open a new connection to the dyno per request",
+            Self::HttpPeerPort => "Tell dynos the client's port (`X-Forwarded-Peer-Port`)",
             Self::HttpSessionAffinity => "Keep a browser's requests on one dyno (by a cookie)",
         }
     }

@@ -11,14 +11,16 @@ use std::pin::pin;
 use std::time::Duration;
 
 use bytes::{Buf as _, BufMut as _, BytesMut};
-use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _};
-use tokio::time::{Instant, timeout};
+use futures_util::FutureExt as _;
+use tokio::io::{AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _};
+use tokio::time::Instant;
 
 use super::chunks::{Decoder, Step};
 use super::deadline::Deadline;
 use super::failure::Failure;
+use super::hail::{self, Ahead};
 use super::head::{Framing, Request};
-use super::relay::{Answer, Answered, CONTINUE, Tail};
+use super::relay::{Answer, Answered, Tail};
 use super::tunnel;
 use super::upstream::InUse;
 use super::wire::{Source, Wire};
@@ -32,10 +34,6 @@ pub(super) const READ: usize = 64 * 1024;
 /// client that leaves is noticed only by what it does not take.
 const AHEAD: usize = 64 * 1024;
 
-/// A client that sends no more is asked whether it is still there after so long. Most answers come
-/// before that, and who waits for one in peace hears nothing else.
-const HAIL: Duration = Duration::from_secs(1);
-
 /// What an exchange works on.
 pub(super) struct Exchange<'a, C, D> {
     pub(super) client: &'a mut C,
@@ -45,6 +43,7 @@ pub(super) struct Exchange<'a, C, D> {
     pub(super) deadline: &'a mut Deadline,
     pub(super) upstream: &'a mut D,
     pub(super) request: &'a Request,
+    pub(super) ahead: &'a Ahead,
     /// As to be sent to the dyno.
     pub(super) head: BytesMut,
     pub(super) manners: Manners<'a>,
@@ -62,6 +61,8 @@ pub(super) struct Manners<'a> {
     pub(super) wants_more: bool,
     /// The answer says that TLS is a must.
     pub(super) is_strict: bool,
+    /// Of HTTP, that the dyno's answer comes in, if not what its head says.
+    pub(super) version: Option<&'static str>,
     /// The dyno, not the router, says "100 Continue".
     pub(super) is_continue_passed: bool,
     /// A header line that the answer gets, or nothing.
@@ -162,9 +163,10 @@ impl Progress {
         self.touch();
     }
 
-    /// Nothing of the answer has come, and nothing is on its way to the client.
+    /// The answer has not begun, and nothing else is on its way to the client.
     fn is_silent(&self) -> bool {
-        self.phase.get() == Phase::Waiting && self.down.get() == Side::Dyno
+        matches!(self.phase.get(), Phase::Uploading | Phase::Waiting)
+            && self.down.get() == Side::Dyno
     }
 
     fn uploaded(&self) {
@@ -224,6 +226,7 @@ pub(super) async fn run<C: Wire, D: Wire>(exchange: Exchange<'_, C, D>) -> End {
         deadline,
         upstream,
         request,
+        ahead,
         head,
         manners,
         is_reused,
@@ -238,20 +241,20 @@ pub(super) async fn run<C: Wire, D: Wire>(exchange: Exchange<'_, C, D>) -> End {
     let answered = {
         // Pinned where they are made: to move them would need room for both places.
         let mut up = pin!(async {
-            upload(
-                request,
-                head,
+            let mut sender = Sender {
+                client: &mut from_client,
                 buffer,
-                &mut from_client,
-                &mut to_dyno,
-                &progress,
-            )
-            .await?;
+                dyno: &mut to_dyno,
+                ahead,
+                progress: &progress,
+            };
+            sender.upload(request, head).await?;
             progress.uploaded();
-            watch(request, &mut from_client, buffer, &progress).await
+            sender.watch().await
         });
         let mut answer = Answer {
             request,
+            ahead,
             manners,
             progress: &progress,
             in_use,
@@ -326,140 +329,132 @@ pub(super) fn may_repeat(request: &Request) -> bool {
     is_idempotent && request.framing == Framing::None && request.upgrade.is_none()
 }
 
-/// Ends when the client is gone.
-async fn watch(
-    request: &Request,
-    client: &mut impl Source,
-    buffer: &mut BytesMut,
-    progress: &Progress,
-) -> Result<(), Broken> {
-    while buffer.len() < AHEAD {
-        if buffer.capacity() == buffer.len() {
-            buffer.reserve(4096);
-        }
-        match client.read_buf(buffer).await {
-            Ok(1..) => {}
-            // Boxed: others carry no room for it.
-            Ok(0) => {
-                Box::pin(ended(request, client, progress)).await;
-                return Err(Broken::Client);
-            }
-            Err(_) => return Err(Broken::Client),
-        }
-    }
-    std::future::pending().await
+/// The way up.
+struct Sender<'a, C, D> {
+    client: &'a mut C,
+    /// What the client sent that is not on its way yet.
+    buffer: &'a mut BytesMut,
+    dyno: &'a mut D,
+    ahead: &'a Ahead,
+    progress: &'a Progress,
 }
 
-/// It sends no more, and still gets its answer. Whether it is there to read it is asked once, unless
-/// the answer has begun, which asks the same: a client of HTTP/1.1 knows interim answers, one of
-/// HTTP/1.0 does not. Resolves when it is gone. Source: RFC 9110 section 15.2.
-async fn ended(request: &Request, client: &mut impl Source, progress: &Progress) {
-    if timeout(HAIL, client.torn()).await.is_ok() {
-        return;
-    }
-    if !request.is_old && progress.is_silent() {
-        match client.hail(CONTINUE).await {
-            Ok(count) if count == 0 || count == CONTINUE.len() => {}
-            // Half a word is no answer's beginning.
-            _ => return,
+impl<C: Source, D: AsyncWrite + Unpin> Sender<'_, C, D> {
+    /// Ends when the client is gone.
+    async fn watch(&mut self) -> Result<(), Broken> {
+        while self.buffer.len() < AHEAD {
+            if self.buffer.capacity() == self.buffer.len() {
+                self.buffer.reserve(4096);
+            }
+            match self.client.read_buf(self.buffer).await {
+                Ok(1..) => {}
+                // It sends no more, and still gets its answer. Boxed: others carry no room for it.
+                Ok(0) => {
+                    let may_ask = || self.progress.is_silent();
+                    let gone = self.ahead.gone(self.client, hail::PATIENCE, may_ask);
+                    Box::pin(gone).await;
+                    return Err(Broken::Client);
+                }
+                Err(_) => return Err(Broken::Client),
+            }
         }
+        std::future::pending().await
     }
-    client.torn().await;
-}
 
-/// Sends the head (`out`) and the body to the dyno. Small bodies that are here already go in one
-/// write.
-async fn upload(
-    request: &Request,
-    mut out: BytesMut,
-    buffer: &mut BytesMut,
-    client: &mut (impl AsyncRead + Unpin),
-    dyno: &mut (impl AsyncWrite + Unpin),
-    progress: &Progress,
-) -> Result<(), Broken> {
-    match request.framing {
-        Framing::None | Framing::UntilClose => {
-            write(dyno, &out, progress).await?;
-            worker::give_back(out);
-            Ok(())
-        }
-        Framing::Length(mut left) => loop {
-            let count = buffer
-                .len()
-                .min(usize::try_from(left).unwrap_or(usize::MAX));
-            if out.is_empty() {
-                write(dyno, &buffer[..count], progress).await?;
-            } else {
-                out.extend_from_slice(&buffer[..count]);
-                write(dyno, &out, progress).await?;
-                out.clear();
+    /// Sends the head (`out`) and the body to the dyno. Small bodies that are here already go in one
+    /// write.
+    async fn upload(&mut self, request: &Request, mut out: BytesMut) -> Result<(), Broken> {
+        match request.framing {
+            Framing::None | Framing::UntilClose => {
+                self.write(&out).await?;
+                worker::give_back(out);
+                Ok(())
             }
-            buffer.advance(count);
-            left -= count as u64;
-            if left == 0 {
-                return Ok(());
-            }
-            read_client(client, buffer, progress).await?;
-        },
-        Framing::Chunked => {
-            let mut decoder = Decoder::new();
-            loop {
-                match decoder.step(buffer).map_err(|_| Broken::BadChunk)? {
-                    Step::Data(count) => {
-                        chunk_start(&mut out, count);
-                        out.put_slice(&buffer[..count]);
-                        chunk_end(&mut out);
-                        buffer.advance(count);
-                        decoder.taken(count);
-                    }
-                    Step::End(trailers) => {
-                        last_chunk(&mut out, &trailers);
-                        return write(dyno, &out, progress).await;
-                    }
-                    Step::More => {
-                        if !out.is_empty() {
-                            write(dyno, &out, progress).await?;
-                            out.clear();
+            Framing::Length(mut left) => loop {
+                let whole = usize::try_from(left).unwrap_or(usize::MAX);
+                let count = self.buffer.len().min(whole);
+                let piece = self.buffer.split_to(count);
+                left -= count as u64;
+                if out.is_empty() {
+                    self.write(&piece).await?;
+                } else {
+                    out.extend_from_slice(&piece);
+                    self.write(&out).await?;
+                    out.clear();
+                }
+                drop(piece);
+                if left == 0 {
+                    return Ok(());
+                }
+                self.read().await?;
+            },
+            Framing::Chunked => {
+                let mut decoder = Decoder::new();
+                loop {
+                    match decoder.step(self.buffer).map_err(|_| Broken::BadChunk)? {
+                        Step::Data(count) => {
+                            chunk_start(&mut out, count);
+                            out.put_slice(&self.buffer[..count]);
+                            chunk_end(&mut out);
+                            self.buffer.advance(count);
+                            decoder.taken(count);
                         }
-                        read_client(client, buffer, progress).await?;
+                        Step::End(trailers) => {
+                            last_chunk(&mut out, &trailers);
+                            return self.write(&out).await;
+                        }
+                        Step::More => {
+                            if !out.is_empty() {
+                                self.write(&out).await?;
+                                out.clear();
+                            }
+                            self.read().await?;
+                        }
                     }
                 }
             }
         }
     }
-}
 
-/// Every piece that the dyno takes counts as a move: a slow reader is no dead one.
-async fn write(
-    dyno: &mut (impl AsyncWrite + Unpin),
-    mut bytes: &[u8],
-    progress: &Progress,
-) -> Result<(), Broken> {
-    progress.up.set(Side::Dyno);
-    while !bytes.is_empty() {
-        match dyno.write(bytes).await {
-            Ok(count @ 1..) => bytes = &bytes[count..],
-            _ => return Err(Broken::Upstream),
+    /// Every piece that the dyno takes counts as a move: a slow reader is no dead one.
+    async fn write(&mut self, mut bytes: &[u8]) -> Result<(), Broken> {
+        self.progress.up.set(Side::Dyno);
+        while !bytes.is_empty() {
+            let written = match self.dyno.write(bytes).now_or_never() {
+                Some(written) => written,
+                // Boxed: most writes do not wait.
+                None => Box::pin(self.wait(bytes)).await?,
+            };
+            match written {
+                Ok(count @ 1..) => bytes = &bytes[count..],
+                _ => return Err(Broken::Upstream),
+            }
+            self.progress.touch();
         }
-        progress.touch();
+        self.dyno.flush().await.map_err(|_| Broken::Upstream)
     }
-    dyno.flush().await.map_err(|_| Broken::Upstream)
-}
 
-async fn read_client(
-    client: &mut (impl AsyncRead + Unpin),
-    buffer: &mut BytesMut,
-    progress: &Progress,
-) -> Result<(), Broken> {
-    progress.up.set(Side::Client);
-    buffer.reserve(READ);
-    match client.read_buf(buffer).await {
-        Ok(1..) => {
-            progress.awaits_continue.set(false);
-            progress.touch();
-            Ok(())
+    /// The dyno takes nothing now, so nobody reads what the client sends. It may leave all the same.
+    async fn wait(&mut self, bytes: &[u8]) -> Result<std::io::Result<usize>, Broken> {
+        let may_ask = || self.progress.is_silent();
+        tokio::select! {
+            biased;
+            written = self.dyno.write(bytes) => Ok(written),
+            () = self.ahead.left(self.client, may_ask) => Err(Broken::Client),
         }
-        _ => Err(Broken::Client),
+    }
+
+    async fn read(&mut self) -> Result<(), Broken> {
+        self.progress.up.set(Side::Client);
+        self.buffer.reserve(READ);
+        match self.client.read_buf(self.buffer).await {
+            Ok(1..) => {
+                self.progress.awaits_continue.set(false);
+                self.progress.touch();
+                Ok(())
+            }
+            _ => Err(Broken::Client),
+        }
     }
 }
 

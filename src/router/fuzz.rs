@@ -62,6 +62,7 @@ pub fn request_head(bytes: &[u8]) {
         request_id: &headers::request_id(&request.head),
         forwarded_for: &forwarded_for,
         port: 80,
+        peer_port: Some(1),
         scheme: "http",
         arrived: UNIX_EPOCH,
         connect: Duration::ZERO,
@@ -69,6 +70,7 @@ pub fn request_head(bytes: &[u8]) {
         queue: Duration::ZERO,
         crowd: None,
         is_continue_passed: false,
+        version: "1.1",
     };
     let mut written = BytesMut::new();
     headers::to_dyno(&mut written, &request, context);
@@ -81,6 +83,7 @@ pub fn request_head(bytes: &[u8]) {
         "x-forwarded-for",
         "x-forwarded-proto",
         "x-forwarded-port",
+        "x-forwarded-peer-port",
         "x-request-start",
         "via",
     ] {
@@ -128,7 +131,7 @@ pub fn response_head(bytes: &[u8]) {
         assert!(line.starts_with(&format!("HTTP/1.1 {} ", answer.status)));
         let framing = answer.framing;
         let mut written = BytesMut::new();
-        headers::to_client(&mut written, &answer, framing, true);
+        headers::to_client(&mut written, &answer, framing, true, "1.1");
         let (_, fields) = lines(&written);
         let coding = values(&fields, "transfer-encoding").len();
         let length = values(&fields, "content-length").len();
@@ -143,7 +146,15 @@ pub fn response_head(bytes: &[u8]) {
             }
         };
         assert_eq!((length, coding), expected, "{fields:?}");
-        assert_eq!(values(&fields, "connection"), ["keep-alive"]);
+        // Only an answer that asks for it keeps its offer.
+        let asks = answer.status == 426 && !values(&fields, "upgrade").is_empty();
+        assert!(asks || values(&fields, "upgrade").is_empty());
+        let connection = if asks {
+            "keep-alive, Upgrade"
+        } else {
+            "keep-alive"
+        };
+        assert_eq!(values(&fields, "connection"), [connection]);
     }
 }
 

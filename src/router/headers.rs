@@ -10,9 +10,8 @@ use smol_str::SmolStr;
 use super::head::{Connection, Framing, Head, Line, Request, Response};
 use super::name::Name;
 
-/// In `Via`, with the name of the platform's contract.
-const VIA: &str = "1.1 vegur\r\n";
-const VIA_OLD: &str = "1.0 vegur\r\n";
+/// In `Via`, by the platform's contract.
+const NAME: &str = "vegur";
 
 fn text(bytes: &[u8]) -> String {
     String::from_utf8_lossy(bytes).into_owned()
@@ -81,15 +80,14 @@ pub(super) fn milliseconds(time: Duration) -> u64 {
     u64::try_from(time.as_millis()).unwrap_or(u64::MAX)
 }
 
-/// `Via` with us at its end.
-fn via(out: &mut BytesMut, head: &Head, is_old: bool) {
+/// `Via` with us at its end. `version`: of HTTP, that the message came in.
+fn via(out: &mut BytesMut, head: &Head, version: &str) {
     out.extend_from_slice(b"Via: ");
-    for value in head.values(Name::Via) {
+    for value in head.values(Name::Via).filter(|value| !value.is_empty()) {
         out.extend_from_slice(value);
         out.extend_from_slice(b", ");
     }
-    let own = if is_old { VIA_OLD } else { VIA };
-    out.extend_from_slice(own.as_bytes());
+    put(out, &[version, " ", NAME, "\r\n"]);
 }
 
 /// The one line about a body's length, still to be written: in the place and the case of the
@@ -128,7 +126,7 @@ pub(super) fn is_last_hop(request: &Request) -> bool {
         && request
             .head
             .values(Name::MaxForwards)
-            .any(|value| value == b"0")
+            .any(|value| !value.is_empty() && value.iter().all(|b| *b == b'0'))
 }
 
 /// `Max-Forwards` for the next hop.
@@ -159,7 +157,7 @@ pub(super) fn forwarded_for(head: &Head, peer: &SmolStr) -> SmolStr {
         return peer.clone();
     }
     let mut all = String::with_capacity(80);
-    for value in head.values(Name::XForwardedFor) {
+    for value in head.values(Name::XForwardedFor).filter(|v| !v.is_empty()) {
         all.push_str(&String::from_utf8_lossy(value));
         all.push_str(", ");
     }
@@ -180,6 +178,8 @@ pub(super) struct Context<'a> {
     pub(super) request_id: &'a str,
     pub(super) forwarded_for: &'a str,
     pub(super) port: u16,
+    /// The client's own, if the app wants it.
+    pub(super) peer_port: Option<u16>,
     pub(super) scheme: &'a str,
     pub(super) arrived: SystemTime,
     pub(super) connect: Duration,
@@ -188,6 +188,8 @@ pub(super) struct Context<'a> {
     pub(super) crowd: Option<Crowd>,
     /// The dyno is asked whether it wants the body.
     pub(super) is_continue_passed: bool,
+    /// Of HTTP, that it came in.
+    pub(super) version: &'a str,
 }
 
 /// The head as the dyno gets it.
@@ -255,7 +257,7 @@ pub(super) fn to_dyno(out: &mut BytesMut, request: &Request, context: Context<'_
             "\r\n",
         ],
     );
-    via(out, &request.head, request.is_old);
+    via(out, &request.head, context.version);
     put(
         out,
         &[
@@ -268,6 +270,9 @@ pub(super) fn to_dyno(out: &mut BytesMut, request: &Request, context: Context<'_
             "\r\n",
         ],
     );
+    if let Some(port) = context.peer_port {
+        number(out, "X-Forwarded-Peer-Port", port);
+    }
     if let Some(crowd) = context.crowd {
         number(out, "X-Heroku-Dynos-In-Use", crowd.dynos_in_use);
         number(out, "X-Heroku-Queue-Depth", crowd.depth);
@@ -289,12 +294,13 @@ pub(super) fn retry_after(response: &Response) -> Option<Duration> {
 }
 
 /// The head as the client gets it. `framing`: how the body will be sent; `is_keep_alive`: of the
-/// client's own connection.
+/// client's own connection; `version`: of HTTP, that it came in.
 pub(super) fn to_client(
     out: &mut BytesMut,
     response: &Response,
     framing: Framing,
     is_keep_alive: bool,
+    version: &str,
 ) {
     status_line(out, response);
     // HEAD and 304 tell the length of what they do not send.
@@ -325,7 +331,7 @@ pub(super) fn to_client(
     if !response.head.has(Name::Server) {
         line(out, b"Server", b"Cowboy");
     }
-    via(out, &response.head, response.is_old);
+    via(out, &response.head, version);
     let connection: &[u8] = match (is_keep_alive, asks_upgrade) {
         (true, false) => b"keep-alive",
         (false, false) => b"close",
@@ -417,6 +423,7 @@ mod tests {
             request_id: "the-id",
             forwarded_for: &fwd,
             port: 80,
+            peer_port: Some(50_000),
             scheme: "http",
             arrived: UNIX_EPOCH + Duration::from_millis(1_383_600_692_125),
             connect: Duration::from_millis(1),
@@ -424,6 +431,7 @@ mod tests {
             queue: Duration::from_millis(3),
             crowd: None,
             is_continue_passed: false,
+            version: "1.1",
         };
         let mut out = BytesMut::new();
         to_dyno(&mut out, &request, context);
@@ -433,9 +441,9 @@ mod tests {
     #[test]
     fn a_request_keeps_case_and_order_and_gets_our_headers_once() {
         let text = forwarded(
-            "X-CuStOm: 1\r\nX-Forwarded-For: 1.2.3.4\r\nVia: 1.0 first\r\nCookie: a\r\nX_Forwarded_For: evil\r\nX-Request-Start: 1\r\nX-Heroku-Queue-Depth: 9\r\nX-Heroku-Dynos-In-Use: 9\r\nX-Heroku-Queue-Wait-Time: 9\r\nProxy: evil\r\nContent-Length: 05\r\n",
+            "X-CuStOm: 1\r\nX-Forwarded-For: 1.2.3.4\r\nVia: 1.0 first\r\nCookie: a\r\nX_Forwarded_For: evil\r\nX-Request-Start: 1\r\nX-Forwarded-Peer-Port: 9\r\nX-Heroku-Queue-Depth: 9\r\nX-Heroku-Dynos-In-Use: 9\r\nX-Heroku-Queue-Wait-Time: 9\r\nProxy: evil\r\nContent-Length: 05\r\n",
         );
-        let expected = "POST /p HTTP/1.1\r\nHost: A.Example\r\nX-CuStOm: 1\r\nCookie: a\r\nContent-Length: 5\r\nX-Request-ID: the-id\r\nX-Forwarded-For: 1.2.3.4, 9.9.9.9\r\nX-Forwarded-Proto: http\r\nX-Forwarded-Port: 80\r\nX-Request-Start: 1383600692125\r\nVia: 1.0 first, 1.1 vegur\r\nConnect-Time: 1\r\nTotal-Route-Time: 2\r\nX-Heroku-Queue-Wait-Time: 3\r\n\r\n";
+        let expected = "POST /p HTTP/1.1\r\nHost: A.Example\r\nX-CuStOm: 1\r\nCookie: a\r\nContent-Length: 5\r\nX-Request-ID: the-id\r\nX-Forwarded-For: 1.2.3.4, 9.9.9.9\r\nX-Forwarded-Proto: http\r\nX-Forwarded-Port: 80\r\nX-Request-Start: 1383600692125\r\nVia: 1.0 first, 1.1 vegur\r\nConnect-Time: 1\r\nTotal-Route-Time: 2\r\nX-Heroku-Queue-Wait-Time: 3\r\nX-Forwarded-Peer-Port: 50000\r\n\r\n";
         assert_eq!(text, expected);
     }
 
@@ -492,7 +500,7 @@ mod tests {
         let head = "HTTP/1.0 799 My Own Words\r\nX-ReSp: 2\r\nSet-Cookie: a\r\nSet-Cookie: b\r\nConnection: close\r\nVia: 1.1 x\r\n\r\n";
         let response = head::response(&Bytes::from(head), false).expect("an answer");
         let mut out = BytesMut::new();
-        to_client(&mut out, &response, Framing::Chunked, true);
+        to_client(&mut out, &response, Framing::Chunked, true, "1.0");
         let text = String::from_utf8(out.to_vec()).expect("text");
         assert_eq!(
             text,

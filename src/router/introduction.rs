@@ -2,7 +2,7 @@
 //! and 2, from trusted proxies only. Source: "The PROXY protocol", `HAProxy` 2.9.
 
 use std::io;
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 
 use tokio::io::AsyncReadExt as _;
@@ -24,7 +24,7 @@ const HEADER_MAX: usize = 4096;
 /// The header's two ends of the client's connection.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Ends {
-    pub(super) client: IpAddr,
+    pub(super) client: SocketAddr,
     /// The port it came to.
     pub(super) port: u16,
 }
@@ -109,7 +109,7 @@ fn text(line: &[u8]) -> Result<Option<Ends>, Malformed> {
     }
     let mut address = || word()?.parse::<IpAddr>().map_err(|_| Malformed);
     let (client, server) = (address()?, address()?);
-    let (_, port) = (port(word()?)?, port(word()?)?);
+    let (own, port) = (port(word()?)?, port(word()?)?);
     let is_right = match family {
         "TCP4" => client.is_ipv4() && server.is_ipv4(),
         "TCP6" => client.is_ipv6() && server.is_ipv6(),
@@ -118,6 +118,7 @@ fn text(line: &[u8]) -> Result<Option<Ends>, Malformed> {
     if !is_right || word().is_ok() {
         return Err(Malformed);
     }
+    let client = SocketAddr::new(client, own);
     Ok(Some(Ends { client, port }))
 }
 
@@ -149,26 +150,23 @@ fn binary(bytes: &[u8]) -> Header {
     let ends = match head[13] {
         _ if is_local => Ok(None),
         0x11 => rest.first_chunk::<12>().ok_or(Malformed).map(|a| {
-            let client = Ipv4Addr::new(a[0], a[1], a[2], a[3]);
-            Some(SocketAddr::from((
-                client,
-                u16::from_be_bytes([a[10], a[11]]),
-            )))
+            let client = IpAddr::from([a[0], a[1], a[2], a[3]]);
+            Some((client, [a[8], a[9]], [a[10], a[11]]))
         }),
         0x21 => rest.first_chunk::<36>().ok_or(Malformed).map(|a| {
             let mut client = [0; 16];
             client.copy_from_slice(&a[..16]);
-            let port = u16::from_be_bytes([a[34], a[35]]);
-            Some(SocketAddr::from((Ipv6Addr::from(client), port)))
+            let client = IpAddr::from(client).to_canonical();
+            Some((client, [a[32], a[33]], [a[34], a[35]]))
         }),
         // Unspecified, datagrams, Unix sockets: addresses that say nothing to us.
         _ => Ok(None),
     };
     match ends {
         Ok(ends) => {
-            let ends = ends.map(|ends| Ends {
-                client: ends.ip().to_canonical(),
-                port: ends.port(),
+            let ends = ends.map(|(client, own, port)| Ends {
+                client: SocketAddr::new(client, u16::from_be_bytes(own)),
+                port: u16::from_be_bytes(port),
             });
             Header::Whole(ends, head.len() + length)
         }
@@ -184,6 +182,7 @@ mod tests {
 
     fn ends(client: &str, port: u16) -> Ends {
         let client = client.parse().expect("an address");
+        let client = SocketAddr::new(client, 50_000);
         Ends { client, port }
     }
 
@@ -197,6 +196,7 @@ mod tests {
         let v4 = [192, 0, 2, 1, 10, 0, 0, 1, 0xc3, 0x50, 1, 0xbb];
         let mut v6 = [0; 36];
         (v6[0], v6[15], v6[34], v6[35]) = (0xfd, 1, 0, 80);
+        (v6[32], v6[33]) = (0xc3, 0x50);
         let with_more = [&v4[..], &[4, 0, 1, 9]].concat();
         for (bytes, wanted) in [
             (

@@ -1,7 +1,7 @@
 //! The router's life: sockets, threads, the table's updates, the end.
 
 use std::io;
-use std::net::{IpAddr, SocketAddr};
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::mpsc::sync_channel;
 use std::thread::JoinHandle;
@@ -366,7 +366,7 @@ async fn accept(shared: Arc<Shared>, listener: TcpListener, kind: Kind) {
                     tracing::warn!("connections are accepted again, after {failures} failures");
                     failures = 0;
                 }
-                let task = connection(Arc::clone(&shared), stream, (peer.ip(), port), kind, place);
+                let task = connection(Arc::clone(&shared), stream, (peer, port), kind, place);
                 shared.tasks.spawn_local(task);
             }
             // Of one connection, which left meanwhile.
@@ -404,7 +404,7 @@ async fn place(shared: &Shared) -> Result<OwnedSemaphorePermit, AcquireError> {
 async fn connection(
     shared: Arc<Shared>,
     mut stream: TcpStream,
-    (mut peer, mut port): (IpAddr, u16),
+    (mut peer, mut port): (SocketAddr, u16),
     kind: Kind,
     _place: Result<OwnedSemaphorePermit, AcquireError>,
 ) {
@@ -413,14 +413,14 @@ async fn connection(
         return;
     }
     let trusted = &shared.proxies.trusted;
-    let mut hearsay = Hearsay::of(peer, trusted);
+    let mut hearsay = Hearsay::of(peer.ip(), trusted);
     if shared.proxies.protocol && hearsay == Hearsay::Believed {
         // Boxed, as below.
         match Box::pin(introduction::read(&mut stream)).await {
             Ok(Some(ends)) => {
                 (peer, port) = (ends.client, ends.port);
                 // Behind it may stand another proxy that is trusted.
-                hearsay = Hearsay::of(peer, trusted);
+                hearsay = Hearsay::of(peer.ip(), trusted);
             }
             Ok(None) => {}
             Err(error) => {

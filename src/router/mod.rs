@@ -18,6 +18,7 @@ mod failure;
 #[cfg(test)]
 mod fuzz;
 mod h2;
+mod hail;
 mod head;
 mod headers;
 mod https;

@@ -29,6 +29,7 @@ pub(super) enum Name {
     Upgrade,
     Via,
     XForwardedFor,
+    XForwardedPeerPort,
     XForwardedPort,
     XForwardedProto,
     XHerokuDynosInUse,
@@ -82,7 +83,10 @@ impl Name {
             ],
             19 => &[(b"proxy-authorization", Self::ProxyAuthorization)],
             20 => &[(b"x-heroku-queue-depth", Self::XHerokuQueueDepth)],
-            21 => &[(b"x-heroku-dynos-in-use", Self::XHerokuDynosInUse)],
+            21 => &[
+                (b"x-heroku-dynos-in-use", Self::XHerokuDynosInUse),
+                (b"x-forwarded-peer-port", Self::XForwardedPeerPort),
+            ],
             24 => &[(b"x-heroku-queue-wait-time", Self::XHerokuQueueWaitTime)],
             _ => &[],
         };
@@ -139,6 +143,7 @@ impl Name {
                 | Self::Via
                 | Self::XForwardedProto
                 | Self::XForwardedPort
+                | Self::XForwardedPeerPort
                 | Self::XRequestId
                 | Self::XRequestStart
                 | Self::ConnectTime
@@ -186,6 +191,6 @@ mod tests {
     #[test]
     fn every_name_has_a_bit_of_its_own() {
         assert_eq!(Name::Other.bit(), 1);
-        assert_eq!(Name::XRequestStart.bit().leading_zeros(), 2);
+        assert_eq!(Name::XRequestStart.bit().leading_zeros(), 1);
     }
 }

@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use bytes::{Bytes, BytesMut};
+use futures_util::FutureExt as _;
 use smol_str::SmolStr;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::time::Instant;
@@ -14,6 +15,7 @@ use super::deadline::Deadline;
 use super::exchange::{self, End, Exchange, Manners, Side};
 use super::failure::{self, Failure};
 use super::h2::ToDyno;
+use super::hail::Ahead;
 use super::head::{self, Expect, Framing, Head, Refused, Request};
 use super::headers::{self, Context};
 use super::https;
@@ -48,6 +50,9 @@ const READ: usize = 8 * 1024;
 /// After an answer that ends the connection, what the client still sends is read for so long, so
 /// that the kernel does not reset the connection under the answer. Source: RFC 9112 section 9.6.
 const LINGER: Duration = Duration::from_secs(1);
+
+/// What a dyno may be asked for, told where it is not asked. Source: RFC 9110 section 15.5.6.
+const ALLOW: &str = "Allow: GET, HEAD, POST, PUT, PATCH, DELETE, OPTIONS\r\n";
 
 /// Serves a client to the end of its connection.
 pub(super) async fn serve(shared: Arc<Shared>, mut client: impl Wire, origin: Origin) {
@@ -134,14 +139,14 @@ async fn read_request(
     ear: &Ear,
     is_fresh: bool,
 ) -> Result<Option<Request>, (Refused, Option<Bytes>)> {
-    if buffer.is_empty() {
+    let idle_until = Instant::now() + KEEP_ALIVE;
+    while buffer.is_empty() {
         // Nothing is held while nothing comes.
         worker::give_back(std::mem::take(buffer));
-        let due = Instant::now() + KEEP_ALIVE;
         tokio::select! {
             biased;
             ready = client.readable() => if ready.is_err() { return Ok(None) },
-            () = deadline.wait(due) => return Ok(None),
+            () = deadline.wait(idle_until) => return Ok(None),
             () = ear.called(true) => {
                 let is_patient = is_fresh && worker::is_stopping();
                 if !is_patient || !is_heard(client).await {
@@ -150,6 +155,11 @@ async fn read_request(
             }
         }
         *buffer = worker::lend();
+        // A new connection counts as readable before anything has come.
+        match client.read_buf(buffer).now_or_never() {
+            Some(Ok(1..)) | None => {}
+            Some(_) => return Ok(None),
+        }
     }
     let mut due = None;
     let mut looked = 0;
@@ -231,7 +241,7 @@ async fn refuse(
         turn.end_at_once(refused.status);
     }
     let page = failure::page(refused.status, None, None);
-    send_page(client, refused.status, &page, false, false).await;
+    send_page(client, refused.status, &page, false, false, 0).await;
 }
 
 async fn send_page(
@@ -240,9 +250,10 @@ async fn send_page(
     page: &str,
     is_head: bool,
     is_keep_alive: bool,
+    ahead: usize,
 ) {
     let head = "Content-Type: text/html; charset=utf-8\r\n";
-    send(client, status, head, page, is_head, is_keep_alive).await;
+    send(client, status, head, page, is_head, is_keep_alive, ahead).await;
 }
 
 async fn send_redirect(
@@ -254,10 +265,10 @@ async fn send_redirect(
 ) {
     let head = format!("Content-Type: text/html; charset=utf-8\r\nLocation: {location}\r\n");
     let page = failure::page(status, None, None);
-    send(client, status, &head, &page, is_head, is_keep_alive).await;
+    send(client, status, &head, &page, is_head, is_keep_alive, 0).await;
 }
 
-/// An answer of our own. `head`: whole lines.
+/// An answer of our own. `head`: whole lines; `ahead`: so much of it the client has already.
 async fn send(
     client: &mut impl Wire,
     status: u16,
@@ -265,17 +276,21 @@ async fn send(
     body: &str,
     is_head: bool,
     is_keep_alive: bool,
+    ahead: usize,
 ) {
     let connection = if is_keep_alive { "keep-alive" } else { "close" };
     let reason = failure::reason(status);
+    // Source: RFC 9110 section 6.6.1. A dyno's answer has the dyno's date, if any.
+    let date = jiff::Timestamp::now().strftime("%a, %d %b %Y %H:%M:%S GMT");
     let mut answer = format!(
-        "HTTP/1.1 {status} {reason}\r\n{head}Content-Length: {}\r\nCache-Control: no-cache, no-store\r\nServer: Cowboy\r\nConnection: {connection}\r\n\r\n",
+        "HTTP/1.1 {status} {reason}\r\n{head}Content-Length: {}\r\nCache-Control: no-cache, no-store\r\nServer: Cowboy\r\nDate: {date}\r\nConnection: {connection}\r\n\r\n",
         body.len()
     );
     if !is_head {
         answer.push_str(body);
     }
-    let sent = tokio::time::timeout(LAST_WORDS, client.write_all(answer.as_bytes())).await;
+    let rest = &answer.as_bytes()[ahead..];
+    let sent = tokio::time::timeout(LAST_WORDS, client.write_all(rest)).await;
     if !matches!(sent, Ok(Ok(()))) {
         tracing::debug!("client gone before its answer");
     }
@@ -319,6 +334,7 @@ async fn handle(
             &proof,
             request.method == "HEAD",
             may_go_on,
+            0,
         )
         .await;
         return Next::request_if(may_go_on);
@@ -326,7 +342,7 @@ async fn handle(
     let app = shared.table.load().find(&request.host).cloned();
     let Some(app) = app else {
         let page = failure::page(404, None, None);
-        send_page(client, 404, &page, request.method == "HEAD", may_go_on).await;
+        send_page(client, 404, &page, request.method == "HEAD", may_go_on, 0).await;
         return Next::request_if(may_go_on);
     };
     let fwd = origin.forwarded_for(&request.head);
@@ -361,11 +377,12 @@ async fn handle(
             405
         };
         turn.end_at_once(status);
-        send(client, status, "", "", false, may_go_on).await;
+        send(client, status, ALLOW, "", false, may_go_on, 0).await;
         return Next::request_if(may_go_on);
     }
     let is_continue_passed =
         request.expect == Expect::Continue && app.features.contains(&Feature::HttpEndToEndContinue);
+    let tells_port = app.features.contains(&Feature::HttpPeerPort);
     let is_sticky = app.features.contains(&Feature::HttpSessionAffinity);
     let mark = is_sticky.then(|| Mark::find(&request.head)).flatten();
     // What may not be sent twice never meets a connection that is being closed.
@@ -378,21 +395,31 @@ async fn handle(
             stream: &mut *client,
             buffer: &mut *buffer,
             request,
+            ahead: &turn.ahead,
         };
-        let connected =
-            match route::connect(shared, &app.queue, line, since, only_fresh, mark).await {
-                Ok(connected) => connected,
-                Err(NotConnected {
-                    failure,
-                    dyno,
-                    took,
-                    waited,
-                }) => {
-                    (turn.record.dyno, turn.record.connect) = (dyno, took);
-                    turn.record.queue = waited;
-                    return turn.fail(client, failure, may_go_on).await;
-                }
-            };
+        let connected = match route::connect(
+            shared.timings,
+            &shared.news,
+            &app.queue,
+            line,
+            since,
+            only_fresh,
+            mark,
+        )
+        .await
+        {
+            Ok(connected) => connected,
+            Err(NotConnected {
+                failure,
+                dyno,
+                took,
+                waited,
+            }) => {
+                (turn.record.dyno, turn.record.connect) = (dyno, took);
+                turn.record.queue = waited;
+                return turn.fail(client, failure, may_go_on).await;
+            }
+        };
         // Counted in until the end of the exchange.
         let Connected {
             seat,
@@ -409,6 +436,7 @@ async fn handle(
             request_id: &turn.record.request_id,
             forwarded_for: &turn.record.fwd,
             port: origin.port,
+            peer_port: tells_port.then_some(origin.peer_port),
             scheme: origin.scheme,
             arrived,
             connect: took,
@@ -416,6 +444,7 @@ async fn handle(
             queue: seat.waited,
             crowd: seat.crowd,
             is_continue_passed,
+            version: origin.version(request.is_old),
         };
         let mut head = worker::lend();
         headers::to_dyno(&mut head, request, context);
@@ -426,6 +455,7 @@ async fn handle(
             wants_more: wants_more && !worker::is_stopping(),
             is_strict: https::is_strict(&app, origin),
             is_continue_passed,
+            version: speaks_http2.then_some("2.0"),
             cookie: cookie.as_deref().unwrap_or_default(),
         };
         // Compiled once for each kind of dyno.
@@ -437,6 +467,7 @@ async fn handle(
                     deadline: &mut *deadline,
                     upstream: $upstream,
                     request,
+                    ahead: &turn.ahead,
                     head,
                     manners,
                     is_reused: upstream.is_reused,
@@ -540,6 +571,7 @@ struct Turn<'a> {
     shared: &'a Shared,
     app: &'a AppRoute,
     record: Record<'a>,
+    ahead: Ahead,
     /// Of the dyno that was reached.
     traffic: Option<Arc<DynoTraffic>>,
     has_ended: bool,
@@ -571,6 +603,7 @@ impl<'a> Turn<'a> {
                 fwd,
                 ..Record::default()
             },
+            ahead: Ahead::default(),
             traffic: None,
             has_ended: false,
         }
@@ -615,7 +648,8 @@ impl<'a> Turn<'a> {
             };
             let page = failure::page(failure.status, Some(failure.code), frame);
             let is_head = self.record.method == "HEAD";
-            send_page(client, failure.status, &page, is_head, may_go_on).await;
+            let ahead = self.ahead.take();
+            send_page(client, failure.status, &page, is_head, may_go_on, ahead).await;
         }
         Next::request_if(may_go_on)
     }

@@ -12,6 +12,7 @@ use tokio::time::timeout;
 use super::chunks::{Decoder, Step};
 use super::exchange::{Manners, Phase, Progress, READ, Side, chunk_end, chunk_start, last_chunk};
 use super::failure::Failure;
+use super::hail::Ahead;
 use super::head::{self, Expect, Framing, Request, Response};
 use super::headers;
 use super::https;
@@ -31,7 +32,7 @@ const HELD_MAX: usize = 1024 * 1024;
 const HASTE: u64 = 4 * 1024;
 
 /// The interim answer that says nothing.
-pub(super) const CONTINUE: &[u8] = b"HTTP/1.1 100 Continue\r\n\r\n";
+const CONTINUE: &[u8] = b"HTTP/1.1 100 Continue\r\n\r\n";
 
 /// What the dyno decided.
 pub(super) enum Answered {
@@ -131,6 +132,7 @@ impl Tail {
 /// The way down.
 pub(super) struct Answer<'a> {
     pub(super) request: &'a Request,
+    pub(super) ahead: &'a Ahead,
     pub(super) manners: Manners<'a>,
     pub(super) progress: &'a Progress,
     pub(super) in_use: InUse,
@@ -244,11 +246,14 @@ impl Answer<'_> {
             || !self.progress.is_uploaded.get();
         self.tail = Tail::new();
         let out = &mut self.tail.out;
-        headers::to_client(out, &response, framing, !is_closed);
+        let told = if response.is_old { "1.0" } else { "1.1" };
+        let version = self.manners.version.unwrap_or(told);
+        headers::to_client(out, &response, framing, !is_closed, version);
         if self.manners.is_strict {
             headers::add_missing(out, &response, https::HSTS);
         }
         headers::add(out, self.manners.cookie);
+        out.advance(self.ahead.take());
         self.progress.phase.set(Phase::Answering);
         let dyno_keeps = response.connection.lasts(response.is_old) && !response.is_doubtful;
         let (status, framing) = (response.status, response.framing);
@@ -423,6 +428,7 @@ impl Answer<'_> {
         mut bytes: &[u8],
     ) -> Result<(), Failure> {
         self.progress.down.set(Side::Client);
+        bytes = &bytes[self.ahead.take()..];
         while !bytes.is_empty() {
             match client.write(bytes).await {
                 Ok(count @ 1..) => bytes = &bytes[count..],

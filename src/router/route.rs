@@ -5,17 +5,18 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use bytes::BytesMut;
-use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::io::AsyncReadExt as _;
+use tokio::sync::Notify;
 
 use super::affinity::Mark;
 use super::failure::Failure;
+use super::hail::Ahead;
 use super::head::{Framing, Request};
-use super::listener::Shared;
 use super::queue::{Entered, Queue, Seat};
-use super::relay::CONTINUE;
 use super::table::DynoRoute;
 use super::upstream::{self, Upstream};
-use super::wire::{Source as _, Wire};
+use super::wire::Wire;
+use crate::settings::Timings;
 
 /// Connect attempts per request. Source: Dev Center, "HTTP Routing".
 const ATTEMPTS: usize = 10;
@@ -32,6 +33,7 @@ pub(super) struct Client<'a, S> {
     /// What it sent behind the head.
     pub(super) buffer: &'a mut BytesMut,
     pub(super) request: &'a Request,
+    pub(super) ahead: &'a Ahead,
 }
 
 impl<S: Wire> Client<'_, S> {
@@ -47,8 +49,7 @@ impl<S: Wire> Client<'_, S> {
         std::future::pending::<()>().await;
     }
 
-    /// It sends no more: it is asked whether it is still there. A client of HTTP/1.0 must not be
-    /// told that, and stays. Source: RFC 9110 section 15.2.
+    /// It sends no more: it is asked at once whether it is still there.
     async fn ended(&mut self) {
         if let Framing::Length(length) = self.request.framing
             && (self.buffer.len() as u64) < length
@@ -56,13 +57,8 @@ impl<S: Wire> Client<'_, S> {
             // The rest of its body will never come.
             return;
         }
-        if !self.request.is_old {
-            match self.stream.write(CONTINUE).await {
-                Ok(count) if count == CONTINUE.len() => {}
-                _ => return,
-            }
-        }
-        self.stream.split().0.torn().await;
+        let (mut reader, _) = self.stream.split();
+        self.ahead.gone(&mut reader, Duration::ZERO, || true).await;
     }
 }
 
@@ -83,13 +79,14 @@ pub(super) struct NotConnected {
     pub(super) waited: Option<Duration>,
 }
 
-/// Finds a dyno of the app and connects. `since`: now; `only_fresh`: no connection of the pool;
+/// Finds a dyno of the app and connects. `news`: told after every new table; `since`: now; `only_fresh`: no connection of the pool;
 /// `mark`: the dyno that the request belongs to.
 ///
 /// # Errors
 /// The H code that says why not.
 pub(super) async fn connect(
-    shared: &Shared,
+    timings: Timings,
+    news: &Notify,
     queue: &Arc<Queue>,
     mut client: Client<'_, impl Wire>,
     since: tokio::time::Instant,
@@ -108,7 +105,7 @@ pub(super) async fn connect(
             Ok(Entered::Seat(seat)) => seat,
             // Boxed, as all that is rare: most requests carry no room for it.
             waits => {
-                let seat = Box::pin(seat(shared, waits, &mut client, since)).await?;
+                let seat = Box::pin(seat(timings, waits, &mut client, since)).await?;
                 now = tokio::time::Instant::now();
                 seat
             }
@@ -124,7 +121,7 @@ pub(super) async fn connect(
             seat.dyno.pool.make_way();
         }
         let started = Instant::now();
-        let connecting = upstream::connect(&seat.dyno, shared.timings.connect_timeout);
+        let connecting = upstream::connect(&seat.dyno, timings.connect_timeout);
         match Box::pin(connecting).await {
             Ok(upstream) => {
                 return Ok(Connected {
@@ -142,7 +139,7 @@ pub(super) async fn connect(
                         ..not_connected(&seat, &error, started.elapsed())
                     });
                 }
-                if Box::pin(is_still_current(shared, queue, &seat.dyno)).await {
+                if Box::pin(is_still_current(news, queue, &seat.dyno)).await {
                     seat.dyno.quarantine();
                 } else {
                     // It was stopped meanwhile: no fault of anybody's.
@@ -160,7 +157,7 @@ pub(super) async fn connect(
 
 /// A seat, now or in time, unless the client leaves the line.
 async fn seat(
-    shared: &Shared,
+    timings: Timings,
     entered: Result<Entered, Failure>,
     client: &mut Client<'_, impl Wire>,
     since: tokio::time::Instant,
@@ -176,7 +173,7 @@ async fn seat(
         Entered::Waiting(waiting) => {
             let seated = tokio::select! {
                 biased;
-                seated = waiting.end(shared.timings) => seated,
+                seated = waiting.end(timings) => seated,
                 () = client.gone() => Err(Failure::CLIENT_GONE),
             };
             seated.map_err(|failure| refused(failure, Some(since.elapsed())))
@@ -208,15 +205,78 @@ fn not_connected(seat: &Seat, error: &io::Error, took: Duration) -> NotConnected
 }
 
 /// A dyno that refuses may be one that just ended: the news of that is on its way.
-async fn is_still_current(shared: &Shared, queue: &Queue, dyno: &DynoRoute) -> bool {
+async fn is_still_current(news: &Notify, queue: &Queue, dyno: &DynoRoute) -> bool {
     let deadline = tokio::time::Instant::now() + NEWS;
     loop {
-        let news = shared.news.notified();
+        let told = news.notified();
         if !queue.has(dyno) {
             return false;
         }
-        if tokio::time::timeout_at(deadline, news).await.is_err() {
+        if tokio::time::timeout_at(deadline, told).await.is_err() {
             return true;
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use bytes::Bytes;
+    use tokio::net::{TcpListener, TcpSocket, TcpStream};
+
+    use super::*;
+    use crate::model::{DynoId, RoutingPolicy};
+    use crate::router::head;
+    use crate::router::policy::{Health, Rule};
+    use crate::router::queue::State;
+    use crate::router::table::Mode;
+    use crate::supervisor::Backend;
+
+    /// So many dynos that refuse: what a request is told, and how many of them it was sent to.
+    async fn refused(count: usize) -> (Failure, usize) {
+        // A port that is taken, and where nobody listens.
+        let socket = TcpSocket::new_v4().expect("a socket");
+        let any = "127.0.0.1:0".parse().expect("an address");
+        socket.bind(any).expect("a port");
+        let port = socket.local_addr().expect("an address").port();
+        let dyno = |n: usize| {
+            let (backend, traffic) = (Backend::default(), Arc::default());
+            let name = format!("web.{n}");
+            Arc::new(DynoRoute::new(DynoId::new(), name, port, backend, traffic))
+        };
+        let dynos: Vec<_> = (1..=count).map(dyno).collect();
+        let state = State {
+            mode: Mode::Ready,
+            rule: Rule {
+                policy: RoutingPolicy::LeastInFlight,
+                limit: None,
+            },
+            dynos: dynos.clone(),
+            dyno_count: count,
+        };
+        let queue = Arc::new(Queue::new(state, Arc::default()));
+        let listener = TcpListener::bind(any).await.expect("a port");
+        let address = listener.local_addr().expect("an address");
+        let client = TcpStream::connect(address).await.expect("connected");
+        let (mut stream, _) = listener.accept().await.expect("accepted");
+        let head = Bytes::from_static(b"POST / HTTP/1.1\r\nHost: a\r\n\r\n");
+        let line = Client {
+            stream: &mut stream,
+            buffer: &mut BytesMut::new(),
+            request: &head::request(&head).expect("a request"),
+            ahead: &Ahead::default(),
+        };
+        let (timings, news) = (Timings::default(), Notify::new());
+        let now = tokio::time::Instant::now();
+        let connected = connect(timings, &news, &queue, line, now, true, None).await;
+        drop(client);
+        let asked = |dyno: &&Arc<DynoRoute>| dyno.load().health == Health::Closed;
+        let asked = dynos.iter().filter(asked).count();
+        (connected.expect_err("nobody listens").failure, asked)
+    }
+
+    #[tokio::test]
+    async fn ten_dynos_are_tried_or_all_if_there_are_fewer() {
+        assert_eq!(refused(12).await, (Failure::REFUSED, 10));
+        assert_eq!(refused(3).await, (Failure::REFUSED, 3));
     }
 }

@@ -25,7 +25,7 @@ use super::h2;
 use super::listener::Shared;
 use super::proxy;
 use super::table::Table;
-use super::wire::{Origin, Source, Wire};
+use super::wire::{self, Origin, Source, Wire};
 use crate::certs::Certs;
 
 /// From the connection to the end of the handshake.
@@ -251,6 +251,10 @@ delegate!(Half<'_>);
 pub(super) struct Half<'a>(&'a RefCell<Inner>);
 
 impl Source for Half<'_> {
+    fn has_ended(&self) -> bool {
+        wire::has_ended(self.0.borrow().stream.get_ref().0)
+    }
+
     async fn hail(&mut self, words: &[u8]) -> io::Result<usize> {
         std::future::poll_fn(|cx| {
             let said = self.with(|inner| inner.poll_write(cx, words));

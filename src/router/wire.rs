@@ -3,10 +3,11 @@
 
 use std::borrow::Cow;
 use std::io;
-use std::net::IpAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::time::Duration;
 
+use futures_util::FutureExt as _;
 use smol_str::SmolStr;
 use tokio::io::{AsyncRead, AsyncWrite, Interest};
 use tokio::net::TcpStream;
@@ -43,11 +44,13 @@ pub(super) trait Source: AsyncRead + Unpin {
     /// Tells the sender now that its bytes have come.
     fn acknowledge(&self) {}
 
-    /// Behind the end of what the other side sends: says something to it, as far as that goes out
-    /// at once. So many bytes did.
-    ///
-    /// An end looks the same whether the other side has left or waits for its answer. If it has
-    /// left, its kernel answers with a reset. Source: RFC 9293 section 3.6.1.
+    /// True if the other side sends no more, whatever of it is still to be read, or is gone.
+    fn has_ended(&self) -> bool {
+        false
+    }
+
+    /// Behind that end: says something to the other side, as far as that goes out at once. So many
+    /// bytes did.
     fn hail(&mut self, _words: &[u8]) -> impl Future<Output = io::Result<usize>> {
         std::future::ready(Ok(0))
     }
@@ -66,6 +69,10 @@ impl Source for ReadHalf<'_> {
         }
     }
 
+    fn has_ended(&self) -> bool {
+        has_ended(self.as_ref())
+    }
+
     async fn hail(&mut self, words: &[u8]) -> io::Result<usize> {
         let stream: &TcpStream = self.as_ref();
         match stream.try_write(words) {
@@ -78,6 +85,18 @@ impl Source for ReadHalf<'_> {
         let stream: &TcpStream = self.as_ref();
         // An error of the wait itself is an end, too.
         let _ = stream.ready(Interest::ERROR).await;
+    }
+}
+
+/// See [`Source::has_ended`].
+pub(super) fn has_ended(stream: &TcpStream) -> bool {
+    match stream
+        .ready(Interest::READABLE | Interest::ERROR)
+        .now_or_never()
+    {
+        Some(Ok(ready)) => ready.is_read_closed() || ready.is_error(),
+        Some(Err(_)) => true,
+        None => false,
     }
 }
 
@@ -108,6 +127,8 @@ impl Wire for TcpStream {
 pub(super) struct Origin {
     /// The client's address, as text.
     pub(super) peer: SmolStr,
+    /// Its own port.
+    pub(super) peer_port: u16,
     /// The port it came to.
     pub(super) port: u16,
     /// `X-Forwarded-Proto`: `http` or `https`.
@@ -145,14 +166,24 @@ impl Hearsay {
 
 impl Origin {
     /// Plain TCP.
-    pub(super) fn plain(peer: IpAddr, port: u16, hearsay: Hearsay) -> Self {
+    pub(super) fn plain(peer: SocketAddr, port: u16, hearsay: Hearsay) -> Self {
         Self {
-            peer: smol_str::format_smolstr!("{peer}"),
+            peer: smol_str::format_smolstr!("{}", peer.ip()),
+            peer_port: peer.port(),
             port,
             scheme: "http",
             protocol: "http",
             tls_name: None,
             hearsay,
+        }
+    }
+
+    /// The version of HTTP that a request came in; `is_old`: it says so itself.
+    pub(super) fn version(&self, is_old: bool) -> &'static str {
+        match self.protocol {
+            "http2.0" => "2.0",
+            _ if is_old => "1.0",
+            _ => "1.1",
         }
     }
 
@@ -213,7 +244,7 @@ mod tests {
         let check = |hearsay, lines: &str, fwd: &str, wanted: (&str, u16, &str)| {
             let head = format!("GET / HTTP/1.1\r\nHost: a\r\n{lines}\r\n");
             let request = head::request(&Bytes::from(head)).expect("a request");
-            let origin = Origin::plain([9, 9, 9, 9].into(), 80, hearsay);
+            let origin = Origin::plain(([9, 9, 9, 9], 1234).into(), 80, hearsay);
             assert_eq!(origin.forwarded_for(&request.head), fwd);
             let told = origin.told(&request.head);
             assert_eq!((told.scheme, told.port, told.protocol), wanted, "{lines}");

@@ -582,6 +582,20 @@ mod tests {
     }
 
     #[test]
+    fn the_routers_limits_are_the_platforms() {
+        let timings = Timings::default();
+        let seconds = [
+            (timings.connect_timeout, 5),
+            (timings.request_timeout, 30),
+            (timings.idle_timeout, 55),
+            (timings.hold_timeout, 75),
+        ];
+        for (limit, wanted) in seconds {
+            assert_eq!(limit, Duration::from_secs(wanted));
+        }
+    }
+
+    #[test]
     fn flags_win_over_the_file() {
         let flags = Flags {
             http: vec!["127.0.0.1:0".parse().expect("an address")],

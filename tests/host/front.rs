@@ -273,6 +273,15 @@ fn every_kind_of_proxy_header_is_read_and_every_bad_one_is_the_end() {
     let begin = Instant::now();
     assert_eq!(talk(connect(BALANCER, host.http), &V1[..20]), "");
     assert!(begin.elapsed() < Duration::from_secs(10));
+    // The client's own port is in it, too, for apps that want it.
+    host.ok(&["features:enable", "http-peer-port", "-a", APP]);
+    let port = "\r\nX-Forwarded-Peer-Port: 50000";
+    let ask = || {
+        let bytes = [V1, head("X-Forwarded-Peer-Port: 1\r\n").as_bytes()].concat();
+        talk(connect(BALANCER, host.http), &bytes)
+    };
+    host.until("the router knows", || ask().contains(port));
+    assert_eq!(ask().matches("Peer-Port").count(), 1);
     // What it says holds for each request of its connection.
     let mut stream = connect(BALANCER, host.http);
     let first = head("").replace("Connection: close\r\n", "");

@@ -128,6 +128,7 @@ fn requests_keep_their_meaning_in_http_2() {
             "host: odd.localhost\r\n",
             "cookie: a=1; b=2\r\n",
             "X-Forwarded-Proto: https\r\n",
+            "Via: 2.0 vegur\r\n",
         ] {
             assert!(body.contains(wanted), "{wanted} in {body}");
         }
@@ -286,6 +287,20 @@ fn resets_pass_in_both_directions() {
             let line = line(&host, "odd");
             line.contains("code=H27") && line.contains("status=499") && line.contains("method=POST")
         });
+        // Or while its dyno takes no more of that.
+        let asked = request(
+            Method::POST,
+            name,
+            "/stuck",
+            &[("content-length", "1000000000")],
+        );
+        let (_, mut body) = send.send_request(asked, false).expect("sent");
+        let data = Bytes::from(vec![b'x'; 32 << 20]);
+        let filled = tokio::time::timeout(Duration::from_secs(1), write(&mut body, data));
+        filled.await.expect_err("nobody takes so much");
+        body.send_reset(Reason::CANCEL);
+        let start = "code=H27 desc=\"Client Request Interrupted\" method=POST path=\"/stuck\"";
+        host.until("H27", || line(&host, "odd").contains(start));
         // Or while its dyno works.
         let asked = request(Method::GET, name, "/watch", &[]);
         let (answer, stream) = send.send_request(asked, true).expect("sent");
@@ -366,7 +381,7 @@ fn grpc_passes_where_the_dyno_speaks_http_2() {
     let (status, head, _) = host.get("calls.localhost", "/");
     let head = head.to_ascii_lowercase();
     assert!(
-        status != 503 && head.contains("\r\ngrpc-status: "),
+        status != 503 && head.contains("\r\ngrpc-status: ") && head.contains("\r\nvia: 2.0 vegur"),
         "{head}"
     );
 }

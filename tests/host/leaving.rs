@@ -151,19 +151,112 @@ fn a_client_that_waits_in_peace_gets_its_answer_whenever_it_comes() {
     let answer = "HTTP/1.1 200 OK\r\n";
     let soon = ask(&head("GET", "/late?200", ""));
     assert!(soon.starts_with(answer), "{soon}");
-    let late = ask(&head("GET", "/late?2500", ""));
-    let asked = format!("HTTP/1.1 100 Continue\r\n\r\n{answer}");
-    assert!(late.starts_with(&asked), "{late}");
+    // It is asked twice meanwhile whether it is still there, and need not know.
+    let late = ask(&head("GET", "/late?3500", ""));
+    assert!(late.starts_with(answer), "{late}");
     let old = format!("GET /late?2500 HTTP/1.0\r\nHost: {APP}.localhost\r\n\r\n");
     let old = ask(&old);
     assert!(old.starts_with(answer), "{old}");
+    // An interim answer is the first to begin, and one of the router's own begins like all others.
+    let interim = "HTTP/1.1%20103%20Early%20Hints%0d%0a%0d%0aHTTP/1.1%20200%20OK%0d%0aContent-Length:%200%0d%0a%0d%0a";
+    let reply = ask(&head(
+        "GET",
+        &format!("/play?after=2000&bytes={interim}"),
+        "",
+    ));
+    let both = "HTTP/1.1 103 Early Hints\r\n\r\nHTTP/1.1 200 OK\r\n";
+    assert!(reply.starts_with(both), "{reply}");
+    let reply = ask(&head("GET", "/play?after=2000&close=1&bytes=%00", ""));
+    assert!(reply.starts_with("HTTP/1.1 502 Bad Gateway\r\n"), "{reply}");
     for reply in [soon, late, old] {
         assert!(reply.ends_with("\r\n\r\nat last"), "{reply}");
     }
     host.until("all are counted", || {
-        traffic(&host)["total"]["requests"] == 3
+        traffic(&host)["total"]["requests"] == 5
     });
-    assert_eq!(traffic(&host)["total"]["classes"]["2xx"], 3);
+    assert_eq!(traffic(&host)["total"]["classes"]["2xx"], 4);
+}
+
+#[test]
+fn a_client_of_http_1_0_is_asked_like_any_other() {
+    let host = start();
+    one_at_a_time(&host);
+    let request = format!("GET /watch HTTP/1.0\r\nHost: {APP}.localhost\r\n\r\n");
+    let client = send(&host, &request);
+    host.until("the dyno has it", || said(&host, "asked by GET") == 1);
+    let begin = Instant::now();
+    drop(client);
+    let line = line(&host, &format!("{LEFT}GET path=\"/watch\" "));
+    assert!(
+        line.ends_with(" status=499 bytes=0 protocol=http queue=0ms"),
+        "{line}"
+    );
+    assert!(begin.elapsed() < Duration::from_secs(20));
+    host.until("the dyno hears of it", || said(&host, "left by GET") == 1);
+    assert_eq!(host.get("odd.localhost", "/").2, "hello");
+}
+
+/// As much of a body as anybody takes.
+fn fill(client: &mut impl std::io::Write) {
+    let piece = vec![b'x'; 64 * 1024];
+    while client.write_all(&piece).is_ok() {}
+}
+
+#[test]
+fn an_upload_that_its_dyno_does_not_read_ends_with_its_client() {
+    let host = start();
+    let config = tls::client(&host.ok(&["certs:ca"]), &[]);
+    let length = "Content-Length: 1000000000\r\n";
+    let chunks = "Transfer-Encoding: chunked\r\n";
+    let patience = Some(Duration::from_millis(500));
+    let mut number = 0;
+    for lines in [length, chunks] {
+        for is_tls in [false, true] {
+            number += 1;
+            let path = format!("/stuck?{number}");
+            let mut bytes = head("POST", &path, lines);
+            if lines == chunks {
+                bytes.push_str("fffffff\r\n");
+            }
+            let begin = if is_tls {
+                let name = format!("{APP}.localhost");
+                let mut client = tls::connect(&host, &config, &name).expect("trusted");
+                client.write_all(bytes.as_bytes()).expect("written");
+                client.sock.set_write_timeout(patience).expect("set");
+                fill(&mut client);
+                Instant::now()
+            } else {
+                let mut client = send(&host, &bytes);
+                client.set_write_timeout(patience).expect("set");
+                fill(&mut client);
+                Instant::now()
+            };
+            // Long before the dyno has been silent for too long (H15).
+            let line = line(&host, &format!("{LEFT}POST path=\"{path}\" "));
+            assert!(line.contains(" dyno=web.1 connect="), "{line}");
+            assert!(begin.elapsed() < Duration::from_secs(25), "{line}");
+        }
+    }
+    host.until("nothing runs", || traffic(&host)["in_flight"] == 0);
+}
+
+#[test]
+fn an_upload_that_its_dyno_takes_late_arrives_whole() {
+    let host = start();
+    let mut client = send(
+        &host,
+        &head(
+            "POST",
+            "/count?8000",
+            "Connection: close\r\nContent-Length: 33554432\r\n",
+        ),
+    );
+    // Its client is asked meanwhile.
+    client.write_all(&vec![b'x'; 32 << 20]).expect("written");
+    let mut reply = String::new();
+    client.read_to_string(&mut reply).expect("an answer");
+    assert!(reply.starts_with("HTTP/1.1 200 OK\r\n"), "{reply}");
+    assert!(reply.ends_with("\r\n\r\n33554432"), "{reply}");
 }
 
 #[test]

@@ -45,8 +45,6 @@ macro_rules! pair {
             }
         }
 
-        impl crate::router::wire::Source for &mut Reader {}
-
         impl crate::router::wire::Wire for $name {
             type Reader<'a> = &'a mut Reader;
             type Writer<'a> = &'a mut Writer;

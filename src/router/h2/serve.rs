@@ -28,7 +28,7 @@ use super::{CONNECTION_WINDOW, HEAD_MAX, SEND_MAX, STREAM_WINDOW, STREAMS_MAX};
 use crate::router::chunks::Decoder;
 use crate::router::listener::Shared;
 use crate::router::proxy;
-use crate::router::wire::Origin;
+use crate::router::wire::{Origin, Source};
 use crate::router::worker::Ear;
 
 /// From the end of the handshake to the client's preface.
@@ -404,6 +404,17 @@ impl AsyncWrite for Writer {
 }
 
 super::pair!(Stream);
+
+/// The end of a body says nothing; a reset does, and needs no question.
+impl Source for &mut Reader {
+    fn has_ended(&self) -> bool {
+        true
+    }
+
+    async fn torn(&mut self) {
+        poll_fn(|cx| self.out.borrow_mut().poll_reset(cx)).await;
+    }
+}
 
 impl Stream {
     fn cut(&mut self) {

@@ -21,6 +21,7 @@ use super::message;
 use super::outward::{Kind, Outward};
 use super::{CONNECTION_WINDOW, HEAD_MAX, SEND_MAX, STREAM_WINDOW};
 use crate::router::chunks::Decoder;
+use crate::router::wire::Source;
 
 /// A dyno's end of the request loop.
 pub(in crate::router) struct ToDyno {
@@ -241,6 +242,8 @@ impl AsyncWrite for Writer {
 }
 
 super::pair!(ToDyno);
+
+impl Source for &mut Reader {}
 
 impl ToDyno {
     fn cut(&mut self) {

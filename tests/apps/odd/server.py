@@ -64,6 +64,8 @@ def serve(connection):
                 pass
             return
         if path == b"/count":
+            # After so many milliseconds.
+            time.sleep(int(head.split(b" ")[1].partition(b"?")[2] or b"0") / 1000)
             count = len(rest)
             while count < length:
                 count += len(connection.recv(65536))
@@ -184,8 +186,10 @@ def serve(connection):
             reply(connection, b"deaf from now on")
             listener.close()
         elif path == b"/play":
-            # The answer is in the request, percent-encoded; whether to close behind it, too.
+            # The answer is in the request, percent-encoded; when to give it, and whether to close
+            # behind it, too.
             query = urllib.parse.parse_qs(head.split(b" ")[1].split(b"?")[1])
+            time.sleep(int(query.get(b"after", [b"0"])[0]) / 1000)
             connection.sendall(urllib.parse.unquote_to_bytes(query[b"bytes"][0]))
             if b"close" in query:
                 return
