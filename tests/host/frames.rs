@@ -814,6 +814,151 @@ fn cases() -> Vec<(&'static str, Vec<u8>, Wanted)> {
             Refused,
         ),
         (
+            "8.1.1 the same length twice",
+            join(&[
+                frame(
+                    HEADERS,
+                    END_HEADERS,
+                    1,
+                    &with(POST, &[("content-length", "4"), ("content-length", "4")]),
+                ),
+                frame(DATA, END_STREAM, 1, b"four"),
+            ]),
+            Answer,
+        ),
+        (
+            "8.1.1 data where the length is 0",
+            join(&[
+                frame(
+                    HEADERS,
+                    END_HEADERS,
+                    1,
+                    &with(POST, &[("content-length", "0")]),
+                ),
+                frame(DATA, END_STREAM, 1, b"four"),
+            ]),
+            Stream(&[PROTOCOL]),
+        ),
+        (
+            "8.1.1 a length that grows in the trailers",
+            join(&[
+                frame(
+                    HEADERS,
+                    END_HEADERS,
+                    1,
+                    &with(POST, &[("content-length", "5")]),
+                ),
+                frame(DATA, 0, 1, b"four"),
+                frame(HEADERS, END_HEADERS | END_STREAM, 1, &field("x", "y")),
+            ]),
+            Stream(&[PROTOCOL]),
+        ),
+        (
+            "4.2 a DATA frame of the greatest size",
+            join(&[post(1), frame(DATA, END_STREAM, 1, &[b'x'; 16384])]),
+            Answer,
+        ),
+        (
+            "6.1 DATA that is nothing but padding",
+            join(&[
+                post(1),
+                frame(DATA, PADDED, 1, &[&[255][..], &[0; 255]].concat()),
+                frame(DATA, END_STREAM, 1, b"x"),
+            ]),
+            Answer,
+        ),
+        (
+            "6.1 no room for the length of the padding",
+            join(&[post(1), frame(DATA, PADDED, 1, &[])]),
+            Connection(&[PROTOCOL, SIZE]),
+        ),
+        (
+            "6.2 no room for a priority",
+            frame(HEADERS, END_HEADERS | 0x20, 1, &[0; 4]),
+            Connection(&[PROTOCOL, SIZE]),
+        ),
+        (
+            "6.8 who says goodbye still gets answers",
+            join(&[
+                post(1),
+                frame(GOAWAY, 0, 0, &[0; 8]),
+                frame(DATA, END_STREAM, 1, b"x"),
+            ]),
+            Answer,
+        ),
+        (
+            "6.9.2 a window below nothing is no error",
+            join(&[setting(4, 0), setting(4, 65535), get(1)]),
+            Answer,
+        ),
+        (
+            "9218 7.1 a new priority is ignored",
+            join(&[
+                frame(16, 0, 0, &[&[0, 0, 0, 1][..], b"u=1"].concat()),
+                get(1),
+            ]),
+            Answer,
+        ),
+        (
+            "8.1 trailers",
+            join(&[
+                post(1),
+                frame(DATA, 0, 1, b"x"),
+                frame(HEADERS, END_HEADERS | END_STREAM, 1, &field("x", "y")),
+            ]),
+            Answer,
+        ),
+        (
+            "8.1 DATA behind trailers",
+            join(&[
+                post(1),
+                frame(HEADERS, END_HEADERS | END_STREAM, 1, &field("x", "y")),
+                frame(DATA, END_STREAM, 1, b"x"),
+            ]),
+            Stream(&[CLOSED, PROTOCOL]),
+        ),
+        (
+            "8.2.1 an upper-case name in trailers",
+            join(&[
+                post(1),
+                frame(HEADERS, END_HEADERS | END_STREAM, 1, &field("X", "y")),
+            ]),
+            Stream(&[PROTOCOL]),
+        ),
+        (
+            "8.2.2 connection in trailers",
+            join(&[
+                post(1),
+                frame(
+                    HEADERS,
+                    END_HEADERS | END_STREAM,
+                    1,
+                    &field("connection", "x"),
+                ),
+            ]),
+            Stream(&[PROTOCOL]),
+        ),
+        (
+            "8.3.1 an authority with its port",
+            but(":authority", "odd.localhost:443"),
+            Answer,
+        ),
+        (
+            "8.3.1 a port that is none",
+            but(":authority", "odd.localhost:x"),
+            Refused,
+        ),
+        (
+            "8.3.1 a scheme that is none",
+            but(":scheme", "ht tp"),
+            Stream(&[PROTOCOL]),
+        ),
+        (
+            "8.3.1 a path that begins with two slashes",
+            but(":path", "//evil.test/"),
+            Answer,
+        ),
+        (
             "7541 2.3.3 an index that is not there",
             raw(&[0xff, 0x80, 0x01]),
             Connection(&[COMPRESSION, PROTOCOL]),
@@ -963,5 +1108,35 @@ fn a_head_that_is_too_large_is_refused_and_the_connection_stays() {
     assert_ne!(got, Outcome::Answer(0x88));
     let mut raw = Raw::start(&host, &config);
     raw.send(&get(1));
+    assert_eq!(raw.outcome(), Outcome::Answer(0x88));
+}
+
+#[test]
+fn an_answer_before_the_end_of_the_body_is_whole_and_asks_for_no_more() {
+    let host = Host::start_with(Timings::default(), with_tls);
+    host.web("odd", "odd", "python3 server.py");
+    let config = client(&host.ok(&["certs:ca"]), &["h2"]);
+    let mut raw = Raw::start(&host, &config);
+    let head = fields(&POST.map(|(n, v)| (n, if n == ":path" { "/refuse" } else { v })));
+    raw.send(&frame(HEADERS, END_HEADERS, 1, &head));
+    raw.send(&frame(DATA, 0, 1, b"some"));
+    let mut body: Vec<u8> = Vec::new();
+    let mut is_whole = false;
+    while let Some(frame) = raw.next() {
+        match frame.kind {
+            DATA => body.extend(&frame.payload),
+            // Source: RFC 9113 section 8.1.
+            RST => {
+                assert!(is_whole, "reset before its end");
+                assert_eq!(frame.payload, [0; 4], "NO_ERROR");
+                break;
+            }
+            GOAWAY => panic!("{:?}", frame.payload),
+            _ => {}
+        }
+        is_whole |= matches!(frame.kind, DATA | HEADERS) && frame.flags & END_STREAM != 0;
+    }
+    assert_eq!(body, b"too much");
+    raw.send(&get(3));
     assert_eq!(raw.outcome(), Outcome::Answer(0x88));
 }

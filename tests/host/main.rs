@@ -12,6 +12,7 @@ mod front;
 mod h2;
 mod host;
 mod leaving;
+mod limits;
 mod machine;
 mod pool;
 mod router;

@@ -76,6 +76,26 @@ fn a_server_of_many_connections_keeps_those_it_has() {
 }
 
 #[test]
+fn connections_are_kept_unless_the_app_wants_none_kept() {
+    let host = start("many");
+    let mut stream = host.connect();
+    let (first, _) = ask(&mut stream);
+    assert_eq!(ask(&mut stream).0, first, "the same one");
+    let feature = "http-disable-keepalive-to-dyno";
+    host.ok(&["features:enable", feature, "-a", APP]);
+    host.until("the router knows", || {
+        let before = ask(&mut host.connect()).0;
+        let mut stream = host.connect();
+        ask(&mut stream);
+        ask(&mut stream).0 == before + 2
+    });
+    for _ in 0..10 {
+        let before = ask(&mut stream).0;
+        assert_eq!(ask(&mut stream).0, before + 1);
+    }
+}
+
+#[test]
 fn a_body_behind_its_head_comes_at_once() {
     let host = start("one");
     let mut stream = host.connect();

@@ -2,7 +2,7 @@
 
 use std::io::Write as _;
 use std::process::{Command, Stdio};
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use manifold::settings::Timings;
 
@@ -77,6 +77,40 @@ fn the_global_queue_tells_the_dyno_its_depth_and_no_client_can() {
         assert!(bamboo.contains(line), "{line} in {bamboo}");
     }
     assert!(!bamboo.contains(": 99\r\n"), "{bamboo}");
+}
+
+#[test]
+fn a_dyno_that_has_too_much_to_do_is_spared_as_long_as_it_says() {
+    let host = start();
+    host.ok(&["ps:scale", "web=2", "-a", APP]);
+    host.until_up(APP, &["web.1", "web.2"]);
+    let answer = "HTTP/1.1%20503%20Busy%0d%0aRetry-After:%208%0d%0aContent-Length:%200%0d%0a%0d%0a";
+    let begin = Instant::now();
+    assert_eq!(
+        host.get("odd.localhost", &format!("/play?bytes={answer}"))
+            .0,
+        503
+    );
+    host.until("its line", || !lines(&host, &["status=503"]).is_empty());
+    let line = lines(&host, &["status=503"]).remove(0);
+    let busy = if line.contains(" dyno=web.1 ") {
+        "dyno=web.1 "
+    } else {
+        "dyno=web.2 "
+    };
+    for _ in 0..30 {
+        assert_eq!(host.get("odd.localhost", "/head").0, 200);
+    }
+    assert!(begin.elapsed() < Duration::from_secs(8), "too late to tell");
+    host.until("all lines", || {
+        lines(&host, &["path=\"/head\""]).len() == 30
+    });
+    assert_eq!(lines(&host, &["path=\"/head\"", busy]).len(), 0);
+    host.until("it is used again", || {
+        host.get("odd.localhost", "/later");
+        !lines(&host, &["path=\"/later\"", busy]).is_empty()
+    });
+    assert!(begin.elapsed() >= Duration::from_secs(8));
 }
 
 #[test]

@@ -52,6 +52,52 @@ fn every_room_says_what_it_is() {
     });
 }
 
+/// They are compiled apart from the rest, and seldom.
+#[test]
+fn the_fuzz_targets_have_all_that_the_parsers_use() {
+    let root = source().join("..");
+    let read = |path: &str| fs::read_to_string(root.join(path)).expect("it can be read");
+    let package = read("fuzz/src/lib.rs");
+    let modules = package.lines().filter_map(|line| {
+        let line = line.trim().trim_start_matches("pub ");
+        line.strip_prefix("mod ")?.strip_suffix(';')
+    });
+    let modules: Vec<_> = modules.collect();
+    let (ours, theirs) = (read("Cargo.toml"), read("fuzz/Cargo.toml"));
+    let names = |manifest: &str| -> Vec<String> {
+        let (_, all) = manifest.split_once("[dependencies]\n").expect("a list");
+        let list = all.split("\n[").next().unwrap_or_default();
+        let names = list.lines().filter_map(|line| line.split_once(" = "));
+        names.map(|(name, _)| name.replace('-', "_")).collect()
+    };
+    let (ours, theirs) = (names(&ours), names(&theirs));
+    for module in &modules {
+        let mut files = vec![read(&format!("src/router/{module}.rs"))];
+        let below = root.join("src/router").join(module);
+        for entry in fs::read_dir(below).into_iter().flatten().flatten() {
+            files.push(fs::read_to_string(entry.path()).expect("it can be read"));
+        }
+        let code = code_of(&files.swap_remove(0));
+        let used = code
+            .lines()
+            .filter_map(|line| line.strip_prefix("use super::"));
+        for path in used.filter(|path| path.starts_with(|c: char| c.is_lowercase())) {
+            let end = path.find(|c: char| !is_word(c)).unwrap_or(path.len());
+            assert!(modules.contains(&&path[..end]), "{module} uses {path}");
+        }
+        for code in files.iter().map(|text| code_of(text)).chain([code]) {
+            let is_used = |name: &&String| {
+                let start = format!("{name}::");
+                let mut places = code.match_indices(&start);
+                places.any(|(at, _)| !code[..at].ends_with(is_word))
+            };
+            for name in ours.iter().filter(is_used) {
+                assert!(theirs.contains(name), "{module} uses {name}");
+            }
+        }
+    }
+}
+
 #[test]
 fn every_room_has_its_place_in_the_order() {
     let known: Vec<_> = ORDER.iter().flat_map(|line| line.iter()).collect();
