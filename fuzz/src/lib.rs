@@ -8,4 +8,5 @@ pub mod router {
     pub mod fuzz;
     mod head;
     mod headers;
+    mod name;
 }
