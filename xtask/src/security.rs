@@ -286,13 +286,6 @@ impl Shown {
         self.whole.insert(place);
     }
 
-    /// What another place has shown, on top.
-    pub(crate) fn add(&mut self, other: Self) {
-        self.attacks.extend(other.attacks);
-        self.passed.extend(other.passed);
-        self.whole.extend(other.whole);
-    }
-
     /// Prints attack → result and fails for claims that were not shown.
     pub(crate) fn report(&self) -> Result<()> {
         let mut faults = Vec::new();

@@ -4,10 +4,9 @@
 //! line is the sum over all test binaries; a check that fails counts as one failed test.
 
 use std::process::{Command, ExitCode};
-use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
-use anyhow::{Context, Result, anyhow, bail};
+use anyhow::{Result, bail};
 use clap::Args;
 
 use crate::course::Course;
@@ -81,16 +80,9 @@ pub(crate) fn run(options: &Options) -> ExitCode {
             Ok(())
         });
     }
-    let mut binaries = None;
-    report.step("programs for the kernel tests", |_| {
-        binaries = Some(Binaries::build(false)?);
-        Ok(())
-    });
-    // The guest's one busy processor leaves the other to the tests here.
-    let guest = (!options.no_vm && binaries.is_some()).then(|| Guest::start(filter));
     let mut course = Course::begin();
     report.step("kernel tests in place", |tally| {
-        let binaries = binaries.as_ref().context("they were not built")?;
+        let binaries = Binaries::build(false)?;
         // One at a time: they count what is left behind on the whole machine.
         let mut test = Command::new(&binaries.kernel_tests);
         test.current_dir(crate::root()).arg("--test-threads=1");
@@ -105,28 +97,28 @@ pub(crate) fn run(options: &Options) -> ExitCode {
         tested(&mut test, tally, &mut shown, &mut course)
     });
     report.tell(course, SLOWEST);
-    let name = "kernel tests in the virtual machine";
-    if let Some(guest) = guest {
+    if options.no_vm {
+        report.skip("kernel tests in the virtual machine", "--no-vm");
+    } else {
         let mut course = Course::begin();
-        // Also when interrupted: it ends by itself then.
-        report.always(name, |tally| {
-            let seen = guest.join()?;
-            tally.add(seen.tally);
-            shown.add(seen.shown);
-            course = seen.course;
-            match seen.status? {
+        report.step("kernel tests in the virtual machine", |tally| {
+            let mut own = Tally::default();
+            let status = vm::boot(&vm::Options::tests(filter), &mut |line| {
+                println!("{line}");
+                own.read(line);
+                course.read(line);
+                shown.read(Place::Guest, line);
+            });
+            if filter.is_none() {
+                shown.complete(Place::Guest);
+            }
+            tally.add(own);
+            match status? {
                 0 => Ok(()),
                 status => bail!("status {status}"),
             }
         });
         report.tell(course, SLOWEST);
-    } else {
-        let why = if options.no_vm {
-            "--no-vm"
-        } else {
-            "no programs"
-        };
-        report.skip(name, why);
     }
     report.step("attacks", |_| shown.report());
     report.always("leftovers", |_| {
@@ -144,47 +136,6 @@ pub(crate) fn run(options: &Options) -> ExitCode {
         }
     });
     report.print()
-}
-
-/// The virtual machine, running beside the tests in place.
-struct Guest(JoinHandle<Seen>);
-
-/// What a run of the virtual machine said.
-struct Seen {
-    status: Result<u8>,
-    tally: Tally,
-    shown: Shown,
-    course: Course,
-}
-
-impl Guest {
-    fn start(filter: Option<&str>) -> Self {
-        let filter = filter.map(str::to_owned);
-        Self(std::thread::spawn(move || {
-            let mut seen = Seen {
-                status: Ok(0),
-                tally: Tally::default(),
-                shown: Shown::default(),
-                course: Course::begin(),
-            };
-            seen.status = vm::boot(&vm::Options::tests(filter.as_deref()), &mut |line| {
-                println!("guest | {line}");
-                seen.tally.read(line);
-                seen.course.read(line);
-                seen.shown.read(Place::Guest, line);
-            });
-            if filter.is_none() {
-                seen.shown.complete(Place::Guest);
-            }
-            seen
-        }))
-    }
-
-    fn join(self) -> Result<Seen> {
-        self.0
-            .join()
-            .map_err(|_| anyhow!("the virtual machine's thread broke down"))
-    }
 }
 
 /// Runs tests and adds their sums.
