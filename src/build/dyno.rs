@@ -119,11 +119,7 @@ impl Cache {
 impl Drop for Cache {
     fn drop(&mut self) {
         let (supervisor, path) = (self.supervisor.clone(), std::mem::take(&mut self.path));
-        let work = move || supervisor.unbound(&path);
-        match tokio::runtime::Handle::try_current() {
-            Ok(runtime) => drop(runtime.spawn_blocking(work)),
-            Err(_) => work(),
-        }
+        sys::in_background(move || supervisor.unbound(&path));
     }
 }
 

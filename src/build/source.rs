@@ -138,13 +138,8 @@ impl Workdir {
 impl Drop for Workdir {
     /// A cancelled build.
     fn drop(&mut self) {
-        if self.is_removed {
-            return;
-        }
-        let removal = self.removal();
-        match tokio::runtime::Handle::try_current() {
-            Ok(runtime) => drop(runtime.spawn_blocking(removal)),
-            Err(_) => removal(),
+        if !self.is_removed {
+            sys::in_background(self.removal());
         }
     }
 }

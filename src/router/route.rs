@@ -79,8 +79,8 @@ pub(super) struct NotConnected {
     pub(super) waited: Option<Duration>,
 }
 
-/// Finds a dyno of the app and connects. `news`: told after every new table; `since`: now; `only_fresh`: no connection of the pool;
-/// `mark`: the dyno that the request belongs to.
+/// Finds a dyno of the app and connects. `news`: told after every new table; `since`: now;
+/// `only_fresh`: no connection of the pool; `mark`: the dyno that the request belongs to.
 ///
 /// # Errors
 /// The H code that says why not.

@@ -14,6 +14,7 @@ use super::SlugError;
 use super::worker::{extract_piped, extract_slug};
 use crate::model::Digest;
 use crate::settings::Paths;
+use crate::sys;
 
 type Gates = Arc<Mutex<HashMap<Digest, Arc<AsyncMutex<()>>>>>;
 
@@ -212,13 +213,8 @@ impl Part {
 
 impl Drop for Part {
     fn drop(&mut self) {
-        if self.is_settled {
-            return;
-        }
-        let removal = self.removal();
-        match tokio::runtime::Handle::try_current() {
-            Ok(runtime) => drop(runtime.spawn_blocking(removal)),
-            Err(_) => removal(),
+        if !self.is_settled {
+            sys::in_background(self.removal());
         }
     }
 }

@@ -5,6 +5,7 @@
 
 #![expect(unsafe_code, reason = "this room is where unsafe lives")]
 
+mod background;
 mod fault;
 mod fd;
 mod kmsg;
@@ -17,6 +18,7 @@ mod process;
 mod terminal;
 mod watch;
 
+pub use background::in_background;
 pub use fault::{Fault, fault, passed};
 pub use fd::{adopt, inheritable, move_to};
 pub use kmsg::kernel_messages;
