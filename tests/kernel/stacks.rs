@@ -169,7 +169,10 @@ impl Workshop {
         let app = workshop.app();
         std::fs::create_dir(&app)?;
         let lib = format!("-L{}", root.join("usr/lib").display());
-        compile(SERVER, &app.join("server"), &[&lib, "-lanswer"])?;
+        // Without its library's functions it does not start, rather than end at its first request,
+        // which would be one that failed.
+        let at_start = "-Wl,-z,now";
+        compile(SERVER, &app.join("server"), &[&lib, "-lanswer", at_start])?;
         std::fs::write(
             app.join("Procfile"),
             "web: ./server\nworker: ./server work\n",
@@ -236,6 +239,12 @@ fn answers(host: &Host, app: &str) -> Option<String> {
         .map(|(_, body)| body)
 }
 
+/// A log without the lines of requests that had their answer.
+fn all_but_served(log: &str) -> String {
+    let lines = log.lines().filter(|line| !line.contains(" status=200 "));
+    lines.collect::<Vec<_>>().join("\n")
+}
+
 fn rebase() -> Result<(), Failed> {
     let workshop = Workshop::new()?;
     let host = Host::start()?;
@@ -251,7 +260,7 @@ fn rebase() -> Result<(), Failed> {
     let before = slug(&host)?;
     let told = host.dir.path().join("told");
     let mut follower = host
-        .command(&["logs", "--tail", "-a", "tiny", "--dyno", "api"])
+        .command(&["logs", "--tail", "-a", "tiny"])
         .stdout(std::fs::File::create(&told)?)
         .stderr(Stdio::null())
         .spawn()?;
@@ -296,8 +305,6 @@ fn rebase() -> Result<(), Failed> {
             .iter()
             .all(|name| told.contains(&format!("{name} did not stay up on it")))
     })?;
-    follower.kill()?;
-    follower.wait()?;
     // Back to before the fix: the release before knows its stack.
     host.ok(&["rollback", "v3", "-a", "tiny"])?;
     host.eventually("the first serves", || {
@@ -313,11 +320,17 @@ fn rebase() -> Result<(), Failed> {
         support::is_guest() || load.sent() >= 10_000
     })?;
     let outcome = load.end();
+    follower.kill()?;
+    follower.wait()?;
     let (sent, failed) = (outcome.sent, outcome.failed);
     eprintln!("{} of {sent} failed", failed.len());
     check(
         failed.is_empty(),
-        format!("{} of {sent} failed: {failed:?}", failed.len()),
+        format!(
+            "{} of {sent} failed: {failed:?}\n{}",
+            failed.len(),
+            all_but_served(&std::fs::read_to_string(&told)?)
+        ),
     )?;
     check(
         support::is_guest() || sent >= 10_000,
