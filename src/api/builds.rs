@@ -14,6 +14,7 @@ use super::state::Api;
 use crate::build::{self, BuildOrder, Built, Output};
 use crate::model::{AppId, BuildId, Digest, DynoSize, ReleaseId, ReleaseStatus, SlugId};
 use crate::release::{self, Order, Reason};
+use crate::slug::Lately;
 use crate::store::{AppRecord, BuildRecord, BuildStatus, SlugRecord};
 
 /// Builds of one app that may wait behind the one that runs; beyond, new ones are refused.
@@ -24,6 +25,8 @@ const WAITING_MAX: usize = 8;
 pub(super) struct Builds {
     outputs: Mutex<HashMap<BuildId, Output>>,
     lines: Mutex<HashMap<AppId, Line>>,
+    /// What the last slugs are made of.
+    lately: Lately,
 }
 
 /// The waiting line of one app.
@@ -216,6 +219,7 @@ async fn attempt(
         submodules: request.submodules.clone(),
         size: DynoSize::find("Standard-2X").unwrap_or_default(),
         before,
+        lately: api.builds.lately.clone(),
     };
     // In a task of its own: a panic there must not leave the build pending for ever.
     let (task_api, task_output) = (api.clone(), output.clone());

@@ -317,6 +317,7 @@ mod tests {
             version: Some("v\0e\nrsion".to_owned()),
             size: DynoSize::default(),
             before: None,
+            lately: crate::slug::Lately::default(),
         }
     }
 

@@ -15,7 +15,7 @@ use crate::model::{
     AppId, AppName, BuildId, Buildpack, ConfigVars, Digest, DynoSize, ProcessType, StackName,
 };
 use crate::settings::Paths;
-use crate::slug::{self, Packed, Trees};
+use crate::slug::{self, Lately, Packed, Trees};
 use crate::supervisor::Supervisor;
 
 /// Largest slug, compressed. Source: Dev Center, "Slug Compiler", "Slug size".
@@ -53,6 +53,8 @@ pub struct BuildOrder {
     /// The slug that the app's last build made, and its size: what did not change since then is
     /// not packed again.
     pub before: Option<(Digest, u64)>,
+    /// What slugs that were packed before are made of.
+    pub lately: Lately,
 }
 
 /// A finished build: the slug's bytes are in place (`Paths::slug`), synced.
@@ -138,7 +140,7 @@ async fn build(
     choice::prepare(&buildpacks, paths, workdir, output).await?;
     let finding = dyno::build(supervisor, paths, order, workdir, output).await?;
     let process_types = process_types(&source, &finding, output)?;
-    let packed = pack(source, paths, order.before, output).await?;
+    let packed = pack(source, paths, order, output).await?;
     Ok(Built {
         digest: packed.digest,
         size_bytes: packed.size_bytes,
@@ -242,13 +244,13 @@ fn merge(
 async fn pack(
     source: PathBuf,
     paths: &Paths,
-    before: Option<(Digest, u64)>,
+    order: &BuildOrder,
     output: &Output,
 ) -> Result<Packed, BuildError> {
     output.step("Compressing...");
-    let packed = match unchanged(&source, paths, before).await? {
+    let packed = match unchanged(&source, paths, order.before).await? {
         Some(packed) => packed,
-        None => pack_anew(source, paths).await?,
+        None => pack_anew(source, paths, order).await?,
     };
     output.detail(&format!("Done: {}", human(packed.size_bytes)));
     if packed.size_bytes > SLUG_BYTES_SOFT {
@@ -260,19 +262,26 @@ async fn pack(
     Ok(packed)
 }
 
-/// It is unpacked for its dynos at the same time.
-async fn pack_anew(source: PathBuf, paths: &Paths) -> Result<Packed, BuildError> {
-    let (beside, pipe) = Trees::new(paths).beside().map_err(BuildError::Slug)?;
-    let slugs = paths.slugs();
-    let packing = blocking(move || slug::pack(&source, &slugs, Some(pipe)));
-    let (packed, unpacked) = tokio::join!(packing, beside.run());
-    let packed = packed.and_then(|packed| packed.map_err(BuildError::Slug));
-    let packed = packed.and_then(within_bounds);
-    match &packed {
-        Ok(packed) => unpacked.keep(packed.digest),
-        Err(_) => unpacked.discard().await,
+/// Its tree for the dynos is made at the same time.
+async fn pack_anew(
+    source: PathBuf,
+    paths: &Paths,
+    order: &BuildOrder,
+) -> Result<Packed, BuildError> {
+    let (trees, lately) = (Trees::new(paths), order.lately.clone());
+    let before = order.before.map(|(digest, _)| digest);
+    let packing = blocking(move || trees.pack(&source, before, &lately));
+    let (packed, made) = packing.await?.map_err(BuildError::Slug)?;
+    match within_bounds(packed) {
+        Ok(packed) => {
+            made.keep();
+            Ok(packed)
+        }
+        Err(error) => {
+            made.discard().await;
+            Err(error)
+        }
     }
-    packed
 }
 
 fn within_bounds(packed: Packed) -> Result<Packed, BuildError> {

@@ -30,7 +30,7 @@ pub use bounded::{Keep, sweep};
 pub use changes::{Change, Changes, FileKind, How, changes};
 pub use error::DiskError;
 pub use pool::{Disks, Mechanism};
-pub use taken::Count;
 #[cfg(test)]
 pub(crate) use taken::du;
+pub use taken::{Count, freed};
 pub use volume::{Usage, Volume};

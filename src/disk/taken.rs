@@ -1,6 +1,7 @@
 //! What files take on disk, as du(1) counts it.
 
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
+use std::fs::Metadata;
 use std::os::unix::fs::MetadataExt as _;
 use std::path::Path;
 
@@ -13,35 +14,53 @@ pub struct Count {
 impl Count {
     /// Bytes on disk of a path and all below it; other file systems and links are not entered.
     pub fn taken(&mut self, path: &Path) -> u64 {
-        let Ok(top) = std::fs::symlink_metadata(path) else {
-            return 0;
-        };
-        let mut total = self.own(&top);
-        if !top.is_dir() {
-            return total;
-        }
-        let mut open = vec![path.to_owned()];
-        while let Some(dir) = open.pop() {
-            for entry in std::fs::read_dir(&dir).into_iter().flatten().flatten() {
-                let Ok(found) = entry.metadata() else {
-                    continue;
-                };
-                if found.dev() != top.dev() {
-                    continue;
-                }
-                total += self.own(&found);
-                if found.is_dir() {
-                    open.push(entry.path());
-                }
-            }
-        }
+        let mut total = 0;
+        walk(path, |found| {
+            let is_new = self.seen.insert((found.dev(), found.ino()));
+            total += if is_new { found.blocks() * 512 } else { 0 };
+        });
         total
     }
+}
 
-    /// Of one file alone.
-    fn own(&mut self, found: &std::fs::Metadata) -> u64 {
-        let is_new = self.seen.insert((found.dev(), found.ino()));
-        if is_new { found.blocks() * 512 } else { 0 }
+/// Bytes on disk that come free with a path and all below it: what has further names elsewhere
+/// stays.
+pub fn freed(path: &Path) -> u64 {
+    let mut names: HashMap<(u64, u64), u64> = HashMap::new();
+    let mut total = 0;
+    walk(path, |found| {
+        let seen = names.entry((found.dev(), found.ino())).or_default();
+        *seen += 1;
+        if found.is_dir() || *seen == found.nlink() {
+            total += found.blocks() * 512;
+        }
+    });
+    total
+}
+
+/// Shows a path and all below it; other file systems and links are not entered.
+fn walk(path: &Path, mut show: impl FnMut(&Metadata)) {
+    let Ok(top) = std::fs::symlink_metadata(path) else {
+        return;
+    };
+    show(&top);
+    let mut open = Vec::new();
+    if top.is_dir() {
+        open.push(path.to_owned());
+    }
+    while let Some(dir) = open.pop() {
+        for entry in std::fs::read_dir(&dir).into_iter().flatten().flatten() {
+            let Ok(found) = entry.metadata() else {
+                continue;
+            };
+            if found.dev() != top.dev() {
+                continue;
+            }
+            show(&found);
+            if found.is_dir() {
+                open.push(entry.path());
+            }
+        }
     }
 }
 

@@ -135,7 +135,7 @@ fn remove(path: &Path, collected: &mut Collected) {
     let Ok(metadata) = fs::symlink_metadata(path) else {
         return;
     };
-    let bytes = crate::disk::Count::default().taken(path);
+    let bytes = crate::disk::freed(path);
     let removed = if metadata.is_dir() {
         fs::remove_dir_all(path)
     } else {

@@ -1,8 +1,10 @@
 //! gzip on all cores: one member, made of blocks that are deflated side by side.
 //!
 //! Each block knows the 32 KiB before it, so that little is lost by the cuts, and ends at a whole
-//! byte, so that the results are put behind one another. Where the cuts are depends on the bytes
-//! alone: whatever the number of threads, the same input gives the same output.
+//! byte, so that the results are put behind one another. Where the cuts are depends on the input
+//! alone: whatever the number of threads, the same input gives the same output. Some cuts depend on
+//! names alone, so that most blocks of a tree that changed somewhere are those of the tree before:
+//! those are not deflated again (`blocks`).
 //! Source: pigz(1), whose way this is; RFC 1951 and 1952.
 
 use std::collections::VecDeque;
@@ -14,8 +16,16 @@ use std::thread::JoinHandle;
 
 use flate2::{Compress, Compression, Crc, FlushCompress};
 
-/// Bytes of a block.
+use super::blocks::{Block, Blocks, Key, Source};
+
+/// Most bytes of a block.
 const BLOCK: usize = 128 << 10;
+
+/// Fewest bytes of a block that ends where an entry does.
+const BLOCK_MIN: usize = 16 << 10;
+
+/// Of so many entries, about one begins a block.
+const ENTRIES: u32 = 32;
 
 /// Bytes before a block that it may refer to.
 const WINDOW: usize = 32 << 10;
@@ -30,15 +40,19 @@ const LEVEL: Compression = Compression::new(3);
 /// No name, no time, made on Unix: the same input gives the same bytes.
 const HEADER: [u8; 10] = [0x1f, 0x8b, 8, 0, 0, 0, 0, 0, 0, 3];
 
-/// A block, deflated, and the sum of what it was.
-type Deflated = io::Result<(Vec<u8>, Crc)>;
+/// A block, deflated, and what is to be known of it.
+struct Deflated {
+    bytes: Vec<u8>,
+    key: Key,
+    crc: Arc<Crc>,
+}
 
 /// A block to deflate, and where the result goes.
 struct Job {
     before: Arc<Vec<u8>>,
     block: Arc<Vec<u8>>,
     is_last: bool,
-    done: SyncSender<Deflated>,
+    done: SyncSender<io::Result<Deflated>>,
 }
 
 /// Writes gzip to `out`; ended by [`Gzip::finish`].
@@ -48,8 +62,10 @@ pub(super) struct Gzip<W> {
     before: Arc<Vec<u8>>,
     block: Vec<u8>,
     crc: Crc,
+    /// What was written so far.
+    blocks: Blocks,
     /// In the order of their blocks; bounded by the number of threads.
-    waiting: VecDeque<Receiver<Deflated>>,
+    waiting: VecDeque<Receiver<io::Result<Deflated>>>,
     threads: Threads,
 }
 
@@ -60,26 +76,37 @@ struct Threads {
 }
 
 impl<W: Write> Gzip<W> {
-    /// With a thread for each core, at most four.
-    pub(super) fn new(out: W) -> io::Result<Self> {
+    /// With a thread for each core, at most four. What `before` has is taken from there.
+    pub(super) fn new(out: W, before: Option<Source>) -> io::Result<Self> {
         let cores = std::thread::available_parallelism().map_or(1, NonZero::get);
-        Self::with(out, cores.min(THREADS_MAX))
+        Self::with(out, cores.min(THREADS_MAX), before)
     }
 
-    fn with(mut out: W, threads: usize) -> io::Result<Self> {
+    fn with(mut out: W, threads: usize, before: Option<Source>) -> io::Result<Self> {
         out.write_all(&HEADER)?;
         Ok(Self {
             out,
             before: Arc::default(),
             block: Vec::with_capacity(BLOCK),
             crc: Crc::new(),
+            blocks: Blocks::after(HEADER.len() as u64),
             waiting: VecDeque::new(),
-            threads: Threads::start(threads)?,
+            threads: Threads::start(threads, before)?,
         })
     }
 
-    /// Writes what is left and the trailer, and gives the output back.
-    pub(super) fn finish(mut self) -> io::Result<W> {
+    /// An entry with this name begins: there may be a cut here.
+    pub(super) fn entry(&mut self, name: &[u8]) -> io::Result<()> {
+        let mut sum = Crc::new();
+        sum.update(name);
+        if self.block.len() >= BLOCK_MIN && sum.sum().is_multiple_of(ENTRIES) {
+            return self.cut(false);
+        }
+        Ok(())
+    }
+
+    /// Writes what is left and the trailer, and gives the output back and what it is made of.
+    pub(super) fn finish(mut self) -> io::Result<(W, Blocks)> {
         self.cut(true)?;
         while !self.waiting.is_empty() {
             self.take()?;
@@ -87,7 +114,7 @@ impl<W: Write> Gzip<W> {
         let (sum, length) = (self.crc.sum(), self.crc.amount());
         self.out.write_all(&sum.to_le_bytes())?;
         self.out.write_all(&length.to_le_bytes())?;
-        Ok(self.out)
+        Ok((self.out, self.blocks))
     }
 
     /// Hands the block over, after the oldest result if enough are on their way.
@@ -114,9 +141,10 @@ impl<W: Write> Gzip<W> {
         let Some(result) = self.waiting.pop_front() else {
             return Ok(());
         };
-        let (bytes, crc) = result.recv().map_err(|_| gone())??;
-        self.crc.combine(&crc);
-        self.out.write_all(&bytes)
+        let deflated = result.recv().map_err(|_| gone())??;
+        self.crc.combine(&deflated.crc);
+        self.blocks.add(deflated.key, &deflated.bytes, deflated.crc);
+        self.out.write_all(&deflated.bytes)
     }
 }
 
@@ -137,13 +165,14 @@ impl<W: Write> Write for Gzip<W> {
 }
 
 impl Threads {
-    fn start(count: usize) -> io::Result<Self> {
+    fn start(count: usize, before: Option<Source>) -> io::Result<Self> {
         let (jobs, taken) = sync_channel(2 * count);
         let taken = Arc::new(Mutex::new(taken));
+        let before = before.map(Arc::new);
         let start = |_| {
-            let taken = Arc::clone(&taken);
+            let (taken, before) = (Arc::clone(&taken), before.clone());
             let builder = std::thread::Builder::new().name("gzip".to_owned());
-            builder.spawn(move || work(&taken))
+            builder.spawn(move || work(&taken, before.as_deref()))
         };
         Ok(Self {
             jobs: Some(jobs),
@@ -172,22 +201,35 @@ fn gone() -> io::Error {
 }
 
 /// One thread: blocks as long as there are any.
-fn work(jobs: &Mutex<Receiver<Job>>) {
+fn work(jobs: &Mutex<Receiver<Job>>, before: Option<&Source>) {
     loop {
         let job = jobs.lock().unwrap_or_else(PoisonError::into_inner).recv();
         let Ok(job) = job else {
             return;
         };
-        let result = deflate(&job.before, &job.block, job.is_last);
+        let result = one(&job, before);
         // Nobody waits for it once packing has failed.
         let _ = job.done.send(result);
     }
 }
 
-fn deflate(before: &[u8], block: &[u8], is_last: bool) -> Deflated {
+/// As it is in the slug before, or deflated.
+fn one(job: &Job, before: Option<&Source>) -> io::Result<Deflated> {
+    let window = &job.before[job.before.len().saturating_sub(WINDOW)..];
+    let key = Key::of(window, &job.block, job.is_last);
+    if let Some(Block { bytes, crc }) = before.and_then(|before| before.find(&key)) {
+        return Ok(Deflated { bytes, key, crc });
+    }
+    let bytes = deflate(window, &job.block, job.is_last)?;
+    let mut crc = Crc::new();
+    crc.update(&job.block);
+    let crc = Arc::new(crc);
+    Ok(Deflated { bytes, key, crc })
+}
+
+fn deflate(window: &[u8], block: &[u8], is_last: bool) -> io::Result<Vec<u8>> {
     let mut deflate = Compress::new(LEVEL, false);
-    if !before.is_empty() {
-        let window = &before[before.len().saturating_sub(WINDOW)..];
+    if !window.is_empty() {
         deflate.set_dictionary(window)?;
     }
     let flush = if is_last {
@@ -202,13 +244,10 @@ fn deflate(before: &[u8], block: &[u8], is_last: bool) -> Deflated {
         let all = deflate.total_in() == block.len() as u64;
         // With room left after all was taken, all was written, too.
         if all && bytes.len() < bytes.capacity() {
-            break;
+            return Ok(bytes);
         }
         bytes.reserve(block.len() / 4 + 1024);
     }
-    let mut crc = Crc::new();
-    crc.update(block);
-    Ok((bytes, crc))
 }
 
 #[cfg(test)]
@@ -218,11 +257,11 @@ mod tests {
     use super::*;
 
     fn packed(bytes: &[u8], threads: usize, piece: usize) -> Vec<u8> {
-        let mut gzip = Gzip::with(Vec::new(), threads).expect("started");
+        let mut gzip = Gzip::with(Vec::new(), threads, None).expect("started");
         for piece in bytes.chunks(piece) {
             gzip.write_all(piece).expect("written");
         }
-        gzip.finish().expect("finished")
+        gzip.finish().expect("finished").0
     }
 
     fn some(length: usize) -> Vec<u8> {
@@ -287,8 +326,53 @@ mod tests {
                 Ok(())
             }
         }
-        let mut gzip = Gzip::with(Full(0), 2).expect("started");
+        let mut gzip = Gzip::with(Full(0), 2, None).expect("started");
         let error = gzip.write_all(&some(20 * BLOCK)).expect_err("full");
         assert_eq!(error.kind(), io::ErrorKind::StorageFull);
+    }
+
+    /// Entries with names, of some thousands of bytes each.
+    fn entries(gzip: &mut Gzip<Vec<u8>>, change: &[u8]) {
+        for at in 0..400_usize {
+            gzip.entry(format!("./app/file{at}").as_bytes())
+                .expect("begun");
+            let bytes = some(3000 + at);
+            gzip.write_all(&bytes).expect("written");
+            gzip.write_all(&at.to_le_bytes()).expect("written");
+            if at == 100 {
+                gzip.write_all(change).expect("written");
+            }
+        }
+    }
+
+    #[test]
+    fn what_did_not_change_is_found_again_and_the_bytes_are_the_same() {
+        use crate::model::Digest;
+        use crate::slug::Lately;
+
+        let make = |change: &[u8], before| {
+            let mut gzip = Gzip::with(Vec::new(), 2, before).expect("started");
+            entries(&mut gzip, change);
+            gzip.finish().expect("finished")
+        };
+        let (old, blocks) = make(b"", None);
+        let mut file = tempfile::tempfile().expect("a file");
+        file.write_all(&old).expect("written");
+        let lately = Lately::default();
+        lately.keep(Digest([1; 32]), blocks, None);
+        let source = || {
+            let file = file.try_clone().expect("cloned");
+            lately.source(&Digest([1; 32]), file).expect("known")
+        };
+        let (fresh, blocks) = make(b"changed", None);
+        let (again, _) = make(b"changed", Some(source()));
+        assert_eq!(fresh, again);
+        assert_ne!(fresh, old);
+        let (all, known) = (blocks.len(), blocks.common(&source()));
+        assert!(all > 10 && known + 6 > all, "{known} of {all}");
+        let mut back = Vec::new();
+        let mut decoder = flate2::bufread::GzDecoder::new(&again[..]);
+        decoder.read_to_end(&mut back).expect("unpacked");
+        assert!(decoder.into_inner().is_empty());
     }
 }

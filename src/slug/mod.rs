@@ -4,6 +4,7 @@
 //! chroot of the target directory, as the `dyno` user, without capabilities, network or a way
 //! back. The tar crate only parses; every write goes through descriptors that follow no link.
 
+mod blocks;
 mod digest;
 mod error;
 mod extract;
@@ -11,12 +12,14 @@ mod gzip;
 mod pack;
 mod same;
 mod trees;
+mod twin;
 mod walk;
 mod worker;
 
+pub use blocks::Lately;
 pub use digest::digest_of;
 pub use error::SlugError;
 pub use pack::{Packed, pack};
 pub use same::is_unpacked;
-pub use trees::{Beside, Trees, Unpacked};
+pub use trees::{Made, Trees};
 pub use worker::{extract_source, unpack_main};

@@ -16,9 +16,12 @@ use nix::sys::stat::{Mode, SFlag, fstatat};
 use tar::{Builder, EntryType, Header};
 
 use super::SlugError;
+use super::blocks::{Blocks, Source};
 use super::digest::Hashing;
+use super::extract::SLUG;
 use super::gzip::Gzip;
-use super::walk::{DEPTH_MAX, open_dir};
+use super::twin::{Kept, Twin};
+use super::walk::{DEPTH_MAX, open_dir, parts};
 use crate::model::Digest;
 
 /// The time of everything in a slug: 2000-01-01. What a build made has the time of that build,
@@ -43,107 +46,235 @@ pub struct Packed {
     pub path: PathBuf,
 }
 
-/// Packs the tree of `app_dir` as `./app/...` into `dest_dir`, named by its sha256, synced. The
-/// same bytes go into `also`, a pipe, as long as somebody reads there.
+/// Packs the tree of `app_dir` as `./app/...` into `dest_dir`, named by its sha256, synced.
 ///
-/// The tree is hostile: nothing is opened through a link; devices, sockets and FIFOs are refused.
+/// The tree is hostile: nothing is opened through a link; devices, sockets and FIFOs are refused,
+/// and what no slug may have.
 ///
 /// # Errors
 /// Unreadable entries, refused kinds, a full disk. Nothing is left in `dest_dir` then.
-pub fn pack(app_dir: &Path, dest_dir: &Path, also: Option<File>) -> Result<Packed, SlugError> {
+pub fn pack(app_dir: &Path, dest_dir: &Path) -> Result<Packed, SlugError> {
+    let (packed, _, _) = pack_beside(app_dir, dest_dir, None, None)?;
+    Ok(packed)
+}
+
+/// As [`pack`]: what `before` has is taken from there, and `tree` becomes what unpacking the slug
+/// would give; if it cannot, that is told beside.
+pub(super) fn pack_beside(
+    app_dir: &Path,
+    dest_dir: &Path,
+    before: Option<Source>,
+    tree: Option<Twin>,
+) -> Result<(Packed, Blocks, io::Result<()>), SlugError> {
     let part = dest_dir.join(format!(".part-{}", uuid::Uuid::new_v4()));
-    let result = write(app_dir, dest_dir, &part, also);
+    let result = write(app_dir, dest_dir, &part, before, tree);
     if result.is_err() {
         let _ = std::fs::remove_file(&part);
     }
     result
 }
 
-/// A file, and a pipe to which the same goes.
-struct Fork {
-    file: File,
-    pipe: Option<File>,
-}
-
-impl io::Write for Fork {
-    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        let written = self.file.write(bytes)?;
-        if let Some(pipe) = &mut self.pipe
-            && pipe.write_all(&bytes[..written]).is_err()
-        {
-            // Whoever read has ended, and tells why.
-            self.pipe = None;
-        }
-        Ok(written)
-    }
-
-    fn flush(&mut self) -> io::Result<()> {
-        Ok(())
-    }
-}
-
 fn write(
     app_dir: &Path,
     dest_dir: &Path,
     part: &Path,
-    also: Option<File>,
-) -> Result<Packed, SlugError> {
+    before: Option<Source>,
+    twin: Option<Twin>,
+) -> Result<(Packed, Blocks, io::Result<()>), SlugError> {
     let root = File::open(app_dir).map_err(SlugError::file("open", app_dir))?;
     let file = File::options().write(true).create_new(true).open(part);
     let file = file.map_err(SlugError::file("make", part))?;
-    let fork = Fork { file, pipe: also };
-    let out = BufWriter::with_capacity(1 << 17, Hashing::new(fork));
-    let gzip = Gzip::new(out).map_err(SlugError::file("write", part))?;
-    let mut builder = Builder::new(gzip);
+    let out = BufWriter::with_capacity(1 << 17, Hashing::new(file));
+    let gzip = Gzip::new(out, before).map_err(SlugError::file("write", part))?;
+    let mut walk = Packer {
+        builder: Builder::new(gzip),
+        entries: 0,
+        bytes: 0,
+        beside: Ok(()),
+    };
     let metadata = root.metadata().map_err(SlugError::file("read", app_dir))?;
-    let app = OsString::from("./app");
-    append_directory(&mut builder, &app, metadata.mode())
-        .map_err(SlugError::file("pack", app_dir))?;
-    tree(&mut builder, &root.into(), &app, 0)?;
-    let finish = || -> io::Result<(Digest, u64)> {
-        let out = builder.into_inner()?.finish()?;
-        let (fork, digest, bytes) = out
+    walk.directory(OsStr::new("./app"), &root.into(), metadata.mode(), twin, 0)?;
+    let Packer {
+        builder, beside, ..
+    } = walk;
+    let finish = || -> io::Result<(Digest, u64, Blocks)> {
+        let (out, blocks) = builder.into_inner()?.finish()?;
+        let (file, digest, bytes) = out
             .into_inner()
             .map_err(io::IntoInnerError::into_error)?
             .finish();
-        // Its reader need not wait for the disk.
-        drop(fork.pipe);
-        fork.file.sync_all()?;
-        Ok((digest, bytes))
+        file.sync_all()?;
+        Ok((digest, bytes, blocks))
     };
-    let (digest, size_bytes) = finish().map_err(SlugError::file("write", part))?;
+    let (digest, size_bytes, blocks) = finish().map_err(SlugError::file("write", part))?;
     let path = dest_dir.join(format!("{digest}.tgz"));
     std::fs::rename(part, &path).map_err(SlugError::file("name", &path))?;
     File::open(dest_dir)
         .and_then(|dir| dir.sync_all())
         .map_err(SlugError::file("sync", dest_dir))?;
-    Ok(Packed {
+    let packed = Packed {
         digest,
         size_bytes,
         path,
-    })
+    };
+    Ok((packed, blocks, beside))
 }
 
-fn tree<W: io::Write>(
-    builder: &mut Builder<W>,
-    dir: &OwnedFd,
-    at: &OsStr,
-    depth: usize,
-) -> Result<(), SlugError> {
-    let shown = Path::new(at);
-    if depth > DEPTH_MAX {
-        let at = shown.display();
-        return Err(SlugError::Refused(format!(
-            "`{at}` is more than {DEPTH_MAX} directories deep"
-        )));
+/// Walks the tree.
+struct Packer {
+    builder: Builder<Gzip<BufWriter<Hashing<File>>>>,
+    entries: u64,
+    bytes: u64,
+    /// The first thing that could not be done beside.
+    beside: io::Result<()>,
+}
+
+impl Packer {
+    /// A directory, and all below it.
+    fn directory(
+        &mut self,
+        path: &OsStr,
+        dir: &OwnedFd,
+        mode: u32,
+        twin: Option<Twin>,
+        depth: usize,
+    ) -> Result<(), SlugError> {
+        let shown = Path::new(path);
+        if depth > DEPTH_MAX {
+            let at = shown.display();
+            return Err(SlugError::Refused(format!(
+                "`{at}` is more than {DEPTH_MAX} directories deep"
+            )));
+        }
+        self.begin(path, 0)?;
+        append_directory(&mut self.builder, path, mode).map_err(SlugError::file("pack", shown))?;
+        for name in names(dir).map_err(SlugError::file("list", shown))? {
+            let mut path = path.to_owned();
+            path.push("/");
+            path.push(&name);
+            self.entry(dir, &name, &path, twin.as_ref(), depth)?;
+        }
+        if let Some(twin) = twin {
+            self.beside(twin.finish(mode));
+        }
+        Ok(())
     }
-    for name in names(dir).map_err(SlugError::file("list", shown))? {
-        let mut path = at.to_owned();
-        path.push("/");
-        path.push(&name);
-        entry(builder, dir, &name, &path, depth)?;
+
+    /// Counts an entry, which has to be within the bounds of what is unpacked.
+    fn begin(&mut self, path: &OsStr, size: u64) -> Result<(), SlugError> {
+        self.entries += 1;
+        self.bytes = self.bytes.saturating_add(size);
+        if self.entries > SLUG.entries || self.bytes > SLUG.bytes {
+            return Err(SlugError::Refused(format!(
+                "a slug may have {} entries of {} GiB in all",
+                SLUG.entries,
+                SLUG.bytes >> 30
+            )));
+        }
+        if parts(path.as_bytes()).is_none() {
+            let shown = Path::new(path).display();
+            return Err(SlugError::Refused(format!(
+                "`{shown}` is too long or too deep"
+            )));
+        }
+        let cut = self.builder.get_mut().entry(path.as_bytes());
+        cut.map_err(SlugError::file("pack", Path::new(path)))
     }
-    Ok(())
+
+    fn entry(
+        &mut self,
+        dir: &OwnedFd,
+        name: &OsStr,
+        path: &OsStr,
+        twin: Option<&Twin>,
+        depth: usize,
+    ) -> Result<(), SlugError> {
+        let shown = Path::new(path);
+        let failed = || SlugError::file("pack", shown);
+        let twin = twin.filter(|_| self.beside.is_ok());
+        let stat =
+            fstatat(dir, name, AtFlags::AT_SYMLINK_NOFOLLOW).map_err(|e| failed()(e.into()))?;
+        let kind = SFlag::from_bits_truncate(stat.st_mode) & SFlag::S_IFMT;
+        if kind == SFlag::S_IFDIR {
+            let below = open_dir(dir, name).map_err(failed())?;
+            let twin = twin.and_then(|twin| self.beside(twin.directory(name)));
+            return self.directory(path, &below, stat.st_mode, twin, depth + 1);
+        }
+        if kind == SFlag::S_IFLNK {
+            self.begin(path, 0)?;
+            let target = readlinkat(dir, name).map_err(|e| failed()(e.into()))?;
+            let mut header = header(EntryType::Symlink, 0o777, TIME, 0);
+            self.builder
+                .append_link(&mut header, shown, &target)
+                .map_err(failed())?;
+            twin.and_then(|twin| self.beside(twin.link(name, &target)));
+            return Ok(());
+        }
+        if kind == SFlag::S_IFREG {
+            let flags = OFlag::O_RDONLY | OFlag::O_NOFOLLOW | OFlag::O_NONBLOCK | OFlag::O_CLOEXEC;
+            let opened = openat(dir, name, flags, Mode::empty());
+            let file = File::from(opened.map_err(|e| failed()(e.into()))?);
+            let metadata = file.metadata().map_err(failed())?;
+            self.begin(path, metadata.size())?;
+            let found = (metadata.mode(), metadata.size());
+            return self.file(path, name, file, found, twin).map_err(failed());
+        }
+        let shown = shown.display();
+        Err(SlugError::Refused(format!(
+            "`{shown}` is a device, a socket or a FIFO"
+        )))
+    }
+
+    fn file(
+        &mut self,
+        path: &OsStr,
+        name: &OsStr,
+        mut file: File,
+        (mode, size): (u32, u64),
+        twin: Option<&Twin>,
+    ) -> io::Result<()> {
+        if size > SMALL {
+            let mut crc = Crc::new();
+            let mut buffer = vec![0; 1 << 16];
+            loop {
+                match file.read(&mut buffer)? {
+                    0 => break,
+                    read => crc.update(&buffer[..read]),
+                }
+            }
+            file.rewind()?;
+            let time = time_of(&crc);
+            let mut header = header(EntryType::Regular, mode, time, size);
+            self.builder
+                .append_data(&mut header, path, (&mut file).take(size))?;
+            let kept = Kept { mode, time, size };
+            twin.and_then(|twin| self.beside(twin.large(name, kept, &mut file)));
+            return Ok(());
+        }
+        let mut bytes = Vec::with_capacity(usize::try_from(size).unwrap_or(0) + 1);
+        file.take(size).read_to_end(&mut bytes)?;
+        let mut crc = Crc::new();
+        crc.update(&bytes);
+        let (time, size) = (time_of(&crc), bytes.len() as u64);
+        let mut header = header(EntryType::Regular, mode, time, size);
+        self.builder.append_data(&mut header, path, &bytes[..])?;
+        let kept = Kept { mode, time, size };
+        twin.and_then(|twin| self.beside(twin.small(name, kept, &bytes)));
+        Ok(())
+    }
+
+    /// What is done beside must not fail the slug, which can be unpacked instead.
+    fn beside<T>(&mut self, result: io::Result<T>) -> Option<T> {
+        match result {
+            Ok(done) => Some(done),
+            Err(error) => {
+                if self.beside.is_ok() {
+                    self.beside = Err(error);
+                }
+                None
+            }
+        }
+    }
 }
 
 /// Sorted, so that the same tree gives the same bytes.
@@ -157,68 +288,6 @@ pub(super) fn names(dir: &OwnedFd) -> io::Result<BTreeSet<OsString>> {
         }
     }
     Ok(names)
-}
-
-fn entry<W: io::Write>(
-    builder: &mut Builder<W>,
-    dir: &OwnedFd,
-    name: &OsStr,
-    path: &OsStr,
-    depth: usize,
-) -> Result<(), SlugError> {
-    let shown = Path::new(path);
-    let failed = || SlugError::file("pack", shown);
-    let stat = fstatat(dir, name, AtFlags::AT_SYMLINK_NOFOLLOW).map_err(|e| failed()(e.into()))?;
-    let kind = SFlag::from_bits_truncate(stat.st_mode) & SFlag::S_IFMT;
-    if kind == SFlag::S_IFDIR {
-        append_directory(builder, path, stat.st_mode).map_err(failed())?;
-        let below = open_dir(dir, name).map_err(failed())?;
-        return tree(builder, &below, path, depth + 1);
-    }
-    if kind == SFlag::S_IFLNK {
-        let target = readlinkat(dir, name).map_err(|e| failed()(e.into()))?;
-        let mut header = header(EntryType::Symlink, 0o777, TIME, 0);
-        return builder
-            .append_link(&mut header, shown, &target)
-            .map_err(failed());
-    }
-    if kind == SFlag::S_IFREG {
-        let flags = OFlag::O_RDONLY | OFlag::O_NOFOLLOW | OFlag::O_NONBLOCK | OFlag::O_CLOEXEC;
-        let opened = openat(dir, name, flags, Mode::empty()).map_err(|e| failed()(e.into()))?;
-        return append_file(builder, path, File::from(opened)).map_err(failed());
-    }
-    let shown = shown.display();
-    Err(SlugError::Refused(format!(
-        "`{shown}` is a device, a socket or a FIFO"
-    )))
-}
-
-fn append_file<W: io::Write>(
-    builder: &mut Builder<W>,
-    path: &OsStr,
-    mut file: File,
-) -> io::Result<()> {
-    let metadata = file.metadata()?;
-    let (mode, size) = (metadata.mode(), metadata.len());
-    if size > SMALL {
-        let mut crc = Crc::new();
-        let mut buffer = vec![0; 1 << 16];
-        loop {
-            match file.read(&mut buffer)? {
-                0 => break,
-                read => crc.update(&buffer[..read]),
-            }
-        }
-        file.rewind()?;
-        let mut header = header(EntryType::Regular, mode, time_of(&crc), size);
-        return builder.append_data(&mut header, path, file.take(size));
-    }
-    let mut bytes = Vec::with_capacity(usize::try_from(size).unwrap_or(0) + 1);
-    file.take(size).read_to_end(&mut bytes)?;
-    let mut crc = Crc::new();
-    crc.update(&bytes);
-    let mut header = header(EntryType::Regular, mode, time_of(&crc), bytes.len() as u64);
-    builder.append_data(&mut header, path, &bytes[..])
 }
 
 fn time_of(content: &Crc) -> u64 {
@@ -252,7 +321,7 @@ mod tests {
     use std::os::unix::fs::{PermissionsExt, symlink};
 
     use super::*;
-    use crate::slug::extract::{SLUG, extract};
+    use crate::slug::extract::extract;
 
     fn app() -> tempfile::TempDir {
         let dir = tempfile::tempdir().expect("a directory");
@@ -270,8 +339,8 @@ mod tests {
     #[test]
     fn what_is_packed_unpacks_the_same_and_bytes_are_stable() {
         let dir = app();
-        let one = pack(&dir.path().join("src"), dir.path(), None).expect("packed");
-        let two = pack(&dir.path().join("src"), dir.path(), None).expect("packed again");
+        let one = pack(&dir.path().join("src"), dir.path()).expect("packed");
+        let two = pack(&dir.path().join("src"), dir.path()).expect("packed again");
         assert_eq!(one, two);
         let out = tempfile::tempdir().expect("a directory");
         let root = OwnedFd::from(File::open(out.path()).expect("opened"));
@@ -294,7 +363,7 @@ mod tests {
         let fifo = dir.path().join("src/pipe");
         nix::unistd::mkfifo(&fifo, Mode::from_bits_truncate(0o600)).expect("made");
         let dest = tempfile::tempdir().expect("a directory");
-        let error = pack(&dir.path().join("src"), dest.path(), None)
+        let error = pack(&dir.path().join("src"), dest.path())
             .expect_err("refused")
             .to_string();
         assert!(error.contains("./app/pipe"), "{error}");

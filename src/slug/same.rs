@@ -95,7 +95,7 @@ fn open(dir: &OwnedFd, name: &OsStr) -> io::Result<File> {
     Ok(File::from(openat(dir, name, flags, Mode::empty())?))
 }
 
-fn files(mut ours: File, mut theirs: File) -> io::Result<bool> {
+pub(super) fn files(mut ours: impl Read, mut theirs: impl Read) -> io::Result<bool> {
     let (mut one, mut other) = (vec![0; PIECE], vec![0; PIECE]);
     loop {
         let (read, also) = (fill(&mut ours, &mut one)?, fill(&mut theirs, &mut other)?);
@@ -109,7 +109,7 @@ fn files(mut ours: File, mut theirs: File) -> io::Result<bool> {
 }
 
 /// Reads until the buffer is full or the file at its end.
-fn fill(file: &mut File, buffer: &mut [u8]) -> io::Result<usize> {
+fn fill(file: &mut impl Read, buffer: &mut [u8]) -> io::Result<usize> {
     let mut filled = 0;
     while filled < buffer.len() {
         match file.read(&mut buffer[filled..])? {
@@ -143,7 +143,7 @@ mod tests {
     fn what_was_packed_is_known_again_and_every_change_is_seen() {
         let dir = app();
         let (app, tree) = (dir.path().join("src"), dir.path().join("tree"));
-        let packed = pack(&app, dir.path(), None).expect("packed");
+        let packed = pack(&app, dir.path()).expect("packed");
         fs::create_dir(&tree).expect("made");
         let root = OwnedFd::from(File::open(&tree).expect("opened"));
         let slug = File::open(&packed.path).expect("opened");

@@ -3,23 +3,21 @@
 use std::collections::HashMap;
 use std::fs::File;
 use std::io;
-use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 
-use nix::fcntl::{FcntlArg, OFlag, fcntl};
 use tokio::sync::Mutex as AsyncMutex;
 
 use super::SlugError;
-use super::worker::{extract_piped, extract_slug};
+use super::blocks::Lately;
+use super::pack::{Packed, pack_beside};
+use super::twin::Twin;
+use super::worker::extract_slug;
 use crate::model::Digest;
 use crate::settings::Paths;
 use crate::sys;
 
 type Gates = Arc<Mutex<HashMap<Digest, Arc<AsyncMutex<()>>>>>;
-
-/// Room between who packs and who unpacks.
-const PIPE_BYTES: i32 = 1 << 20;
 
 /// The unpacked slugs of a state directory. Cheap to clone.
 #[derive(Clone, Debug)]
@@ -78,20 +76,50 @@ impl Trees {
         Err(error)
     }
 
-    /// Begins to unpack a slug that is being packed: what is written into the file comes out as its
-    /// tree, by the same confined process and rules as any other slug.
+    /// Packs the tree of `app_dir` as [`super::pack`] does, and makes the slug's own tree at the same
+    /// time, of the same bytes. What did not change since the slug `before` is taken from there and
+    /// from its tree: neither the new slug nor the new tree depends on that.
     ///
     /// # Errors
-    /// No directory or pipe can be made.
-    pub fn beside(&self) -> Result<(Beside, File), SlugError> {
-        let part = Part::make(&self.paths)?;
-        let pipe = nix::unistd::pipe2(OFlag::O_CLOEXEC);
-        let (slug, end) =
-            pipe.map_err(|errno| SlugError::file("make a pipe to", &part.path)(errno.into()))?;
-        // A smaller pipe works too, but then either waits for the other more often.
-        let _ = fcntl(&end, FcntlArg::F_SETPIPE_SZ(PIPE_BYTES));
-        let trees = self.clone();
-        Ok((Beside { trees, slug, part }, end.into()))
+    /// As for [`super::pack`]; no tree is left then.
+    pub fn pack(
+        &self,
+        app_dir: &Path,
+        before: Option<Digest>,
+        lately: &Lately,
+    ) -> Result<(Packed, Made), SlugError> {
+        let mut part = Part::make(&self.paths)?;
+        match self.pack_into(&part.path, app_dir, before, lately) {
+            Ok((packed, result)) => {
+                let tree = self.paths.tree(&packed.digest);
+                Ok((packed, Made { tree, part, result }))
+            }
+            Err(error) => {
+                part.removal()();
+                Err(error)
+            }
+        }
+    }
+
+    fn pack_into(
+        &self,
+        part: &Path,
+        app_dir: &Path,
+        before: Option<Digest>,
+        lately: &Lately,
+    ) -> Result<(Packed, io::Result<()>), SlugError> {
+        sys::give_to_app(part).map_err(SlugError::file("give away", part))?;
+        let tree = before.map(|digest| self.paths.tree(&digest));
+        let twin = Twin::new(part, tree.as_deref());
+        let twin = twin.map_err(SlugError::file("make a tree in", part))?;
+        let known = before.and_then(|digest| {
+            let slug = File::open(self.paths.slug(&digest)).ok()?;
+            lately.source(&digest, slug)
+        });
+        let slugs = self.paths.slugs();
+        let (packed, blocks, result) = pack_beside(app_dir, &slugs, known, Some(twin))?;
+        lately.keep(packed.digest, blocks, before.as_ref());
+        Ok((packed, result))
     }
 
     /// Removes what an interrupted unpack left.
@@ -110,48 +138,22 @@ impl Trees {
     }
 }
 
-/// A slug that is unpacked while it is packed.
-#[derive(Debug)]
-pub struct Beside {
-    trees: Trees,
-    slug: OwnedFd,
-    part: Part,
-}
-
-impl Beside {
-    /// Unpacks until the slug is complete.
-    pub async fn run(self) -> Unpacked {
-        let result = extract_piped(self.slug, &self.part.path).await;
-        Unpacked {
-            trees: self.trees,
-            part: self.part,
-            result,
-        }
-    }
-}
-
-/// What came of it. Removed when dropped.
+/// The tree of a slug that was just packed. Removed when dropped.
 #[derive(Debug)]
 #[must_use]
-pub struct Unpacked {
-    trees: Trees,
+pub struct Made {
+    tree: PathBuf,
     part: Part,
-    result: Result<Digest, SlugError>,
+    result: io::Result<()>,
 }
 
-impl Unpacked {
-    /// Makes it the tree of the slug with this digest, if it is just that. Where it is not, the
-    /// first dyno's launch finds no tree, unpacks the slug and says what is wrong.
-    pub fn keep(self, digest: Digest) {
-        match self.result {
-            Ok(actual) if actual == digest => {
-                let tree = self.trees.paths.tree(&digest);
-                if let Err(error) = self.part.place(&tree) {
-                    tracing::warn!(tree = %tree.display(), %error, "a tree is not in its place");
-                }
-            }
-            Ok(actual) => tracing::warn!(%digest, %actual, "another slug was unpacked"),
-            Err(error) => tracing::debug!(%digest, %error, "a slug was not unpacked"),
+impl Made {
+    /// Puts it in its place. Where that cannot be, the first dyno's launch finds no tree and unpacks
+    /// the slug.
+    pub fn keep(self) {
+        let tree = self.tree;
+        if let Err(error) = self.result.and_then(|()| self.part.place(&tree)) {
+            tracing::warn!(tree = %tree.display(), %error, "a tree is not in its place");
         }
     }
 

@@ -35,11 +35,6 @@ pub(super) async fn extract_slug(archive: &Path, dest: &Path) -> Result<Digest, 
     ask("slug", open(archive)?, dest).await
 }
 
-/// The same, of a slug that comes through a pipe.
-pub(super) async fn extract_piped(slug: OwnedFd, dest: &Path) -> Result<Digest, SlugError> {
-    ask("slug", slug, dest).await
-}
-
 fn open(archive: &Path) -> Result<OwnedFd, SlugError> {
     let file = File::open(archive).map_err(SlugError::file("open", archive))?;
     Ok(file.into())

@@ -14,7 +14,7 @@ fn main() {
         return;
     };
     let begun = Instant::now();
-    let packed = manifold::slug::pack(Path::new(&tree), Path::new(&slugs), None);
+    let packed = manifold::slug::pack(Path::new(&tree), Path::new(&slugs));
     packed.expect("a slug");
     println!("{}", begun.elapsed().as_micros());
 }
