@@ -167,6 +167,13 @@ async fn write_chunks(
     Ok((Digest(hash.finalize().into()), size_bytes))
 }
 
+/// Renames a synced file, and comes back when that is on disk, too.
+pub(super) async fn place(part: &Path, path: &Path) -> std::io::Result<()> {
+    tokio::fs::rename(part, path).await?;
+    let above = path.parent().unwrap_or(path);
+    tokio::fs::File::open(above).await?.sync_all().await
+}
+
 /// Removes a file; one that is not there is fine.
 pub(super) async fn remove_file(path: &Path) {
     match tokio::fs::remove_file(path).await {

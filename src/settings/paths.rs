@@ -33,6 +33,11 @@ impl Paths {
         self.state.join("instance")
     }
 
+    /// The start of the machine that the supervisor saw last.
+    pub fn boot(&self) -> PathBuf {
+        self.state.join("boot")
+    }
+
     /// There if we turned IP forwarding on, which was off.
     pub fn forwarding(&self) -> PathBuf {
         self.state.join("forwarding")

@@ -5,17 +5,23 @@ use std::fs::File;
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
 
 use tokio::sync::Mutex as AsyncMutex;
 
 use super::SlugError;
 use super::blocks::Lately;
+use super::mark;
 use super::pack::{Packed, pack_beside};
 use super::twin::Twin;
 use super::worker::extract_slug;
 use crate::model::Digest;
 use crate::settings::Paths;
 use crate::sys;
+
+/// Until a new tree is brought to disk: its release is to be recorded and its dynos are to be up by
+/// then, which would wait for that.
+const SETTLE: Duration = Duration::from_secs(5);
 
 type Gates = Arc<Mutex<HashMap<Digest, Arc<AsyncMutex<()>>>>>;
 
@@ -122,8 +128,15 @@ impl Trees {
         Ok((packed, result))
     }
 
-    /// Removes what an interrupted unpack left.
+    /// Removes what an interrupted unpack left, and what the machine's last end may have spoilt. To
+    /// be called before any tree is used.
     pub fn sweep(&self) {
+        let open = mark::review(&self.paths);
+        sys::later(SETTLE, move || {
+            for tree in &open {
+                mark::settle(tree);
+            }
+        });
         for entry in std::fs::read_dir(self.paths.trees())
             .into_iter()
             .flatten()
@@ -182,11 +195,13 @@ impl Part {
         })
     }
 
-    /// By one rename. One that is there already has the same bytes.
+    /// By one rename; its bytes follow to the disk. One that is there already has the same bytes.
     fn place(mut self, tree: &Path) -> io::Result<()> {
         match std::fs::rename(&self.path, tree) {
             Ok(()) => {
                 self.is_settled = true;
+                let tree = tree.to_owned();
+                sys::later(SETTLE, move || mark::settle(&tree));
                 Ok(())
             }
             Err(_) if tree.is_dir() => Ok(()),

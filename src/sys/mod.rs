@@ -18,7 +18,7 @@ mod process;
 mod terminal;
 mod watch;
 
-pub use background::in_background;
+pub use background::{in_background, later};
 pub use fault::{Fault, fault, passed};
 pub use fd::{adopt, inheritable, move_to};
 pub use kmsg::kernel_messages;

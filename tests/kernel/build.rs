@@ -1,5 +1,6 @@
 //! From source to release: what goes in, what is kept, what a failure leaves alone.
 
+use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
@@ -21,6 +22,10 @@ pub(crate) fn cases() -> Vec<Trial> {
         ),
         Trial::test("build::the_same_tree_gives_the_same_slug", reproducible),
         Trial::test("build::a_failing_release_command_changes_nothing", gate),
+        Trial::test(
+            "build::trees_that_were_not_on_disk_when_the_machine_ended_are_made_anew",
+            power,
+        ),
         Trial::test("build::flask_and_express_answer_with_two_dynos", frameworks)
             .with_ignored_flag(is_closed),
     ]
@@ -238,6 +243,39 @@ fn reproducible() -> Result<(), Failed> {
         one.len() == 2 && one[0] != two[0] && one[1] == "1" && two[1] == "1",
         format!("{one:?} {two:?}"),
     )
+}
+
+/// As after the power went: the files of a tree are there, but what was in them is not.
+fn power() -> Result<(), Failed> {
+    let mut host = deployed()?;
+    let state = host.dir.path().join("state");
+    let tree = || -> Result<PathBuf, Failed> {
+        let mut found = std::fs::read_dir(state.join("trees"))?;
+        Ok(found.next().ok_or("no tree")??.path())
+    };
+    // 2000-01-01: it is on disk.
+    let is_marked = || -> Result<bool, Failed> { Ok(tree()?.metadata()?.mtime() == 946_684_800) };
+    host.eventually("the tree is on disk", || is_marked().unwrap_or(false))?;
+    let restart = |host: &mut Host| {
+        host.stop()?;
+        std::fs::write(state.join("boot"), "another start of the machine")?;
+        host.launch()?;
+        host.eventually("web.1 is up", || host.all_up("tiny", &["web.1"]))
+    };
+    let first = inode(&tree()?)?;
+    restart(&mut host)?;
+    check(
+        inode(&tree()?)? == first,
+        "a tree that is on disk was made anew",
+    )?;
+    let source = tree()?.join("app/server.py");
+    let length = source.metadata()?.len();
+    check(length > 0, "the app is its source")?;
+    std::fs::File::create(&source)?;
+    std::fs::File::open(tree()?)?.set_modified(std::time::SystemTime::now())?;
+    restart(&mut host)?;
+    check(source.metadata()?.len() == length, "the source is empty")?;
+    host.eventually("the new tree is on disk", || is_marked().unwrap_or(false))
 }
 
 fn gate() -> Result<(), Failed> {

@@ -95,7 +95,7 @@ pub(super) async fn fill(State(api): State<Api>, Key(key): Key, request: Request
         files::remove_file(&part).await;
         return Err(is_filled());
     }
-    let kept = tokio::fs::rename(&part, api.paths.slug(&digest)).await;
+    let kept = files::place(&part, &api.paths.slug(&digest)).await;
     kept.map_err(|error| ApiError::io("keep the slug", &error))?;
     api.store.fill_slug(slug.id, digest, size_bytes).await?;
     reply::ok(&serde_json::json!({}))
