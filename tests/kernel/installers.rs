@@ -42,6 +42,11 @@ pub(crate) fn cases() -> Vec<Trial> {
     vec![
         Trial::test("installers::pnpm_installs_what_is_locked", || all(&[PNPM]))
             .with_ignored_flag(is_closed),
+        Trial::test(
+            "installers::django_collects_its_files_with_what_uv_installed",
+            || all(&[DJANGO_BY_UV]),
+        )
+        .with_ignored_flag(is_closed),
         Trial::test("installers::the_others_install_what_is_locked", || {
             all(&[
                 UV,
@@ -50,6 +55,8 @@ pub(crate) fn cases() -> Vec<Trial> {
                 PIPENV,
                 PROJECT,
                 DJANGO,
+                DJANGO_BY_POETRY,
+                DJANGO_BY_PIPENV,
                 YARN,
                 ENGINE,
             ])
@@ -98,7 +105,9 @@ fn lock(app: &Path, tool: &str) -> Result<(), Failed> {
         /usr/bin/python3 -m venv \"$1\"
         \"$1/bin/pip\" install --quiet --disable-pip-version-check \"$2\"
         index=$(\"$1/bin/python\" -c 'from pip._internal.models.index import PyPI; print(PyPI.simple_url)')
-        sed -i \"s#INDEX#${PIP_INDEX_URL:-$index}#\" pyproject.toml
+        for file in pyproject.toml Pipfile; do
+          [ ! -f $file ] || sed -i \"s#INDEX#${PIP_INDEX_URL:-$index}#\" $file
+        done
         \"$1/bin/$2\" lock --quiet";
     let output = Command::new("bash")
         .args(["-c", script, "-"])
@@ -215,30 +224,93 @@ const PROJECT: Case = Case {
     says: PYTHON_SAYS,
 };
 
+const MANAGE: (&str, &str) = (
+    "manage.py",
+    "import os, sys\nfrom django.core.management import execute_from_command_line\n\
+     os.environ.setdefault('DJANGO_SETTINGS_MODULE', 'settings')\n\
+     execute_from_command_line(sys.argv)\n",
+);
+
+const SETTINGS: (&str, &str) = (
+    "settings.py",
+    "import os\nSECRET_KEY = 'x'\nINSTALLED_APPS = ['django.contrib.staticfiles']\n\
+     STATIC_URL = 'static/'\nSTATIC_ROOT = 'collected'\nSTATICFILES_DIRS = ['assets']\n",
+);
+
+const ASSET: (&str, &str) = ("assets/hello.css", "p { color: red }\n");
+
+const COLLECTED: &str = "       1 static file copied to '";
+const SERVED: &str =
+    "python -c 'import django; print(django.__version__)' && cat collected/hello.css";
+const DJANGO_SAYS: &str = "4.2.16\np { color: red }";
+
 /// Its static files are collected; without a change nothing is installed for that.
 const DJANGO: Case = Case {
     name: "by-pip-django",
     locked_by: None,
     files: &[
-        ("Procfile", "worker: sleep 1000\n"),
+        PROCFILE,
         ("requirements.txt", "Django==4.2.16\n"),
-        (
-            "manage.py",
-            "import os, sys\nfrom django.core.management import execute_from_command_line\n\
-             os.environ.setdefault('DJANGO_SETTINGS_MODULE', 'settings')\n\
-             execute_from_command_line(sys.argv)\n",
-        ),
-        (
-            "settings.py",
-            "import os\nSECRET_KEY = 'x'\nINSTALLED_APPS = ['django.contrib.staticfiles']\n\
-             STATIC_URL = 'static/'\nSTATIC_ROOT = 'collected'\nSTATICFILES_DIRS = ['assets']\n",
-        ),
-        ("assets/hello.css", "p { color: red }\n"),
+        MANAGE,
+        SETTINGS,
+        ASSET,
     ],
-    first: "       1 static file copied to '",
+    first: COLLECTED,
     second: NO_CHANGE,
-    run: "python -c 'import django; print(django.__version__)' && cat collected/hello.css",
-    says: "p { color: red }",
+    run: SERVED,
+    says: DJANGO_SAYS,
+};
+
+const DJANGO_BY_UV: Case = Case {
+    name: "by-uv-django",
+    locked_by: Some("uv"),
+    files: &[
+        PROCFILE,
+        (
+            "pyproject.toml",
+            "[project]\nname = \"hello\"\nversion = \"1\"\nrequires-python = \">=3.9\"\n\
+             dependencies = [\"django==4.2.16\"]\n",
+        ),
+        MANAGE,
+        SETTINGS,
+        ASSET,
+    ],
+    ..DJANGO
+};
+
+const DJANGO_BY_POETRY: Case = Case {
+    name: "by-poetry-django",
+    locked_by: Some("poetry"),
+    files: &[
+        PROCFILE,
+        (
+            "pyproject.toml",
+            "[tool.poetry]\npackage-mode = false\n\n\
+             [tool.poetry.dependencies]\npython = \">=3.9\"\ndjango = \"4.2.16\"\n\n\
+             [[tool.poetry.source]]\nname = \"index\"\nurl = \"INDEX\"\npriority = \"primary\"\n",
+        ),
+        MANAGE,
+        SETTINGS,
+        ASSET,
+    ],
+    ..DJANGO
+};
+
+const DJANGO_BY_PIPENV: Case = Case {
+    name: "by-pipenv-django",
+    locked_by: Some("pipenv"),
+    files: &[
+        PROCFILE,
+        (
+            "Pipfile",
+            "[[source]]\nname = \"index\"\nurl = \"INDEX\"\nverify_ssl = true\n\n\
+             [packages]\ndjango = \"==4.2.16\"\n",
+        ),
+        MANAGE,
+        SETTINGS,
+        ASSET,
+    ],
+    ..DJANGO
 };
 
 const PNPM: Case = Case {
