@@ -170,7 +170,9 @@ async fn read_request(
         }
         let alone = |refused| (refused, None);
         let end = head::end_of_head(buffer, looked);
-        if let Ok(Some(end)) = end {
+        if let Ok(Some(end)) = end
+            && end <= head::REQUEST_HEAD_MAX
+        {
             let bytes = buffer.split_to(end).freeze();
             let request = head::request(&bytes);
             return request.map(Some).map_err(|refused| (refused, Some(bytes)));
@@ -241,58 +243,56 @@ async fn refuse(
         turn.end_at_once(refused.status);
     }
     let page = failure::page(refused.status, None, None);
-    send_page(client, refused.status, &page, false, false, 0).await;
+    let answer = Answer::page(refused.status, &page, false, false);
+    answer.send(client).await;
 }
 
-async fn send_page(
-    client: &mut impl Wire,
+/// An answer of our own.
+struct Answer<'a> {
     status: u16,
-    page: &str,
+    /// Whole lines.
+    head: &'a str,
+    body: &'a str,
     is_head: bool,
     is_keep_alive: bool,
+    /// So many of its first bytes the client has already.
     ahead: usize,
-) {
-    let head = "Content-Type: text/html; charset=utf-8\r\n";
-    send(client, status, head, page, is_head, is_keep_alive, ahead).await;
 }
 
-async fn send_redirect(
-    client: &mut impl Wire,
-    status: u16,
-    location: &str,
-    is_head: bool,
-    is_keep_alive: bool,
-) {
-    let head = format!("Content-Type: text/html; charset=utf-8\r\nLocation: {location}\r\n");
-    let page = failure::page(status, None, None);
-    send(client, status, &head, &page, is_head, is_keep_alive, 0).await;
-}
-
-/// An answer of our own. `head`: whole lines; `ahead`: so much of it the client has already.
-async fn send(
-    client: &mut impl Wire,
-    status: u16,
-    head: &str,
-    body: &str,
-    is_head: bool,
-    is_keep_alive: bool,
-    ahead: usize,
-) {
-    let connection = if is_keep_alive { "keep-alive" } else { "close" };
-    let reason = failure::reason(status);
-    // Source: RFC 9110 section 6.6.1. A dyno's answer has the dyno's date, if any.
-    let date = jiff::Timestamp::now().strftime("%a, %d %b %Y %H:%M:%S GMT");
-    let mut answer = format!(
-        "HTTP/1.1 {status} {reason}\r\n{head}Content-Length: {}\r\nCache-Control: no-cache, no-store\r\nServer: Cowboy\r\nDate: {date}\r\nConnection: {connection}\r\n\r\n",
-        body.len()
-    );
-    if !is_head {
-        answer.push_str(body);
+impl<'a> Answer<'a> {
+    fn page(status: u16, page: &'a str, is_head: bool, is_keep_alive: bool) -> Self {
+        Self {
+            status,
+            head: "Content-Type: text/html; charset=utf-8\r\n",
+            body: page,
+            is_head,
+            is_keep_alive,
+            ahead: 0,
+        }
     }
-    let rest = &answer.as_bytes()[ahead..];
-    let sent = tokio::time::timeout(LAST_WORDS, client.write_all(rest)).await;
-    if !matches!(sent, Ok(Ok(()))) {
-        tracing::debug!("client gone before its answer");
+
+    async fn send(self, client: &mut impl Wire) {
+        let Self { status, head, .. } = self;
+        let connection = if self.is_keep_alive {
+            "keep-alive"
+        } else {
+            "close"
+        };
+        let reason = failure::reason(status);
+        // Source: RFC 9110 section 6.6.1. A dyno's answer has the dyno's date, if any.
+        let date = jiff::Timestamp::now().strftime("%a, %d %b %Y %H:%M:%S GMT");
+        let mut answer = format!(
+            "HTTP/1.1 {status} {reason}\r\n{head}Content-Length: {}\r\nCache-Control: no-cache, no-store\r\nServer: Cowboy\r\nDate: {date}\r\nConnection: {connection}\r\n\r\n",
+            self.body.len()
+        );
+        if !self.is_head {
+            answer.push_str(self.body);
+        }
+        let rest = &answer.as_bytes()[self.ahead..];
+        let sent = tokio::time::timeout(LAST_WORDS, client.write_all(rest)).await;
+        if !matches!(sent, Ok(Ok(()))) {
+            tracing::debug!("client gone before its answer");
+        }
     }
 }
 
@@ -325,24 +325,20 @@ async fn handle(
     let wants_more = request.connection.lasts(request.is_old);
     // An unread body would be taken for the next request.
     let may_go_on = wants_more && request.framing == Framing::None && !worker::is_stopping();
+    let is_head = request.method == "HEAD";
     if let Some(proof) = https::proof(shared, request) {
-        let head = "Content-Type: application/octet-stream\r\n";
-        send(
-            client,
-            200,
-            head,
-            &proof,
-            request.method == "HEAD",
-            may_go_on,
-            0,
-        )
-        .await;
+        let answer = Answer {
+            head: "Content-Type: application/octet-stream\r\n",
+            ..Answer::page(200, &proof, is_head, may_go_on)
+        };
+        answer.send(client).await;
         return Next::request_if(may_go_on);
     }
     let app = shared.table.load().find(&request.host).cloned();
     let Some(app) = app else {
         let page = failure::page(404, None, None);
-        send_page(client, 404, &page, request.method == "HEAD", may_go_on, 0).await;
+        let answer = Answer::page(404, &page, is_head, may_go_on);
+        answer.send(client).await;
         return Next::request_if(may_go_on);
     };
     let fwd = origin.forwarded_for(&request.head);
@@ -355,14 +351,10 @@ async fn handle(
     }
     if let Some((status, location)) = https::redirect(shared, &app, request, origin) {
         turn.end_at_once(status);
-        send_redirect(
-            client,
-            status,
-            &location,
-            request.method == "HEAD",
-            may_go_on,
-        )
-        .await;
+        let page = failure::page(status, None, None);
+        let plain = Answer::page(status, &page, is_head, may_go_on);
+        let head = &format!("{}Location: {location}\r\n", plain.head);
+        Answer { head, ..plain }.send(client).await;
         return Next::request_if(may_go_on);
     }
     if request.expect == Expect::Other {
@@ -377,7 +369,11 @@ async fn handle(
             405
         };
         turn.end_at_once(status);
-        send(client, status, ALLOW, "", false, may_go_on, 0).await;
+        let answer = Answer {
+            head: ALLOW,
+            ..Answer::page(status, "", false, may_go_on)
+        };
+        answer.send(client).await;
         return Next::request_if(may_go_on);
     }
     let is_continue_passed =
@@ -648,8 +644,11 @@ impl<'a> Turn<'a> {
             };
             let page = failure::page(failure.status, Some(failure.code), frame);
             let is_head = self.record.method == "HEAD";
-            let ahead = self.ahead.take();
-            send_page(client, failure.status, &page, is_head, may_go_on, ahead).await;
+            let answer = Answer {
+                ahead: self.ahead.take(),
+                ..Answer::page(failure.status, &page, is_head, may_go_on)
+            };
+            answer.send(client).await;
         }
         Next::request_if(may_go_on)
     }

@@ -33,10 +33,8 @@ fn last(host: &Host, app: &str) -> String {
 
 /// Waits for a line that starts and ends like this.
 fn await_line(host: &Host, start: &str, end: &str) {
-    host.until(&format!("{start} ... {end}"), || {
-        let line = last(host, APP);
-        line.starts_with(start) && line.ends_with(end)
-    });
+    let is_it = |line: &str| line.starts_with(start) && line.ends_with(end);
+    host.until_said(&format!("{start} ... {end}"), || last(host, APP), is_it);
 }
 
 fn get(host: &Host, app: &str, path: &str) -> String {

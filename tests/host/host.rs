@@ -208,11 +208,25 @@ impl Host {
     }
 
     pub(crate) fn until(&self, what: &str, holds: impl Fn() -> bool) {
+        self.until_said(what, || holds().to_string(), |said| said == "true");
+    }
+
+    /// Waits until what is said is what is wanted.
+    pub(crate) fn until_said(
+        &self,
+        what: &str,
+        said: impl Fn() -> String,
+        is_it: impl Fn(&str) -> bool,
+    ) {
         let deadline = Instant::now() + PATIENCE;
-        while !holds() {
+        loop {
+            let last = said();
+            if is_it(&last) {
+                return;
+            }
             assert!(
                 Instant::now() < deadline,
-                "not in time: {what}; files: {}",
+                "not in time: {what}; at last: {last}; files: {}",
                 self.dir.path().display()
             );
             std::thread::park_timeout(Duration::from_millis(20));

@@ -107,3 +107,24 @@ fn silence_ends_after_30_or_55_or_75_seconds() {
         scope.spawn(|| idle(&get("odd", "/", "")));
     });
 }
+
+/// Source: RFC 6585 section 5.
+#[test]
+fn a_head_of_more_than_256_kib_is_431() {
+    let host = Host::start(Timings::default());
+    host.web("odd", "odd", "python3 server.py");
+    let head = |count: usize| {
+        // Lines of 4 KiB.
+        let lines: String = (0..count)
+            .map(|number| format!("X-{number:03}: {}\r\n", "a".repeat(4089)))
+            .collect();
+        format!("GET /head HTTP/1.1\r\nHost: odd.localhost\r\nConnection: close\r\n{lines}\r\n")
+    };
+    let (reply, _) = talk(&host, &head(63));
+    assert!(reply.starts_with("HTTP/1.1 200 "), "{reply:.200}");
+    let (reply, _) = talk(&host, &head(65));
+    assert!(
+        reply.starts_with("HTTP/1.1 431 Request Header Fields Too Large\r\n"),
+        "{reply:.200}"
+    );
+}

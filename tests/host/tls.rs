@@ -336,3 +336,41 @@ fn https_that_is_not_served_cannot_be_forced() {
         assert!(said.contains("--https"), "{said}");
     }
 }
+
+/// The first message of a handshake by somebody who speaks no newer version than this.
+fn client_hello(version: u16) -> Vec<u8> {
+    let mut hello = version.to_be_bytes().to_vec();
+    hello.extend([7; 32]); // random
+    hello.push(0); // no session
+    // TLS_ECDHE_RSA_WITH_AES_128_GCM_SHA256, TLS_RSA_WITH_AES_128_CBC_SHA; no compression.
+    hello.extend([0, 4, 0xc0, 0x2f, 0, 0x2f, 1, 0]);
+    // supported_groups: x25519; signature_algorithms: ecdsa_secp256r1_sha256.
+    let extensions = [0, 10, 0, 4, 0, 2, 0, 29, 0, 13, 0, 4, 0, 2, 4, 3];
+    hello.extend(u16::try_from(extensions.len()).expect("few").to_be_bytes());
+    hello.extend(extensions);
+    let length = u16::try_from(hello.len()).expect("short");
+    // A record of the first version, as all begin; a handshake message of type 1.
+    let mut bytes = vec![22, 3, 1];
+    bytes.extend((length + 4).to_be_bytes());
+    bytes.extend([1, 0]);
+    bytes.extend(length.to_be_bytes());
+    bytes.extend(hello);
+    bytes
+}
+
+/// Source: RFC 8996 (older versions must not be spoken), RFC 5246 section 7.2 (alert 70).
+#[test]
+fn versions_before_tls_1_2_are_refused() {
+    let host = Host::start_with(Timings::default(), with_tls);
+    for version in [0x0300, 0x0301, 0x0302] {
+        let mut stream = TcpStream::connect(host.https.expect("TLS is served")).expect("connected");
+        let patience = Some(Duration::from_secs(30));
+        stream.set_read_timeout(patience).expect("set");
+        stream.write_all(&client_hello(version)).expect("written");
+        let mut reply = Vec::new();
+        stream.read_to_end(&mut reply).expect("closed in order");
+        // One record: a fatal alert, protocol_version.
+        assert_eq!(reply[0], 21, "{version:x}: {reply:?}");
+        assert_eq!(reply[3..], [0, 2, 2, 70], "{version:x}: {reply:?}");
+    }
+}
