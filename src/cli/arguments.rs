@@ -19,7 +19,6 @@ use crate::settings;
     name = "manifold",
     bin_name = "manifold",
     version,
-    arg_required_else_help = true,
     subcommand_required = true,
     after_help = "Exit status: 0 done, 1 other failure, 2 usage, 3 not found, 4 conflict, 5 refused value, \
                   6 no permission, 7 no supervisor runs, 8 supervisor fault, 9 build failed, \

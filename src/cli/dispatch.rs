@@ -61,8 +61,12 @@ pub(super) fn with_runtime(work: impl AsyncFnOnce(&mut Screen) -> Done<u8>) -> E
     }
 }
 
-/// Reads the words of a command.
+/// Reads the words of a command; no words ask for help.
 pub(super) fn parse(arguments: &[OsString]) -> Result<Cli, clap::Error> {
+    if arguments.len() < 2 {
+        // clap's own setting counts variables of the environment as words.
+        return Cli::try_parse_from(["manifold", "--help"]);
+    }
     let mut cli = Cli::try_parse_from(arguments)?;
     mark_exact(&mut cli.command, arguments);
     Ok(cli)

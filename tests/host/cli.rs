@@ -228,3 +228,16 @@ fn features_are_switched_per_app_and_survive() {
         2
     );
 }
+
+#[test]
+fn no_words_ask_for_help_whatever_the_environment_says() {
+    let output = std::process::Command::new(env!("CARGO_BIN_EXE_manifold"))
+        .env("MANIFOLD_SOCKET", "/nowhere")
+        .env("MANIFOLD_APP", "shop")
+        .output()
+        .expect("the CLI starts");
+    let help = String::from_utf8_lossy(&output.stdout);
+    assert!(output.status.success(), "{output:?}");
+    assert!(help.contains("Usage: manifold"), "{help}");
+    assert!(help.contains("ps:scale"), "{help}");
+}
