@@ -4,6 +4,7 @@
 //! line is the sum over all test binaries; a check that fails counts as one failed test.
 
 use std::process::{Command, ExitCode};
+use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use anyhow::{Result, bail};
@@ -47,18 +48,6 @@ pub(crate) fn run(options: &Options) -> ExitCode {
     report.step("format", |_| {
         process::check(process::cargo().args(["fmt", "--all", "--check"]), LIMIT)
     });
-    report.step("clippy", |_| {
-        let mut clippy = process::cargo();
-        clippy.args([
-            "clippy",
-            "--workspace",
-            "--all-targets",
-            "--",
-            "-D",
-            "warnings",
-        ]);
-        process::check(&mut clippy, LIMIT)
-    });
     report.step("dependencies", |_| dependencies::check());
     let filter = options.filter.as_deref();
     let mut shown = Shown::default();
@@ -81,8 +70,11 @@ pub(crate) fn run(options: &Options) -> ExitCode {
         });
     }
     let mut course = Course::begin();
+    let mut lints = None;
     report.step("kernel tests in place", |tally| {
         let binaries = Binaries::build(false)?;
+        // These tests wait a good deal. Not before: two cargos wait for each other.
+        lints = Some(Lints::begin());
         // One at a time: they count what is left behind on the whole machine.
         let mut test = Command::new(&binaries.kernel_tests);
         test.current_dir(crate::root()).arg("--test-threads=1");
@@ -97,6 +89,11 @@ pub(crate) fn run(options: &Options) -> ExitCode {
         tested(&mut test, tally, &mut shown, &mut course)
     });
     report.tell(course, SLOWEST);
+    match lints {
+        // Also when we were asked to stop: it ends then.
+        Some(lints) => report.always("clippy, begun beside them", |_| lints.end()),
+        None => report.skip("clippy", "the tests beside it did not begin"),
+    }
     if options.no_vm {
         report.skip("kernel tests in the virtual machine", "--no-vm");
     } else {
@@ -154,6 +151,43 @@ fn tested(
     })? {
         Ended::Status(status) if status.success() => Ok(()),
         ended => bail!("{ended}"),
+    }
+}
+
+/// Clippy on what time the processors have left.
+struct Lints(JoinHandle<Result<(Vec<String>, Ended)>>);
+
+impl Lints {
+    fn begin() -> Self {
+        Self(std::thread::spawn(|| {
+            let cargo = process::cargo();
+            let mut clippy = Command::new("sh");
+            clippy.current_dir(crate::root());
+            // What it says is told at the end, in one piece.
+            clippy.args(["-c", r#"exec "$@" 2>&1"#, "sh", "chrt", "--idle", "0"]);
+            clippy.arg(cargo.get_program());
+            clippy.args(["clippy", "--workspace", "--all-targets"]);
+            clippy.args(["--", "-D", "warnings"]);
+            let mut said = Vec::new();
+            let ended = process::stream(&mut clippy, LIMIT, |line| {
+                said.push(line.to_owned());
+                Next::GoOn
+            })?;
+            Ok((said, ended))
+        }))
+    }
+
+    /// Waits for its end.
+    fn end(self) -> Result<()> {
+        let (said, ended) = self.0.join().expect("no panic")?;
+        for line in said {
+            println!("{line}");
+        }
+        if ended.success() {
+            Ok(())
+        } else {
+            bail!("{ended}")
+        }
     }
 }
 
