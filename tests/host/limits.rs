@@ -128,3 +128,38 @@ fn a_head_of_more_than_256_kib_is_431() {
         "{reply:.200}"
     );
 }
+
+#[test]
+#[ignore = "takes a minute"]
+fn a_minute_of_long_queues_has_a_line() {
+    let host = Host::start(Timings::default());
+    host.web("odd", "odd", "python3 server.py");
+    host.ok(&["routing:set", "global-queue", "-a", "odd"]);
+    let late = "GET /late?300 HTTP/1.1\r\nHost: odd.localhost\r\nConnection: close\r\n\r\n";
+    let begin = Instant::now();
+    let told = || host.ok(&["logs", "-a", "odd", "-d", "router", "-n", "5"]);
+    // Two at a time for one dyno: one of them waits.
+    while !told().contains("at=warning desc=\"Requests wait for a dyno\"") {
+        assert!(begin.elapsed() < Duration::from_secs(90), "{}", told());
+        std::thread::scope(|scope| {
+            for _ in 0..2 {
+                scope.spawn(|| {
+                    let (reply, _) = talk(&host, late);
+                    assert!(reply.starts_with("HTTP/1.1 200 "), "{reply}");
+                });
+            }
+        });
+    }
+    let took = begin.elapsed().as_secs_f64();
+    assert!((60.0..80.0).contains(&took), "{took} s");
+    let line = told();
+    let average = line.split_once("queue_average=").expect("told").1;
+    let average: u64 = average
+        .split_once("ms")
+        .expect("in ms")
+        .0
+        .parse()
+        .expect("a number");
+    // Every other one waited for 300 ms.
+    assert!((100..300).contains(&average), "{line}");
+}
