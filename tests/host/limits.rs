@@ -114,10 +114,10 @@ fn a_head_of_more_than_256_kib_is_431() {
     let host = Host::start(Timings::default());
     host.web("odd", "odd", "python3 server.py");
     let head = |count: usize| {
-        // Lines of 4 KiB.
-        let lines: String = (0..count)
-            .map(|number| format!("X-{number:03}: {}\r\n", "a".repeat(4089)))
-            .collect();
+        // Lines of 4 KiB, each with a name of its own.
+        let values = "a".repeat(4089);
+        let lines = (0..count).map(|number| format!("X-{number:03}: {values}\r\n"));
+        let lines = lines.collect::<Vec<_>>().concat();
         format!("GET /head HTTP/1.1\r\nHost: odd.localhost\r\nConnection: close\r\n{lines}\r\n")
     };
     let (reply, _) = talk(&host, &head(63));
