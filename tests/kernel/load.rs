@@ -19,8 +19,15 @@ const IN_FLIGHT_MAX: usize = 800;
 /// A load that runs. Dropped, it stops.
 pub(crate) struct Load {
     stop: Arc<AtomicBool>,
-    sent: Arc<AtomicUsize>,
+    told: Arc<Told>,
     thread: Option<std::thread::JoinHandle<Outcome>>,
+}
+
+/// What is told while it runs.
+#[derive(Default)]
+struct Told {
+    sent: AtomicUsize,
+    waiting: AtomicUsize,
 }
 
 /// What became of the requests.
@@ -38,28 +45,33 @@ pub(crate) struct Outcome {
 impl Load {
     /// Asks `host` for `/`, `per_second` times a second, each over a connection of its own.
     pub(crate) fn start(http: SocketAddr, host: &str, per_second: u32) -> Self {
-        let (stop, sent) = (Arc::<AtomicBool>::default(), Arc::<AtomicUsize>::default());
+        let (stop, told) = (Arc::<AtomicBool>::default(), Arc::<Told>::default());
         let thread = std::thread::spawn({
-            let (stop, sent) = (Arc::clone(&stop), Arc::clone(&sent));
+            let (stop, told) = (Arc::clone(&stop), Arc::clone(&told));
             let head = format!("GET / HTTP/1.1\r\nHost: {host}\r\nConnection: close\r\n\r\n");
             move || {
                 let runtime = tokio::runtime::Builder::new_current_thread()
                     .enable_all()
                     .build()
                     .expect("an event loop");
-                runtime.block_on(run(http, head.into(), per_second, &stop, &sent))
+                runtime.block_on(run(http, head.into(), per_second, &stop, &told))
             }
         });
         Self {
             stop,
-            sent,
+            told,
             thread: Some(thread),
         }
     }
 
     /// How many were sent so far.
     pub(crate) fn sent(&self) -> usize {
-        self.sent.load(Ordering::Relaxed)
+        self.told.sent.load(Ordering::Relaxed)
+    }
+
+    /// How many had no answer yet when the last one was sent.
+    pub(crate) fn waiting(&self) -> usize {
+        self.told.waiting.load(Ordering::Relaxed)
     }
 
     /// Sends no more, and waits for all answers.
@@ -85,7 +97,7 @@ async fn run(
     head: Arc<str>,
     per_second: u32,
     stop: &AtomicBool,
-    sent: &AtomicUsize,
+    told: &Told,
 ) -> Outcome {
     let begun = Instant::now();
     let mut outcome = Outcome::default();
@@ -98,7 +110,8 @@ async fn run(
             outcome.note(done.expect("no panic"));
         }
         outcome.sent += 1;
-        sent.store(outcome.sent, Ordering::Relaxed);
+        told.sent.store(outcome.sent, Ordering::Relaxed);
+        told.waiting.store(asked.len(), Ordering::Relaxed);
         outcome.took = begun.elapsed();
         if asked.len() < IN_FLIGHT_MAX {
             asked.spawn(request(http, Arc::clone(&head)));

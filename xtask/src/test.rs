@@ -52,10 +52,10 @@ pub(crate) fn run(options: &Options) -> ExitCode {
     let filter = options.filter.as_deref();
     let mut shown = Shown::default();
     let mut course = Course::begin();
-    report.step("unit and host tests", |tally| {
+    report.step("host tests", |tally| {
         let mut test = process::cargo();
         test.args(["test", "--workspace", "--no-fail-fast"]);
-        test.args(["--lib", "--bins", "--test", "host", "--"]);
+        test.args(["--bins", "--test", "host", "--"]);
         // Here the package indexes are within reach.
         test.env("MANIFOLD_TEST_NETWORK", "1");
         test.args(filter);
@@ -70,11 +70,11 @@ pub(crate) fn run(options: &Options) -> ExitCode {
         });
     }
     let mut course = Course::begin();
-    let mut lints = None;
+    let mut beside = None;
     report.step("kernel tests in place", |tally| {
         let binaries = Binaries::build(false)?;
         // These tests wait a good deal. Not before: two cargos wait for each other.
-        lints = Some(Lints::begin());
+        beside = Some(Beside::begin());
         // One at a time: they count what is left behind on the whole machine.
         let mut test = Command::new(&binaries.kernel_tests);
         test.current_dir(crate::root()).arg("--test-threads=1");
@@ -89,11 +89,19 @@ pub(crate) fn run(options: &Options) -> ExitCode {
         tested(&mut test, tally, &mut shown, &mut course)
     });
     report.tell(course, SLOWEST);
-    match lints {
+    match beside {
         // Also when we were asked to stop: it ends then.
-        Some(lints) => report.always("clippy, begun beside them", |_| lints.end()),
+        Some(beside) => report.always("clippy, begun beside them", |_| beside.end()),
         None => report.skip("clippy", "the tests beside it did not begin"),
     }
+    let mut course = Course::begin();
+    report.step("unit tests", |tally| {
+        let mut test = process::cargo();
+        test.args(["test", "--workspace", "--lib", "--"]);
+        test.args(filter);
+        tested(&mut test, tally, &mut shown, &mut course)
+    });
+    report.tell(course, 0);
     if options.no_vm {
         report.skip("kernel tests in the virtual machine", "--no-vm");
     } else {
@@ -154,25 +162,23 @@ fn tested(
     }
 }
 
-/// Clippy on what time the processors have left.
-struct Lints(JoinHandle<Result<(Vec<String>, Ended)>>);
+/// What is done in the time that the processors have left: clippy, and the unit tests are built.
+struct Beside(JoinHandle<Result<(Vec<String>, Ended)>>);
 
-impl Lints {
+impl Beside {
     fn begin() -> Self {
         Self(std::thread::spawn(|| {
-            let cargo = process::cargo();
-            let mut clippy = Command::new("sh");
-            clippy.current_dir(crate::root());
             // What it says is told at the end, in one piece.
-            clippy.args(["-c", r#"exec "$@" 2>&1"#, "sh", "chrt", "--idle", "0"]);
-            clippy.arg(cargo.get_program());
-            clippy.args(["clippy", "--workspace", "--all-targets"]);
-            clippy.args(["--", "-D", "warnings"]);
             let mut said = Vec::new();
+            let mut clippy = idle_cargo(&["clippy", "--workspace", "--all-targets"]);
+            clippy.args(["--", "-D", "warnings"]);
             let ended = process::stream(&mut clippy, LIMIT, |line| {
                 said.push(line.to_owned());
                 Next::GoOn
             })?;
+            // Why they cannot be built is told by the step that runs them.
+            let mut build = idle_cargo(&["test", "--workspace", "--lib", "--no-run"]);
+            let _ = process::stream(&mut build, LIMIT, |_| Next::GoOn)?;
             Ok((said, ended))
         }))
     }
@@ -189,6 +195,16 @@ impl Lints {
             bail!("{ended}")
         }
     }
+}
+
+/// Cargo when nothing else wants to run, with all it says on stdout.
+fn idle_cargo(words: &[&str]) -> Command {
+    let cargo = process::cargo();
+    let mut command = Command::new("sh");
+    command.current_dir(crate::root());
+    command.args(["-c", r#"exec "$@" 2>&1"#, "sh", "chrt", "--idle", "0"]);
+    command.arg(cargo.get_program()).args(words);
+    command
 }
 
 /// What became of the steps.
