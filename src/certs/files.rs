@@ -1,9 +1,11 @@
 //! Keys on disk: whole files or none, for root's eyes only.
 
-use std::fs::{self, OpenOptions};
-use std::io::{self, Write as _};
-use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _};
+use std::fs;
+use std::io;
+use std::os::unix::fs::DirBuilderExt as _;
 use std::path::Path;
+
+use crate::sys;
 
 /// Makes a directory that only its owner may enter.
 pub(super) fn make_dir(path: &Path) -> io::Result<()> {
@@ -15,20 +17,7 @@ pub(super) fn make_dir(path: &Path) -> io::Result<()> {
 
 /// Replaces a file with mode 0600: readers see the old one or the new one, after a crash too.
 pub(super) fn replace(path: &Path, text: &str) -> io::Result<()> {
-    let temporary = path.with_extension("new");
-    let mut file = OpenOptions::new()
-        .write(true)
-        .create(true)
-        .truncate(true)
-        .mode(0o600)
-        .open(&temporary)?;
-    file.write_all(text.as_bytes())?;
-    file.sync_all()?;
-    fs::rename(&temporary, path)?;
-    match path.parent() {
-        Some(dir) => fs::File::open(dir)?.sync_all(),
-        None => Ok(()),
-    }
+    sys::replace_file(path, text.as_bytes(), 0o600)
 }
 
 /// The file's text; `None`: there is none.

@@ -9,7 +9,7 @@
 //! sees it as a file.
 
 use std::fs::File;
-use std::io::{self, Write as _};
+use std::io;
 use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 
@@ -19,6 +19,7 @@ use nix::unistd::syncfs;
 
 use crate::model::Digest;
 use crate::settings::Paths;
+use crate::sys;
 
 /// 2000-01-01, which no directory gets by itself.
 const MARK: i64 = 946_684_800;
@@ -80,7 +81,8 @@ fn review_at(paths: &Paths, boot: &str) -> Vec<PathBuf> {
     if last.is_ok() {
         open.retain(|tree| !remove(tree));
     }
-    if let Err(error) = record(paths, boot) {
+    // On disk before the first tree of this start is made.
+    if let Err(error) = sys::replace_file(&paths.boot(), boot.as_bytes(), 0o644) {
         tracing::warn!(%error, "trees may be made anew at the next start");
     }
     open
@@ -98,16 +100,6 @@ fn remove(tree: &Path) -> bool {
             false
         }
     }
-}
-
-/// On disk before the first tree of this start is made.
-fn record(paths: &Paths, boot: &str) -> io::Result<()> {
-    let (path, part) = (paths.boot(), paths.boot().with_extension("part"));
-    let mut file = File::create(&part)?;
-    file.write_all(boot.as_bytes())?;
-    file.sync_all()?;
-    std::fs::rename(&part, &path)?;
-    File::open(paths.state())?.sync_all()
 }
 
 #[cfg(test)]

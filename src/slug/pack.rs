@@ -11,8 +11,8 @@ use std::path::{Path, PathBuf};
 
 use flate2::Crc;
 use nix::dir::Dir;
-use nix::fcntl::{AtFlags, OFlag, openat, readlinkat};
-use nix::sys::stat::{Mode, SFlag, fstatat};
+use nix::fcntl::{AtFlags, readlinkat};
+use nix::sys::stat::{SFlag, fstatat};
 use tar::{Builder, EntryType, Header};
 
 use super::SlugError;
@@ -21,7 +21,7 @@ use super::digest::Hashing;
 use super::extract::SLUG;
 use super::gzip::Gzip;
 use super::twin::{Kept, Twin};
-use super::walk::{DEPTH_MAX, open_dir, parts};
+use super::walk::{DEPTH_MAX, open_dir, open_file, parts};
 use crate::model::Digest;
 
 /// The time of everything in a slug: 2000-01-01. What a build made has the time of that build,
@@ -211,9 +211,7 @@ impl Packer {
             return Ok(());
         }
         if kind == SFlag::S_IFREG {
-            let flags = OFlag::O_RDONLY | OFlag::O_NOFOLLOW | OFlag::O_NONBLOCK | OFlag::O_CLOEXEC;
-            let opened = openat(dir, name, flags, Mode::empty());
-            let file = File::from(opened.map_err(|e| failed()(e.into()))?);
+            let file = open_file(dir, name).map_err(failed())?;
             let metadata = file.metadata().map_err(failed())?;
             self.begin(path, metadata.size())?;
             let found = (metadata.mode(), metadata.size());
@@ -361,7 +359,7 @@ mod tests {
     fn a_fifo_is_refused_by_name_and_nothing_is_left() {
         let dir = app();
         let fifo = dir.path().join("src/pipe");
-        nix::unistd::mkfifo(&fifo, Mode::from_bits_truncate(0o600)).expect("made");
+        nix::unistd::mkfifo(&fifo, nix::sys::stat::Mode::from_bits_truncate(0o600)).expect("made");
         let dest = tempfile::tempdir().expect("a directory");
         let error = pack(&dir.path().join("src"), dest.path())
             .expect_err("refused")

@@ -7,11 +7,11 @@ use std::os::fd::OwnedFd;
 use std::os::unix::fs::MetadataExt as _;
 use std::path::Path;
 
-use nix::fcntl::{AtFlags, OFlag, openat, readlinkat};
-use nix::sys::stat::{FileStat, Mode, SFlag, fstatat};
+use nix::fcntl::{AtFlags, readlinkat};
+use nix::sys::stat::{FileStat, SFlag, fstatat};
 
 use super::pack::names;
-use super::walk::open_dir;
+use super::walk::{open_dir, open_file};
 
 /// Bytes that are compared at once.
 const PIECE: usize = 1 << 16;
@@ -78,7 +78,7 @@ fn entries(ours: &OwnedFd, theirs: &OwnedFd, name: &OsStr, look: Look) -> io::Re
     {
         return Ok(false);
     }
-    Ok(look == Look::Outside || files(open(ours, name)?, open(theirs, name)?)?)
+    Ok(look == Look::Outside || files(open_file(ours, name)?, open_file(theirs, name)?)?)
 }
 
 fn kind(stat: &FileStat) -> SFlag {
@@ -88,11 +88,6 @@ fn kind(stat: &FileStat) -> SFlag {
 /// What a slug keeps of it.
 fn mode(mode: u32) -> u32 {
     mode & 0o777
-}
-
-fn open(dir: &OwnedFd, name: &OsStr) -> io::Result<File> {
-    let flags = OFlag::O_RDONLY | OFlag::O_NOFOLLOW | OFlag::O_NONBLOCK | OFlag::O_CLOEXEC;
-    Ok(File::from(openat(dir, name, flags, Mode::empty())?))
 }
 
 pub(super) fn files(mut ours: impl Read, mut theirs: impl Read) -> io::Result<bool> {

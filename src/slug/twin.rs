@@ -16,7 +16,7 @@ use nix::sys::time::TimeSpec;
 use nix::unistd::{Gid, Uid, fchown, fchownat, linkat, symlinkat};
 
 use super::same;
-use super::walk::open_dir;
+use super::walk::{open_dir, open_file};
 use crate::sys::APP_ID;
 
 /// A directory of the tree that is made.
@@ -115,8 +115,7 @@ impl Twin {
             return false;
         };
         let linked = || -> io::Result<bool> {
-            let flags = OFlag::O_RDONLY | OFlag::O_NOFOLLOW | OFlag::O_NONBLOCK | OFlag::O_CLOEXEC;
-            let file = File::from(openat(before, name, flags, Mode::empty())?);
+            let file = open_file(before, name)?;
             if !self.would_be(&file, kept)? || !is_same(file)? {
                 return Ok(false);
             }

@@ -1,6 +1,7 @@
 //! Walking below a directory by descriptors, never through a link.
 
 use std::ffi::OsStr;
+use std::fs::File;
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
@@ -33,6 +34,12 @@ pub(super) fn parts(path: &[u8]) -> Option<Vec<&OsStr>> {
 pub(super) fn open_dir(dir: impl AsFd, name: &OsStr) -> io::Result<OwnedFd> {
     let flags = OFlag::O_DIRECTORY | OFlag::O_NOFOLLOW | OFlag::O_RDONLY | OFlag::O_CLOEXEC;
     Ok(openat(dir, name, flags, Mode::empty())?)
+}
+
+/// Opens a file below `dir` for reading, without following a link or waiting for a FIFO's writer.
+pub(super) fn open_file(dir: impl AsFd, name: &OsStr) -> io::Result<File> {
+    let flags = OFlag::O_RDONLY | OFlag::O_NOFOLLOW | OFlag::O_NONBLOCK | OFlag::O_CLOEXEC;
+    Ok(File::from(openat(dir, name, flags, Mode::empty())?))
 }
 
 /// Opens (making what is missing) the directory that `parts` name below `root`.

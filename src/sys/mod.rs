@@ -15,6 +15,7 @@ mod neutral;
 mod overlay;
 mod owner;
 mod process;
+mod replace;
 mod terminal;
 mod watch;
 
@@ -39,5 +40,6 @@ pub use process::{
     no_new_privileges, not_dumpable, pidfd_open, pidfd_send_signal, reset_signals,
     set_capabilities_none, set_ids, set_securebits, swap_signal_mask, vfork, wait_signal,
 };
+pub use replace::replace_file;
 pub use terminal::{make_controlling, open_slave, set_window_size, unlock, window_size};
 pub use watch::watch;
