@@ -133,6 +133,39 @@ fn sbt_fails_with_a_cause_and_an_advice() {
 }
 
 #[test]
+fn mill_fails_with_a_cause_and_an_advice() {
+    let check = |log: &str, words: &[&str]| check("mill", log, words);
+    check(
+        "Compiling /tmp/build_1/build.sc\n\
+         scala.reflect.internal.FatalError: \n  bad constant pool index: 0 at pos: 48474\n\
+         \x20    while compiling: <no file>\n    compiler version: version 2.13.8\n",
+        &["Mill or Scala", "Java 17", "another stack"],
+    );
+    check(
+        "Cannot resolve __.nothing. Try `mill resolve _` to see what's available.\n",
+        &["no task `__.nothing`", "MILL_TASK"],
+    );
+    check(
+        "Compiling /tmp/build_1/build.sc\n1 targets failed\nweb.resolvedIvyDeps \n\
+         Resolution failed for 1 modules:\n--------------------------------------------\n\
+         \x20 javax.servlet:javax.servlet-api:9.9.9 \n\
+         \tnot found: https://one.example/javax.servlet-api-9.9.9.pom\n",
+        &["has javax.servlet:javax.servlet-api:9.9.9,", "scalaVersion"],
+    );
+    check(
+        "/tmp/build_1/build.sc:8:8 expected id\nobject {\n       ^\n",
+        &["the build at build.sc:8:8"],
+    );
+    check(
+        "[info] compiling 1 Scala source to /tmp/build_1/out/web/compile.dest/classes ...\n\
+         [error] /tmp/build_1/web/src/Hello.scala:16:12: value joint is not a member of Server\n\
+         [error] one error found\n1 targets failed\nweb.compile Compilation failed\n",
+        &["do not compile"],
+    );
+    check("what nobody knows\n", &["Its output above says why"]);
+}
+
+#[test]
 fn maven_fails_with_a_cause_and_an_advice() {
     let check = |log: &str, words: &[&str]| check("maven", log, words);
     check(

@@ -25,6 +25,14 @@ out_of_memory() {
 # The stack's Java, by its first number.
 java_version() { javac -version 2>&1 | grep -oE '[0-9]+' | head -n 1; }
 
+# A compiler of Scala reads no classes of a Java that came much later. $1 is the tool's name, $2
+# where its version stands.
+java_is_too_new() {
+  said 'UnsupportedClassVersionError|class file has wrong version|bad constant pool index|in compiler mirror not found' || return 1
+  because "A library, or this version of $1 or Scala, does not go with the stack's Java $(java_version)." \
+    "Raise $2 and scalaVersion, or choose another stack (\`manifold stack\`)."
+}
+
 maven_failed() {
   local log=$1 found
   warning "Failed to build app with Maven."
@@ -77,15 +85,33 @@ sbt_failed() {
   elif said 'unresolved dependency: ([^ :]+)|Error downloading ([^ ]+)|([^ ]+): not found$'; then
     because "No repository that was asked has ${found[0]:-${found[1]:-${found[2]}}}, or none could be reached." \
       "Check its name and its version, also that it exists for this version of Scala (%% and scalaVersion)."
-  elif said 'UnsupportedClassVersionError|class file has wrong version|bad constant pool index|in compiler mirror not found'; then
-    because "A library, or this version of sbt or Scala, does not go with the stack's Java $(java_version)." \
-      "Raise sbt.version in project/build.properties and scalaVersion, or choose another stack (\`manifold stack\`)."
+  elif java_is_too_new sbt "sbt.version in project/build.properties"; then
+    :
   elif said 'Could not (retrieve|find or load main class) .*(sbt|xsbt)'; then
     because "sbt itself could not be fetched: check sbt.version in project/build.properties, or try again later."
   elif said '\(.*[Cc]ompileIncremental\) Compilation failed|errors? found$'; then
     because "The sources do not compile: see the lines with error above."
   elif ! out_of_memory "SBT_OPTS='-Xmx900m -Xss2m'"; then
     because "Its output above says why; the same tasks on your machine should do the same."
+  fi
+}
+
+mill_failed() {
+  local log=$1 found
+  warning "Failed to build with Mill."
+  if java_is_too_new Mill .mill-version; then
+    :
+  elif said 'Cannot resolve ([^ ]+)\. '; then
+    because "The build has no task \`${found[0]}\`: correct the config var MILL_TASK."
+  elif said 'Resolution failed for' && said '^ +([^ :]+:[^ :]+:[^ :]+) *$'; then
+    because "No repository that was asked has ${found[0]}, or none could be reached." \
+      "Check its name and its version, also that it exists for this version of Scala (two colons and scalaVersion)."
+  elif said '(build\.(sc|mill):[0-9]+(:[0-9]+)?)'; then
+    because "Mill cannot compile the build at ${found[0]}: see above."
+  elif said ' Compilation failed$|errors? found$'; then
+    because "The sources do not compile: see the lines with error above."
+  elif ! out_of_memory "JAVA_TOOL_OPTIONS=-Xmx768m"; then
+    because "Its output above says why; the same task on your machine should do the same."
   fi
 }
 
