@@ -90,42 +90,48 @@ impl Group {
         let has_swap = offers.has_swap;
         let memory = limits.memory_max_bytes(has_swap).to_string();
         let tasks = limits.tasks_max.to_string();
-        for dir in &self.dirs {
+        for (at, dir) in self.dirs.iter().enumerate() {
+            let set = |file: &str, value: &str| {
+                if offers.lacks_file(at, file) {
+                    return Ok(());
+                }
+                write(dir, file, value)
+            };
             match self.version {
                 Version::V2 => {
-                    write(dir, "memory.max", &memory)?;
+                    set("memory.max", &memory)?;
                     if has_swap {
                         let swap = limits.total_max_bytes() - limits.memory_bytes;
-                        write(dir, "memory.swap.max", &swap.to_string())?;
+                        set("memory.swap.max", &swap.to_string())?;
                     }
                     // One dyno dies whole, not by a random process.
-                    write(dir, "memory.oom.group", "1")?;
-                    write(dir, "cpu.weight", &limits.cpu_weight().to_string())?;
+                    set("memory.oom.group", "1")?;
+                    set("cpu.weight", &limits.cpu_weight().to_string())?;
                     if let Some(quota) = limits.cpu_quota_us() {
-                        write(dir, "cpu.max", &format!("{quota} {CPU_PERIOD_US}"))?;
+                        set("cpu.max", &format!("{quota} {CPU_PERIOD_US}"))?;
                     }
                     if let Some(file) = offers.io_weight
                         && limits.io_weight != IO_WEIGHT
                     {
-                        write(dir, file, &limits.io_weight.to_string())?;
+                        set(file, &limits.io_weight.to_string())?;
                     }
-                    write(dir, "pids.max", &tasks)?;
+                    set("pids.max", &tasks)?;
                 }
                 Version::V1 => {
-                    write(dir, "memory.limit_in_bytes", &memory)?;
+                    set("memory.limit_in_bytes", &memory)?;
                     let total = limits.total_max_bytes().to_string();
-                    write(dir, "memory.memsw.limit_in_bytes", &total)?;
-                    write(dir, "cpu.shares", &limits.cpu_shares.to_string())?;
+                    set("memory.memsw.limit_in_bytes", &total)?;
+                    set("cpu.shares", &limits.cpu_shares.to_string())?;
                     if let Some(quota) = limits.cpu_quota_us() {
-                        write(dir, "cpu.cfs_period_us", &CPU_PERIOD_US.to_string())?;
-                        write(dir, "cpu.cfs_quota_us", &quota.to_string())?;
+                        set("cpu.cfs_period_us", &CPU_PERIOD_US.to_string())?;
+                        set("cpu.cfs_quota_us", &quota.to_string())?;
                     }
                     if let Some(file) = offers.io_weight
                         && limits.io_weight != IO_WEIGHT
                     {
-                        write(dir, file, &limits.io_weight.to_string())?;
+                        set(file, &limits.io_weight.to_string())?;
                     }
-                    write(dir, "pids.max", &tasks)?;
+                    set("pids.max", &tasks)?;
                 }
             }
         }

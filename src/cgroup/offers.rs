@@ -13,7 +13,24 @@ pub(super) struct Offers {
     pub(super) io_weight: Option<&'static str>,
     /// What is not enforced, why, and what to do.
     pub(super) lacks: Vec<String>,
+    /// For each hierarchy the control files that it does not have: a launch does not look for them.
+    missing: Vec<Vec<&'static str>>,
 }
+
+/// Control files that a dyno's limits are written to.
+const WRITTEN: [&str; 11] = [
+    "memory.max",
+    "memory.swap.max",
+    "memory.oom.group",
+    "memory.limit_in_bytes",
+    "memory.memsw.limit_in_bytes",
+    "cpu.weight",
+    "cpu.max",
+    "cpu.shares",
+    "cpu.cfs_period_us",
+    "cpu.cfs_quota_us",
+    "pids.max",
+];
 
 impl Offers {
     /// Looks at the parent groups of the dynos: a group has the files of its controllers.
@@ -69,11 +86,22 @@ impl Offers {
             };
             lacks.push(format!("io_weight of sizes has no effect: {why}"));
         }
+        let missing = |parent: &PathBuf| {
+            let is_missing = |file: &&str| !parent.join(file).exists();
+            WRITTEN.into_iter().filter(is_missing).collect()
+        };
         Self {
             has_swap,
             io_weight,
             lacks,
+            missing: parents.iter().map(missing).collect(),
         }
+    }
+
+    /// True for a file that the parent group in this hierarchy does not have either.
+    pub(super) fn lacks_file(&self, hierarchy: usize, file: &str) -> bool {
+        let missing = self.missing.get(hierarchy);
+        missing.is_some_and(|missing| missing.contains(&file))
     }
 }
 

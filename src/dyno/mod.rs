@@ -12,6 +12,6 @@ pub use command::{BY_BASH, PROFILE, PROFILE_DIRS, argv, plain_words};
 pub use env::{EnvironmentRequest, environment, shown};
 pub use plan::{
     APP_GID, APP_UID, AppStep, Attributes, Exec, IDS_PER_DYNO, LaunchPlan, Layer, OPEN_FILES_MAX,
-    PlanRequest, Resource, SetUpStep, UserRange,
+    PlanRequest, Resource, SHM_BYTES, SetUpStep, UserRange,
 };
 pub use shown::ShownSize;

@@ -255,7 +255,7 @@ pub struct PlanRequest {
 }
 
 /// `/dev/shm` of a dyno in bytes. Source: the platform's contract (64 MB).
-const SHM_BYTES: u64 = 64 << 20;
+pub const SHM_BYTES: u64 = 64 << 20;
 
 /// Open files, hard limit. Source: the platform's contract ("suggested").
 pub const OPEN_FILES_MAX: u64 = 1_048_576;

@@ -5,10 +5,12 @@ use std::io;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::time::Duration;
 
+use super::ahead::Namespaces;
 use super::init;
 use super::privileges::{self, AppContext, Prepared};
 use super::protocol::{self, StepFailure};
-use super::steps::{self, Scratch, SetUp};
+use super::scratch::Scratch;
+use super::steps::{self, SetUp};
 use crate::dyno::{AppStep, LaunchPlan};
 use crate::sys::{self, Fault};
 
@@ -25,6 +27,7 @@ pub(super) enum Said {
 pub(super) struct DynoChild<'a> {
     pub(super) plan: &'a LaunchPlan,
     pub(super) scratch: &'a Scratch,
+    pub(super) ahead: Option<&'a Namespaces>,
     pub(super) user: BorrowedFd<'a>,
     pub(super) network: BorrowedFd<'a>,
     pub(super) writable: BorrowedFd<'a>,
@@ -68,14 +71,7 @@ impl DynoChild<'_> {
             "start a session",
             nix::unistd::setsid().map(drop).map_err(io::Error::from),
         );
-        let mut set_up = SetUp::new(
-            self.scratch,
-            self.user,
-            self.plan.user,
-            self.network,
-            self.writable,
-            self.tasks,
-        );
+        let mut set_up = SetUp::new(&self);
         for step in &self.plan.set_up {
             let fault = self.fault.at_lazily(|| steps::name(step));
             if let Err(error) = fault.and_then(|()| set_up.apply(step)) {
@@ -146,7 +142,9 @@ impl DynoChild<'_> {
     fn close_others(&self) -> io::Result<()> {
         let ours = [self.user, self.network, self.writable, self.channel.as_fd()];
         let tasks = self.tasks.iter().map(AsFd::as_fd);
+        let ahead = self.ahead.iter().flat_map(|ahead| ahead.descriptors());
         let kept = ours.into_iter().chain(self.streams).chain(tasks);
+        let kept = kept.chain(ahead);
         let mut kept: Vec<i32> = kept.map(|fd| fd.as_raw_fd()).collect();
         kept.sort_unstable();
         sys::close_all_but(libc::STDERR_FILENO + 1, &kept)

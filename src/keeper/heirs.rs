@@ -203,6 +203,7 @@ impl Keeper {
         self.launching.clear();
         self.warm.clear();
         self.warmed.clear();
+        self.ahead.forget();
         let (kept, lost) = std::mem::take(&mut self.dynos)
             .into_iter()
             .partition(|(_, dyno)| dyno.is_launched && dyno.parcel.is_some());

@@ -6,6 +6,7 @@
 //! async code, and starts (and restarts) the supervisor, whose dynos outlive it: what the next one
 //! needs lies beside each in a parcel that the keeper does not open.
 
+mod ahead;
 mod child;
 mod client;
 mod filter;
@@ -17,6 +18,7 @@ mod protocol;
 mod ready;
 mod reasons;
 mod reign;
+mod scratch;
 mod serve;
 mod steps;
 mod users;

@@ -41,7 +41,7 @@ pub(super) enum Request {
         /// Number.
         signal: i32,
     },
-    /// A launch into this range is near: make its user namespace now.
+    /// A launch into this range is near: make now what it needs.
     Warm(UserRange),
     /// A launched dyno outlives its supervisor from now on: beside, a parcel for the next one.
     Keep {

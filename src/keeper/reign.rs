@@ -13,8 +13,9 @@ use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::signalfd::SignalFd;
 
 use super::heirs::{HAND_OVER, RENEW};
+use super::scratch::Scratch;
 use super::serve::Keeper;
-use super::steps::{self, Scratch};
+use super::steps;
 use super::{filter, protocol, ready};
 use crate::sys;
 

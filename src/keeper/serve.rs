@@ -12,10 +12,11 @@ use nix::sys::signal::Signal;
 use nix::sys::signalfd::SignalFd;
 use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
 
+use super::ahead::{Ahead, Namespaces};
 use super::child::{DynoChild, Said, points};
 use super::protocol::{self, Mark, Reply, Request, StepFailure};
 use super::reign::End;
-use super::steps::Scratch;
+use super::scratch::Scratch;
 use super::{init, users};
 use crate::dyno::{LaunchPlan, UserRange};
 use crate::model::DynoId;
@@ -47,6 +48,7 @@ pub(super) struct Keeper {
     pub(super) warm: VecDeque<UserRange>,
     /// Ranges whose namespace this supervisor has been given: a launch may be faster than `warm`.
     pub(super) warmed: HashSet<u32>,
+    pub(super) ahead: Ahead,
     pub(super) filter: Vec<libc::sock_filter>,
     pub(super) socket: OwnedFd,
     pub(super) launching: Vec<Launching>,
@@ -72,6 +74,7 @@ impl Keeper {
             scratch,
             warm: VecDeque::new(),
             warmed: HashSet::new(),
+            ahead: Ahead::default(),
             filter,
             socket,
             launching: Vec::new(),
@@ -94,17 +97,22 @@ impl Keeper {
                     PollFd::new(self.socket.as_fd(), PollFlags::POLLIN),
                     PollFd::new(signals.as_fd(), PollFlags::POLLIN),
                 ];
-                let channels = self.launching.iter();
-                fds.extend(channels.map(|l| PollFd::new(l.channel.as_fd(), PollFlags::POLLIN)));
+                let channels = self.launching.iter().map(|launch| launch.channel.as_fd());
+                let channels = channels.chain(self.ahead.channel());
+                fds.extend(channels.map(|fd| PollFd::new(fd, PollFlags::POLLIN)));
                 // A launch under way has the processors for itself.
-                let is_idle = self.launching.is_empty() && !self.warm.is_empty();
-                let timeout = if is_idle {
-                    PollTimeout::ZERO
-                } else {
-                    PollTimeout::NONE
+                let timeout = match self.ahead.due() {
+                    _ if !self.launching.is_empty() => PollTimeout::NONE,
+                    _ if !self.warm.is_empty() => PollTimeout::ZERO,
+                    Some(due) => PollTimeout::try_from(due).unwrap_or(PollTimeout::MAX),
+                    None => PollTimeout::NONE,
                 };
                 match poll(&mut fds, timeout) {
                     Err(Errno::EINTR) => continue,
+                    Ok(0) if self.warm.is_empty() => {
+                        self.ahead.start(&self.scratch);
+                        continue;
+                    }
                     Ok(0) => {
                         self.warm_one()?;
                         continue;
@@ -114,8 +122,12 @@ impl Keeper {
                 let set = |fd: &PollFd<'_>| fd.revents().is_some_and(|r| !r.is_empty());
                 fds.iter().map(set).collect::<Vec<bool>>()
             };
+            let launching = 2..2 + self.launching.len();
+            if ready.get(launching.end) == Some(&true) {
+                self.ahead.finish(&mut self.buffer)?;
+            }
             // Channels first: a launch is told before the end of the same dyno.
-            for at in (2..ready.len()).rev() {
+            for at in launching.rev() {
                 if ready[at] {
                     self.hear(at - 2)?;
                 }
@@ -229,8 +241,11 @@ impl Keeper {
 
     fn warm_one(&mut self) -> io::Result<()> {
         // A launch that finds none tries again, and says what failed.
-        if let Some(range) = self.warm.pop_front()
-            && !self.warmed.contains(&range.base)
+        let Some(range) = self.warm.pop_front() else {
+            return Ok(());
+        };
+        self.ahead.want(range);
+        if !self.warmed.contains(&range.base)
             && let Ok(user) = users::make(range)
         {
             return self.hand_over(range, &user);
@@ -278,15 +293,21 @@ impl Keeper {
             });
         };
         let shown = self.scratch.prepare(plan);
-        shown.map_err(failed("show the size at /sys/fs/cgroup"))?;
+        if shown.map_err(failed("show the size at /sys/fs/cgroup"))? {
+            // What was made before does not have it.
+            self.ahead.forget();
+        }
+        let ahead = self.ahead.take(plan.user);
+        tracing::debug!(dyno = %plan.dyno, is_ahead = ahead.is_some(), "a launch's namespaces");
         let pair = fault
             .at("make a channel")
             .and_then(|()| protocol::channel());
         let (ours, theirs) = pair.map_err(failed("make a channel"))?;
-        let flags = CloneFlags::CLONE_NEWPID
-            | CloneFlags::CLONE_NEWNS
-            | CloneFlags::CLONE_NEWUTS
-            | CloneFlags::CLONE_NEWIPC;
+        let flags = if ahead.is_some() {
+            CloneFlags::CLONE_NEWPID
+        } else {
+            CloneFlags::CLONE_NEWPID | Namespaces::KINDS
+        };
         let into = if cgroup_v2 {
             cgroup.first().map(AsFd::as_fd)
         } else {
@@ -325,6 +346,7 @@ impl Keeper {
                 let child = DynoChild {
                     plan,
                     scratch: &self.scratch,
+                    ahead: ahead.as_ref(),
                     user: user.as_fd(),
                     network: network.as_fd(),
                     writable: writable.as_fd(),
@@ -409,6 +431,7 @@ impl Keeper {
 
     /// Ends every dyno and waits for each.
     pub(super) fn kill_all(&mut self) {
+        self.ahead.forget();
         self.launching.clear();
         for dyno in self.dynos.values() {
             let _ = sys::pidfd_send_signal(dyno.pidfd.as_fd(), libc::SIGKILL);

@@ -4,194 +4,55 @@
 //! opened below the new root by openat2 (in-root, no magic links), mounts are moved onto those
 //! descriptors, and masks come from the keeper's own templates.
 
+use std::collections::VecDeque;
 use std::fs::File;
 use std::io::{self, Write};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
-use std::os::unix::fs::{DirBuilderExt, PermissionsExt};
+use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
 
+use nix::errno::Errno;
 use nix::mount::{MntFlags, MsFlags, mount, umount2};
 use nix::sched::{CloneFlags, setns, unshare};
 
-use crate::dyno::{APP_UID, Attributes, LaunchPlan, Layer, SetUpStep, ShownSize, UserRange};
+use super::ahead::{self, Namespaces, QUEUES, SHARED_MEMORY, TERMINALS, TTY_GID};
+use super::child::DynoChild;
+use super::scratch::{INERT, LAYERS_MAX, Scratch};
+use crate::dyno::{APP_UID, Attributes, Layer, SHM_BYTES, SetUpStep, ShownSize, UserRange};
 use crate::sys::{self, FsContext, MountAttributes, TreeFlags};
-
-/// The group that owns terminals inside. Source: Debian's base-passwd ("tty").
-const TTY_GID: u32 = 5;
-
-/// Most layers below an overlay.
-const LAYERS_MAX: usize = 8;
-
-const INERT: MountAttributes = MountAttributes {
-    read_only: true,
-    no_suid: true,
-    no_dev: true,
-    no_exec: true,
-};
-
-/// Directories and templates of the keeper, in a mount namespace and a tmpfs of its own.
-#[derive(Debug)]
-pub(super) struct Scratch {
-    dir: PathBuf,
-    /// What `size-N` shows.
-    sizes: Vec<ShownSize>,
-    /// Processes are in the v2 hierarchy, with controllers or not.
-    has_unified: bool,
-}
-
-impl Scratch {
-    /// Makes the keeper's own mount namespace and fills `dir` (an existing, empty directory).
-    pub(super) fn make(dir: &Path) -> io::Result<Self> {
-        let none: Option<&str> = None;
-        unshare(CloneFlags::CLONE_NEWNS)?;
-        mount(none, "/", none, MsFlags::MS_REC | MsFlags::MS_SLAVE, none)?;
-        let flags = MsFlags::MS_NOSUID | MsFlags::MS_NOEXEC;
-        mount(
-            Some("manifold"),
-            dir,
-            Some("tmpfs"),
-            flags,
-            Some("mode=755,size=16m"),
-        )?;
-        mount(none, dir, none, MsFlags::MS_PRIVATE, none)?;
-        for layer in 0..LAYERS_MAX {
-            std::fs::create_dir(dir.join(layer.to_string()))?;
-        }
-        for name in ["upper", "root", "empty", "dev"] {
-            std::fs::create_dir(dir.join(name))?;
-        }
-        File::create(dir.join("nothing"))?;
-        devices(&dir.join("dev"))?;
-        let flags = MountAttributes {
-            no_dev: false,
-            ..INERT
-        };
-        template(&dir.join("empty"), &dir.join("empty"), INERT)?;
-        // A cover over a file is the null device, which has to keep working.
-        template(&dir.join("dev/null"), &dir.join("nothing"), flags)?;
-        template(&dir.join("dev"), &dir.join("dev"), flags)?;
-        std::fs::write(dir.join("controllers"), ShownSize::controllers())?;
-        template(&dir.join("controllers"), &dir.join("controllers"), INERT)?;
-        let groups = std::fs::read_to_string("/proc/self/cgroup")?;
-        Ok(Self {
-            dir: dir.to_owned(),
-            sizes: Vec::new(),
-            has_unified: groups.lines().any(|line| line.starts_with("0::")),
-        })
-    }
-
-    /// Makes what a launch shows of its size, once for each size.
-    pub(super) fn prepare(&mut self, plan: &LaunchPlan) -> io::Result<()> {
-        for step in &plan.set_up {
-            if let SetUpStep::Size(size) = step
-                && !self.sizes.contains(size)
-            {
-                let dir = self.dir.join(format!("size-{}", self.sizes.len()));
-                for (name, text) in size.files() {
-                    let path = dir.join(name);
-                    std::fs::create_dir_all(path.parent().unwrap_or(&dir))?;
-                    std::fs::write(path, text)?;
-                }
-                template(&dir, &dir, INERT)?;
-                self.sizes.push(*size);
-            }
-        }
-        Ok(())
-    }
-
-    fn size(&self, size: &ShownSize) -> io::Result<PathBuf> {
-        let at = self.sizes.iter().position(|known| known == size);
-        let at = at.ok_or_else(|| io::Error::from_raw_os_error(libc::ENOENT))?;
-        Ok(self.dir.join(format!("size-{at}")))
-    }
-}
-
-/// A mount with its attributes, to be cloned as it is: that costs a launch one call each. By path,
-/// since a descriptor of it stands in the keeper's mount namespace and not in the dyno's copy.
-fn template(source: &Path, target: &Path, flags: MountAttributes) -> io::Result<()> {
-    let tree = sys::open_tree(source, TreeFlags::Clone)?;
-    sys::mount_setattr(tree.as_fd(), flags, None, false)?;
-    let place = nix::fcntl::OFlag::O_PATH | nix::fcntl::OFlag::O_CLOEXEC;
-    let target = nix::fcntl::open(target, place, nix::sys::stat::Mode::empty())?;
-    sys::attach(tree.as_fd(), target.as_fd())
-}
-
-/// The /dev every dyno sees: nodes that are safe for all, links, mount points.
-fn devices(dir: &Path) -> io::Result<()> {
-    use nix::sys::stat::{Mode, SFlag, makedev, mknod};
-    let none: Option<&str> = None;
-    let flags = MsFlags::MS_NOSUID | MsFlags::MS_NOEXEC;
-    mount(
-        Some("dev"),
-        dir,
-        Some("tmpfs"),
-        flags,
-        Some("mode=755,size=64k"),
-    )?;
-    mount(none, dir, none, MsFlags::MS_PRIVATE, none)?;
-    let nodes = [
-        ("null", 1, 3),
-        ("zero", 1, 5),
-        ("full", 1, 7),
-        ("random", 1, 8),
-        ("urandom", 1, 9),
-        ("tty", 5, 0),
-    ];
-    for (name, major, minor) in nodes {
-        let path = dir.join(name);
-        mknod(
-            &path,
-            SFlag::S_IFCHR,
-            Mode::from_bits_truncate(0o666),
-            makedev(major, minor),
-        )?;
-        std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o666))?;
-    }
-    let links = [
-        ("fd", "/proc/self/fd"),
-        ("stdin", "/proc/self/fd/0"),
-        ("stdout", "/proc/self/fd/1"),
-        ("stderr", "/proc/self/fd/2"),
-        ("ptmx", "pts/ptmx"),
-    ];
-    for (name, target) in links {
-        std::os::unix::fs::symlink(target, dir.join(name))?;
-    }
-    for name in ["pts", "shm", "mqueue"] {
-        std::fs::create_dir(dir.join(name))?;
-    }
-    Ok(())
-}
 
 /// What the steps need beside the plan, and what they build up.
 pub(super) struct SetUp<'a> {
     scratch: &'a Scratch,
+    /// Where the scratch is seen: at the root of namespaces that were made ahead.
+    dir: PathBuf,
+    ahead: Option<&'a Namespaces>,
+    steps: &'a [SetUpStep],
     user: BorrowedFd<'a>,
     range: UserRange,
     network: BorrowedFd<'a>,
     writable: BorrowedFd<'a>,
     tasks: &'a [OwnedFd],
+    /// The host's directories in the order of the steps that use them, opened while in sight.
+    sources: VecDeque<io::Result<OwnedFd>>,
     root: Option<OwnedFd>,
     /// The dyno's devpts, for its terminal.
     pub(super) terminals: Option<OwnedFd>,
 }
 
 impl<'a> SetUp<'a> {
-    pub(super) fn new(
-        scratch: &'a Scratch,
-        user: BorrowedFd<'a>,
-        range: UserRange,
-        network: BorrowedFd<'a>,
-        writable: BorrowedFd<'a>,
-        tasks: &'a [OwnedFd],
-    ) -> Self {
+    pub(super) fn new(child: &'a DynoChild<'a>) -> Self {
         Self {
-            scratch,
-            user,
-            range,
-            network,
-            writable,
-            tasks,
+            scratch: child.scratch,
+            dir: child.scratch.dir.clone(),
+            ahead: child.ahead,
+            steps: &child.plan.set_up,
+            user: child.user,
+            range: child.plan.user,
+            network: child.network,
+            writable: child.writable,
+            tasks: child.tasks,
+            sources: VecDeque::new(),
             root: None,
             terminals: None,
         }
@@ -204,24 +65,15 @@ impl<'a> SetUp<'a> {
             SetUpStep::JoinCgroup => self.join_cgroup(),
             SetUpStep::EnterNetwork => Ok(setns(self.network, CloneFlags::CLONE_NEWNET)?),
             SetUpStep::NewCgroupNamespace => Ok(unshare(CloneFlags::CLONE_NEWCGROUP)?),
-            SetUpStep::PrivateMounts => {
-                let none: Option<&str> = None;
-                Ok(mount(
-                    none,
-                    "/",
-                    none,
-                    MsFlags::MS_REC | MsFlags::MS_PRIVATE,
-                    none,
-                )?)
-            }
+            SetUpStep::PrivateMounts => self.private_mounts(),
             SetUpStep::Overlay { lowers } => self.overlay(lowers),
             SetUpStep::Bind {
-                source,
                 target,
                 attributes,
                 must_map,
+                ..
             } => {
-                let tree = self.mapped(source, *attributes, *must_map)?;
+                let tree = self.mapped(*attributes, *must_map)?;
                 self.attach_made(&tree, target)
             }
             SetUpStep::Proc => {
@@ -234,26 +86,25 @@ impl<'a> SetUp<'a> {
             SetUpStep::Sys => self.attach(&FsContext::open(c"sysfs")?.mount(INERT)?, "sys"),
             SetUpStep::Size(size) => self.size(size),
             SetUpStep::Devices => {
-                let tree = sys::open_tree(&self.scratch.dir.join("dev"), TreeFlags::Clone)?;
+                let tree = sys::open_tree(&self.dir.join("dev"), TreeFlags::Clone)?;
                 self.attach(&tree, "dev")
             }
-            SetUpStep::Terminals => self.terminals(),
+            SetUpStep::Terminals => {
+                let made = self.made(TERMINALS, || ahead::terminals(self.range))?;
+                self.attach(&made, "dev/pts")?;
+                self.terminals = Some(made);
+                Ok(())
+            }
             SetUpStep::SharedMemory { bytes } => {
-                let fs = FsContext::open(c"tmpfs")?;
-                fs.set(c"mode", "1777")?;
-                fs.set(c"size", &bytes.to_string())?;
-                let flags = MountAttributes {
-                    read_only: false,
-                    ..INERT
+                let made = if *bytes == SHM_BYTES {
+                    self.made(SHARED_MEMORY, || ahead::shared_memory(*bytes))?
+                } else {
+                    ahead::shared_memory(*bytes)?
                 };
-                self.attach(&fs.mount(flags)?, "dev/shm")
+                self.attach(&made, "dev/shm")
             }
             SetUpStep::MessageQueues => {
-                let flags = MountAttributes {
-                    read_only: false,
-                    ..INERT
-                };
-                self.attach(&FsContext::open(c"mqueue")?.mount(flags)?, "dev/mqueue")
+                self.attach(&self.made(QUEUES, ahead::queues)?, "dev/mqueue")
             }
             SetUpStep::ReadOnly(paths) => paths.iter().try_for_each(|p| self.read_only(p)),
             SetUpStep::Mask(paths) => paths.iter().try_for_each(|p| self.mask(p)),
@@ -266,6 +117,39 @@ impl<'a> SetUp<'a> {
         }
     }
 
+    /// A mount that was made ahead, else made now.
+    fn made(&self, name: &str, make: impl FnOnce() -> io::Result<OwnedFd>) -> io::Result<OwnedFd> {
+        if self.ahead.is_some() {
+            ahead::place(&self.dir, name)
+        } else {
+            make()
+        }
+    }
+
+    /// The last look at the host's directories is before namespaces made ahead are entered: these
+    /// have none of them. A source that is missing fails the step that needs it.
+    fn private_mounts(&mut self) -> io::Result<()> {
+        let open = |path: &Path| sys::open_tree(path, TreeFlags::Clone);
+        for step in self.steps {
+            match step {
+                SetUpStep::Overlay { lowers } => {
+                    let opened = lowers.iter().map(|layer| open(&layer.source));
+                    self.sources.extend(opened);
+                }
+                SetUpStep::Bind { source, .. } => self.sources.push_back(open(source)),
+                _ => {}
+            }
+        }
+        if let Some(ahead) = self.ahead {
+            ahead.enter()?;
+            self.dir = PathBuf::from("/");
+            return Ok(());
+        }
+        let none: Option<&str> = None;
+        let flags = MsFlags::MS_REC | MsFlags::MS_PRIVATE;
+        Ok(mount(none, "/", none, flags, none)?)
+    }
+
     /// "0" is the writing task itself: the kernel then needs no lock over all thread groups.
     fn join_cgroup(&self) -> io::Result<()> {
         for tasks in self.tasks {
@@ -274,15 +158,16 @@ impl<'a> SetUp<'a> {
         Ok(())
     }
 
-    /// A detached, id-mapped clone of a host directory.
-    fn mapped(&self, source: &Path, attributes: Attributes, must: bool) -> io::Result<OwnedFd> {
+    /// A detached, id-mapped clone of the next host directory.
+    fn mapped(&mut self, attributes: Attributes, must: bool) -> io::Result<OwnedFd> {
+        let missing = || io::Error::from_raw_os_error(libc::ENODATA);
+        let tree = self.sources.pop_front().ok_or_else(missing)??;
         let attributes = MountAttributes {
             read_only: attributes.read_only,
             no_suid: attributes.no_suid,
             no_dev: attributes.no_dev,
             no_exec: attributes.no_exec,
         };
-        let tree = sys::open_tree(source, TreeFlags::Clone)?;
         match sys::mount_setattr(tree.as_fd(), attributes, Some(self.user), false) {
             // This file system cannot be id-mapped: its files then appear as nobody's.
             Err(error) if !must && error.raw_os_error() == Some(libc::EINVAL) => {
@@ -301,7 +186,7 @@ impl<'a> SetUp<'a> {
             no_exec: false,
         };
         // Short relative names: mountinfo then tells nothing of the host.
-        std::env::set_current_dir(&self.scratch.dir)?;
+        std::env::set_current_dir(&self.dir)?;
         let here = File::open(".")?;
         let mut names = Vec::new();
         for (at, layer) in lowers.iter().enumerate() {
@@ -309,7 +194,7 @@ impl<'a> SetUp<'a> {
                 return Err(io::Error::from_raw_os_error(libc::E2BIG));
             }
             let name = at.to_string();
-            let tree = self.mapped(&layer.source, inert, layer.must_map)?;
+            let tree = self.mapped(inert, layer.must_map)?;
             let target = sys::open_in_root(here.as_fd(), Path::new(&name), libc::O_PATH)?;
             sys::attach(tree.as_fd(), target.as_fd())?;
             names.push(name);
@@ -390,26 +275,11 @@ impl<'a> SetUp<'a> {
         if self.scratch.has_unified {
             self.attach(&FsContext::open(c"cgroup2")?.mount(INERT)?, place)?;
         }
-        let tree = sys::open_tree(&self.scratch.size(size)?, TreeFlags::Clone)?;
+        let shown = self.dir.join(self.scratch.size(size)?);
+        let tree = sys::open_tree(&shown, TreeFlags::Clone)?;
         self.attach(&tree, place)?;
-        let tree = sys::open_tree(&self.scratch.dir.join("controllers"), TreeFlags::Clone)?;
+        let tree = sys::open_tree(&self.dir.join("controllers"), TreeFlags::Clone)?;
         self.attach(&tree, "proc/cgroups")
-    }
-
-    fn terminals(&mut self) -> io::Result<()> {
-        let fs = FsContext::open(c"devpts")?;
-        fs.set(c"ptmxmode", "0666")?;
-        fs.set(c"mode", "0620")?;
-        fs.set(c"gid", &(self.range.base + TTY_GID).to_string())?;
-        fs.set(c"max", "64")?;
-        let mounted = fs.mount(MountAttributes {
-            no_suid: true,
-            no_exec: true,
-            ..Default::default()
-        })?;
-        self.attach(&mounted, "dev/pts")?;
-        self.terminals = Some(mounted);
-        Ok(())
     }
 
     fn read_only(&self, path: &Path) -> io::Result<()> {
@@ -421,18 +291,34 @@ impl<'a> SetUp<'a> {
         sys::attach(tree.as_fd(), target.as_fd())
     }
 
+    /// One call a cover where the kernel's own files are covered: their mounts are fresh and reached
+    /// without a link (`attach`), so a path through them leads nowhere else.
     fn mask(&self, path: &Path) -> io::Result<()> {
-        let Some(target) = self.existing(path)? else {
-            return Ok(());
+        let relative = path.strip_prefix("/").unwrap_or(path);
+        let is_kernels = relative.starts_with("proc") || relative.starts_with("sys");
+        if !is_kernels {
+            return Err(io::Error::from_raw_os_error(libc::EINVAL));
+        }
+        nix::unistd::fchdir(self.root()?)?;
+        let none: Option<&str> = None;
+        let cover = |cover| {
+            mount(
+                Some(&self.dir.join(cover)),
+                relative,
+                none,
+                MsFlags::MS_BIND,
+                none,
+            )
         };
-        let mode = nix::sys::stat::fstat(&target)?.st_mode;
-        let cover = if mode & libc::S_IFMT == libc::S_IFDIR {
-            "empty"
-        } else {
-            "nothing"
+        let covered = match cover("nothing") {
+            Err(Errno::ENOTDIR) => cover("empty"),
+            other => other,
         };
-        let tree = sys::open_tree(&self.scratch.dir.join(cover), TreeFlags::Clone)?;
-        sys::attach(tree.as_fd(), target.as_fd())
+        match covered {
+            // Not every kernel has each; a cover that is missing must not pass for that.
+            Err(Errno::ENOENT) if self.existing(path)?.is_none() => Ok(()),
+            other => Ok(other?),
+        }
     }
 
     fn existing(&self, path: &Path) -> io::Result<Option<OwnedFd>> {

@@ -1,5 +1,6 @@
 //! Whatever fails or is killed, at whatever point: nothing is left, and the platform goes on.
 
+use std::cell::RefCell;
 use std::collections::BTreeMap;
 use std::io::{Read as _, Write as _};
 use std::os::unix::net::UnixStream;
@@ -17,6 +18,7 @@ use crate::support::{self, Leftovers};
 pub(crate) fn cases() -> Vec<Trial> {
     vec![
         Trial::test(FAULTS, faults),
+        Trial::test("certain::a_launch_prepared_ahead_is_like_any_other", ahead),
         Trial::test(
             "certain::a_firewall_that_fails_stops_the_start_and_leaves_nothing",
             firewall,
@@ -180,6 +182,59 @@ fn pool_fails(host: &Host, file: &Path) -> Result<(), Failed> {
     Ok(())
 }
 
+/// All that differs by how a launch was made: its mounts, whom they hear of, devices, names.
+const LOOK: &str = "cut -d' ' -f4- /proc/self/mountinfo | sed 's/gid=[0-9]*/gid=/' | sort
+    stat -c '%n %A %u %g %t %T' /dev /dev/* /dev/pts/* /proc/cgroups /sys/fs/cgroup /
+    stat -f -c '%n %T %s %b' / /dev/shm /dev/mqueue /dev/pts /proc /sys
+    hostname | tr -d 0-9; cat /proc/sys/kernel/domainname; ls -A /dev/shm /dev/mqueue; pwd
+    touch /dev/shm/a /dev/mqueue/a /app/a /tmp/a && echo written
+    grep -E 'Cap|Seccomp|NoNew|Groups' /proc/self/status; tail -n +2 /proc/self/limits";
+
+/// Some launches find their namespaces made; the others, which make their own, look the same.
+fn ahead() -> Result<(), Failed> {
+    let before = Leftovers::count();
+    let mut host = Host::start()?;
+    host.ok(&["create", "tiny", "--no-remote"])?;
+    host.ok(&["deploy", &app_dir("tiny"), "-a", "tiny"])?;
+    host.ok(&["ps:scale", "web=0", "-a", "tiny"])?;
+    host.stop()?;
+    let file = switch(&mut host);
+    let log = ("MANIFOLD_LOG", "info,manifold::keeper=debug");
+    host.env.push((log.0.to_owned(), log.1.to_owned()));
+    host.launch()?;
+    let look = || host.ok(&["run", "-a", "tiny", "--", "bash", "-c", LOOK]);
+    let count = |is_ahead: bool| {
+        journal(&host)
+            .matches(&format!("is_ahead={is_ahead}"))
+            .count()
+    };
+    let found = RefCell::new(String::new());
+    host.eventually("a launch finds its namespaces made", || {
+        *found.borrow_mut() = look().unwrap_or_default();
+        count(true) > 0
+    })?;
+    std::fs::write(&file, format!("{} make namespaces ahead", libc::ENOSPC))?;
+    // Those that are made are used up.
+    let made = RefCell::new(String::new());
+    host.eventually("a launch makes its own", || {
+        let before = count(false);
+        *made.borrow_mut() = look().unwrap_or_default();
+        count(false) > before
+    })?;
+    let (found, made) = (found.into_inner(), made.into_inner());
+    contains(&found, "written")?;
+    contains(&found, " /dev/shm rw,nosuid,nodev,noexec")?;
+    check(found == made, format!("ahead:\n{found}\nat once:\n{made}"))?;
+    for word in ["shared:", "master:"] {
+        check(
+            !found.contains(word),
+            format!("the host is heard:\n{found}"),
+        )?;
+    }
+    host.stop()?;
+    Leftovers::none_since(&before)
+}
+
 fn firewall() -> Result<(), Failed> {
     let before = Leftovers::count();
     let mut host = Host::start()?;
@@ -291,17 +346,30 @@ fn order(socket: &Path, command: &str) -> Result<(), Failed> {
     check(answer.starts_with("HTTP/1.1 201"), answer)
 }
 
-/// What a supervisor and its keeper hold. Namespaces of users are kept, one per slot, for reuse.
+/// Namespaces of the launches to come that a keeper holds at most: 16 of each kind.
+const AHEAD_MAX: usize = 3 * 16;
+
+/// What a supervisor and its keeper hold. Namespaces of users are kept, one per slot, for reuse; those
+/// made for launches to come are as many as there was time for, up to a bound.
 fn holdings(host: &Host) -> Result<BTreeMap<&'static str, usize>, Failed> {
     let supervisor = supervisor(host).ok_or("no supervisor")?;
-    let fds = |pid: u32| {
+    let links = |pid: u32| {
         let entries = std::fs::read_dir(format!("/proc/{pid}/fd"));
         let links = entries.into_iter().flatten().flatten();
-        links
-            .filter_map(|entry| std::fs::read_link(entry.path()).ok())
-            .filter(|link| !link.to_string_lossy().starts_with("user:["))
-            .count()
+        let links = links.filter_map(|entry| std::fs::read_link(entry.path()).ok());
+        links.map(|link| link.to_string_lossy().into_owned())
     };
+    let is_ahead = |link: &String| {
+        ["mnt:[", "uts:[", "ipc:["]
+            .iter()
+            .any(|k| link.starts_with(k))
+    };
+    let fds = |pid: u32| {
+        let others = links(pid).filter(|link| !link.starts_with("user:[") && !is_ahead(link));
+        others.count()
+    };
+    let ahead = links(keeper(host)).filter(is_ahead).count();
+    check(ahead <= AHEAD_MAX, format!("{ahead} namespaces ahead"))?;
     let mounts = |pid: u32| {
         let text = std::fs::read_to_string(format!("/proc/{pid}/mountinfo"));
         text.unwrap_or_default().lines().count()

@@ -33,6 +33,25 @@ use libtest_mimic::{Arguments, Trial};
 /// `cargo xtask security` reads the same list.
 const HERE_ONLY: &str = include_str!("here-only.txt");
 
+/// `NUMBER/COUNT`: of each COUNT cases the one of that number, from 0 on.
+const PART: &str = "MANIFOLD_TEST_PART";
+
+/// The share of this machine, where several have the tests among them.
+fn part(cases: Vec<Trial>) -> Vec<Trial> {
+    let Ok(text) = std::env::var(PART) else {
+        return cases;
+    };
+    let numbers = text.split_once('/').and_then(|(number, count)| {
+        Some((number.parse::<usize>().ok()?, count.parse::<usize>().ok()?))
+    });
+    let (number, count) = numbers.expect("NUMBER/COUNT");
+    let (ignored, run): (Vec<Trial>, Vec<Trial>) =
+        cases.into_iter().partition(Trial::has_ignored_flag);
+    // Those that run and those that do not are shared out apart: the first are what takes time.
+    let share = |cases: Vec<Trial>| cases.into_iter().skip(number).step_by(count);
+    share(run).chain(share(ignored)).collect()
+}
+
 fn main() {
     let arguments = Arguments::from_args();
     let mut cases: Vec<Trial> = [
@@ -73,6 +92,7 @@ fn main() {
             })
             .collect();
     }
+    cases = part(cases);
     if !nix::unistd::geteuid().is_root() {
         eprintln!("not root: the kernel tests are skipped. Run: sudo -E cargo test --test kernel");
         cases = cases

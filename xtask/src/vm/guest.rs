@@ -105,14 +105,19 @@ fn qemu(
 
 impl Machine<'_> {
     /// Runs it until it turns itself off; a boot that hangs is tried once more.
-    pub(super) fn run(&self, limit: Duration, show: &mut dyn FnMut(&str)) -> Result<u8> {
+    pub(super) fn run(
+        &self,
+        limit: Duration,
+        arguments: &str,
+        show: &mut dyn FnMut(&str),
+    ) -> Result<u8> {
         println!(
             "booting ({:?}, {} CPUs, {} MB)",
             self.accelerator, self.cpus, self.memory_mb
         );
         let start = Instant::now();
         for _ in 0..2 {
-            if let Some(status) = self.attempt(limit, show)? {
+            if let Some(status) = self.attempt(limit, arguments, show)? {
                 println!(
                     "the guest ran {:.1} s, status {status}",
                     start.elapsed().as_secs_f64()
@@ -125,14 +130,19 @@ impl Machine<'_> {
     }
 
     /// The status of the guest's command, `None` when the guest did not come up.
-    fn attempt(&self, limit: Duration, show: &mut dyn FnMut(&str)) -> Result<Option<u8>> {
+    fn attempt(
+        &self,
+        limit: Duration,
+        arguments: &str,
+        show: &mut dyn FnMut(&str),
+    ) -> Result<Option<u8>> {
         let mut command = qemu(
             self.accelerator,
             self.kernel,
             self.initramfs,
             self.cpus,
             self.memory_mb,
-            "",
+            arguments,
         );
         self.add_devices(&mut command);
         let start = Instant::now();
