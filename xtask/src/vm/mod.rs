@@ -111,7 +111,9 @@ pub(crate) fn boot(options: &Options, show: &mut dyn FnMut(&str)) -> Result<u8> 
         let mut status = machine.run(limit, &part(0), show);
         for other in others {
             let (lines, other) = other.join().expect("no panic");
-            lines.iter().for_each(|line| show(line));
+            for line in &lines {
+                show(line);
+            }
             if matches!(status, Ok(0)) {
                 status = other;
             }
