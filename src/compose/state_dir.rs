@@ -9,6 +9,7 @@ use nix::errno::Errno;
 use nix::fcntl::{Flock, FlockArg};
 
 use crate::settings::Paths;
+use crate::sys;
 
 /// The state directory cannot be used.
 #[derive(Debug, thiserror::Error)]
@@ -145,14 +146,8 @@ fn instance(path: &Path) -> Result<String, StateError> {
         Err(error) => return Err(fail("read", path)(error)),
     }
     let made = format!("{:08x}", rand::random::<u32>());
-    let part = path.with_extension("part");
-    let write = || {
-        let mut file = File::create(&part)?;
-        writeln!(file, "{made}")?;
-        file.sync_all()?;
-        std::fs::rename(&part, path)
-    };
-    write().map_err(fail("write", path))?;
+    let written = sys::replace_file(path, format!("{made}\n").as_bytes(), 0o644);
+    written.map_err(fail("write", path))?;
     Ok(made)
 }
 

@@ -16,6 +16,7 @@ use sha2::{Digest as _, Sha256};
 use super::{Alias, RootfsError, image, recipe};
 use crate::model::{Digest, StackImage, StackName};
 use crate::settings::Paths;
+use crate::sys;
 
 /// The record beside a version's images.
 const RECORD: &str = "stack.json";
@@ -329,11 +330,9 @@ fn read(place: &Path) -> Option<StackVersion> {
 }
 
 fn write(dir: &Path, version: &StackVersion) -> Result<(), RootfsError> {
-    let (part, path) = (dir.join(".part"), dir.join(RECORD));
+    let path = dir.join(RECORD);
     let text = serde_json::to_vec_pretty(version).map_err(io::Error::from);
-    text.and_then(|text| fs::write(&part, text))
-        .and_then(|()| File::open(&part)?.sync_all())
-        .and_then(|()| fs::rename(&part, &path))
+    text.and_then(|text| sys::replace_file(&path, &text, 0o644))
         .map_err(RootfsError::io("write", &path))
 }
 

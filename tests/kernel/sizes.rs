@@ -19,6 +19,7 @@ pub(crate) fn cases() -> Vec<Trial> {
         // Swap is the whole machine's.
         Trial::test("limits::swap", swap).with_ignored_flag(!support::is_guest()),
         Trial::test("limits::weights", weights),
+        Trial::test("limits::retyped", retyped),
     ]
 }
 
@@ -358,6 +359,63 @@ fn weights() -> Result<(), Failed> {
     )?;
     host.ok(&["ps:scale", "web=0", "-a", "tiny"])?;
     host.eventually("no group is left", || groups(&host).is_empty())?;
+    host.stop()?;
+    Leftovers::none_since(&before)
+}
+
+/// `ps:type` gives a process type another size, and its dynos start anew with that: what they are told,
+/// what they may use, and what the table and the API say. A size that is not there changes nothing.
+fn retyped() -> Result<(), Failed> {
+    let before = Leftovers::count();
+    let mut host = Host::with("[sizes.Small]\nmemory_mb = 64\ndisk_mb = 64\ntasks = 77\n")?;
+    let line = "echo size ram=$DYNO_RAM max=$(cat /sys/fs/cgroup/memory.max); exec sleep 100000";
+    let procfile = format!("worker: {line}\nclock: {line}\n");
+    app(&host, "tiny", &[("Procfile", &procfile)])?;
+    host.ok(&["ps:scale", "worker=2:standard-1x", "clock=1", "-a", "tiny"])?;
+    let told = |dyno: &str, mib: u64| {
+        let line = format!("app[{dyno}]: size ram={mib} max={}", mib << 20);
+        host.logs("tiny").matches(&line).count()
+    };
+    host.eventually("three of 512 MB", || {
+        ["worker.1", "worker.2", "clock.1"]
+            .iter()
+            .all(|dyno| told(dyno, 512) == 1)
+    })?;
+    let table = host.ok(&["ps:type", "worker=small", "-a", "tiny"])?;
+    let row = |name: &str| {
+        table
+            .lines()
+            .find(|line| line.contains(name))
+            .unwrap_or_default()
+    };
+    check(row("worker").contains("Small"), table.clone())?;
+    host.eventually("both workers of 64 MB", || {
+        ["worker.1", "worker.2"]
+            .iter()
+            .all(|dyno| told(dyno, 64) == 1)
+            && host.all_up("tiny", &["clock.1", "worker.1", "worker.2"])
+    })?;
+    // The kernel's own bounds, on either version of cgroups.
+    let bound = |dyno: &str| -> Result<u64, Failed> {
+        let id = id(&host, dyno)?;
+        let own = groups(&host)
+            .into_iter()
+            .filter(|group| group.ends_with(&id));
+        let mut texts =
+            own.filter_map(|group| std::fs::read_to_string(group.join("pids.max")).ok());
+        Ok(texts.next().ok_or("no pids.max")?.trim().parse()?)
+    };
+    let bounds = (bound("worker.1")?, bound("worker.2")?, bound("clock.1")?);
+    check(bounds == (77, 77, 256), format!("{bounds:?}"))?;
+    let refused = host.cli(&["ps:type", "worker=huge", "-a", "tiny"]);
+    let text = String::from_utf8_lossy(&refused.stderr).into_owned();
+    check(!refused.status.success() && text.contains("huge"), text)?;
+    let sizes = host.ok(&["ps:type", "-a", "tiny"])?;
+    let row = sizes.lines().find(|line| line.contains("worker"));
+    check(row.is_some_and(|row| row.contains("Small")), sizes.clone())?;
+    // A type that was not named has not been restarted; nor is any by what was refused.
+    let starts = (told("clock.1", 512), told("worker.1", 64));
+    check(starts == (1, 1), format!("{starts:?} starts"))?;
     host.stop()?;
     Leftovers::none_since(&before)
 }

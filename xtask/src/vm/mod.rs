@@ -33,6 +33,9 @@ pub(crate) struct Options {
     /// Virtual CPUs
     #[arg(long, default_value_t = 2)]
     cpus: u32,
+    /// Also the tests that emulation has no time for (`tests/kernel/here-only.txt`)
+    #[arg(long)]
+    all: bool,
     /// Guests that share the tests, side by side
     #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..=8))]
     guests: u32,
@@ -53,6 +56,7 @@ impl Options {
             kernel: "6.1".to_owned(),
             // Tests run one at a time: a second guest uses a second processor better.
             cpus: 1,
+            all: false,
             guests: 2,
             memory: 2048,
             limit: 40,
@@ -96,7 +100,8 @@ pub(crate) fn boot(options: &Options, show: &mut dyn FnMut(&str)) -> Result<u8> 
         accelerator: guest::accelerator(&cache, &kernel.image, &initramfs)?,
     };
     let limit = Duration::from_mins(options.limit);
-    let part = |number| format!("part={number}/{}", options.guests);
+    let all = if options.all { "all=1" } else { "" };
+    let part = |number| format!("part={number}/{} {all}", options.guests);
     std::thread::scope(|scope| {
         let others: Vec<_> = (1..options.guests)
             .map(|number| {
