@@ -14,10 +14,10 @@ use super::{CgroupError, Limits, Sampler, Version, events};
 use crate::sys;
 
 /// How long the kernel may take to let go of a group whose tasks are dead.
-const REMOVE_DEADLINE: Duration = Duration::from_secs(5);
+pub(super) const REMOVE_DEADLINE: Duration = Duration::from_secs(5);
 
 /// Between two looks at a group that empties: nothing announces it on v1.
-const REMOVE_PAUSE: Duration = Duration::from_millis(2);
+pub(super) const REMOVE_PAUSE: Duration = Duration::from_millis(2);
 
 /// Processes that are held by a descriptor at the same time.
 const HELD_AT_ONCE: usize = 256;

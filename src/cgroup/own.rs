@@ -1,9 +1,11 @@
 //! The group of the supervisor and its keeper: a share of the CPU, of disk I/O and of memory that
 //! no set of dynos takes from them.
 
+use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
+use std::time::Instant;
 
-use super::group::write;
+use super::group::{REMOVE_DEADLINE, REMOVE_PAUSE, write};
 use super::manager::Manager;
 use super::{CgroupError, Version};
 
@@ -55,22 +57,31 @@ impl Manager {
         };
         let parent = dir.parent().unwrap_or(dir);
         let path = dir.join("cgroup.procs");
-        for pid in std::fs::read_to_string(&path).unwrap_or_default().lines() {
-            match enter(parent, pid) {
-                // It ended meanwhile.
-                Err(CgroupError::Write { source, .. })
-                    if source.raw_os_error() == Some(libc::ESRCH) => {}
-                other => other?,
+        let deadline = Instant::now() + REMOVE_DEADLINE;
+        loop {
+            for pid in std::fs::read_to_string(&path).unwrap_or_default().lines() {
+                match enter(parent, pid) {
+                    // It ended meanwhile.
+                    Err(CgroupError::Write { source, .. })
+                        if source.raw_os_error() == Some(libc::ESRCH) => {}
+                    other => other?,
+                }
             }
-        }
-        match std::fs::remove_dir(dir) {
-            Err(source) if source.kind() != std::io::ErrorKind::NotFound => {
-                Err(CgroupError::Remove {
-                    path: dir.clone(),
-                    source,
-                })
+            match std::fs::remove_dir(dir) {
+                // One of ours that is gone in a moment, or began after the list was read.
+                Err(source)
+                    if source.kind() == ErrorKind::ResourceBusy && Instant::now() < deadline =>
+                {
+                    std::thread::park_timeout(REMOVE_PAUSE);
+                }
+                Err(source) if source.kind() != ErrorKind::NotFound => {
+                    return Err(CgroupError::Remove {
+                        path: dir.clone(),
+                        source,
+                    });
+                }
+                _ => return Ok(()),
             }
-            _ => Ok(()),
         }
     }
 }
