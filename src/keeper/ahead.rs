@@ -113,9 +113,9 @@ impl Ahead {
     }
 
     /// Takes what was being made.
-    pub(super) fn finish(&mut self, buffer: &mut Vec<u8>) -> io::Result<()> {
+    pub(super) fn finish(&mut self, buffer: &mut Vec<u8>) {
         if let Some(making) = self.making.take()
-            && let (range, Some(made)) = (making.range, making.finish(buffer)?)
+            && let (range, Some(made)) = (making.range, making.finish(buffer))
             // A launch may have been faster.
             && let Some(range) = range
         {
@@ -124,7 +124,6 @@ impl Ahead {
                 self.made.pop_front();
             }
         }
-        Ok(())
     }
 
     /// A launch into this range is here.
@@ -144,8 +143,8 @@ impl Ahead {
     pub(super) fn forget(&mut self) {
         self.made.clear();
         self.wanted.clear();
-        if let Some(Err(error)) = self.making.take().map(Making::give_up) {
-            tracing::warn!("waiting for a child that made namespaces failed: {error}");
+        if let Some(making) = self.making.take() {
+            making.give_up();
         }
     }
 }
@@ -186,32 +185,32 @@ impl Making {
         }
     }
 
-    /// Takes what was made, once the channel says something; waits for the child's end.
-    fn finish(self, buffer: &mut Vec<u8>) -> io::Result<Option<Namespaces>> {
+    /// Takes what was made, once the channel says something; waits for the child's end. Whatever went
+    /// wrong with it concerns no dyno.
+    fn finish(self, buffer: &mut Vec<u8>) -> Option<Namespaces> {
         let heard = protocol::receive::<()>(self.channel.as_fd(), buffer);
-        self.reap()?;
-        let fds = heard?.map(|((), fds)| fds).unwrap_or_default();
-        let Ok([mounts, names, queues]) = <[OwnedFd; 3]>::try_from(fds) else {
-            return Ok(None);
-        };
-        Ok(Some(Namespaces {
+        self.reap();
+        let ((), fds) = heard.ok().flatten()?;
+        let [mounts, names, queues] = <[OwnedFd; 3]>::try_from(fds).ok()?;
+        Some(Namespaces {
             mounts,
             names,
             queues,
-        }))
+        })
     }
 
     /// Ends it.
-    fn give_up(self) -> io::Result<()> {
+    fn give_up(self) {
         // It may have ended by itself.
         let _ = sys::pidfd_send_signal(self.pidfd.as_fd(), libc::SIGKILL);
-        self.reap()
+        self.reap();
     }
 
-    fn reap(&self) -> io::Result<()> {
+    fn reap(&self) {
         let pid = nix::unistd::Pid::from_raw(i32::try_from(self.pid).unwrap_or(i32::MAX));
-        nix::sys::wait::waitpid(pid, None)?;
-        Ok(())
+        if let Err(errno) = nix::sys::wait::waitpid(pid, None) {
+            tracing::warn!("waiting for a child that made namespaces failed: {errno}");
+        }
     }
 }
 

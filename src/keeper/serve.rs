@@ -124,7 +124,7 @@ impl Keeper {
             };
             let launching = 2..2 + self.launching.len();
             if ready.get(launching.end) == Some(&true) {
-                self.ahead.finish(&mut self.buffer)?;
+                self.ahead.finish(&mut self.buffer);
             }
             // Channels first: a launch is told before the end of the same dyno.
             for at in launching.rev() {
