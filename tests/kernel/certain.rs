@@ -199,8 +199,8 @@ fn ahead() -> Result<(), Failed> {
     host.ok(&["ps:scale", "web=0", "-a", "tiny"])?;
     host.stop()?;
     let file = switch(&mut host);
-    let log = ("MANIFOLD_LOG", "info,manifold::keeper=debug");
-    host.env.push((log.0.to_owned(), log.1.to_owned()));
+    let level = "info,manifold::keeper=debug";
+    host.env.push(("MANIFOLD_LOG".to_owned(), level.to_owned()));
     host.launch()?;
     let look = || host.ok(&["run", "-a", "tiny", "--", "bash", "-c", LOOK]);
     let count = |is_ahead: bool| {

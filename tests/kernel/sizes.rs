@@ -381,14 +381,11 @@ fn retyped() -> Result<(), Failed> {
             .iter()
             .all(|dyno| told(dyno, 512) == 1)
     })?;
-    let table = host.ok(&["ps:type", "worker=small", "-a", "tiny"])?;
-    let row = |name: &str| {
-        table
-            .lines()
-            .find(|line| line.contains(name))
-            .unwrap_or_default()
+    let is_small = |table: String| {
+        let row = table.lines().find(|line| line.contains("worker"));
+        check(row.is_some_and(|row| row.contains("Small")), table.clone())
     };
-    check(row("worker").contains("Small"), table.clone())?;
+    is_small(host.ok(&["ps:type", "worker=small", "-a", "tiny"])?)?;
     host.eventually("both workers of 64 MB", || {
         ["worker.1", "worker.2"]
             .iter()
@@ -410,9 +407,7 @@ fn retyped() -> Result<(), Failed> {
     let refused = host.cli(&["ps:type", "worker=huge", "-a", "tiny"]);
     let text = String::from_utf8_lossy(&refused.stderr).into_owned();
     check(!refused.status.success() && text.contains("huge"), text)?;
-    let sizes = host.ok(&["ps:type", "-a", "tiny"])?;
-    let row = sizes.lines().find(|line| line.contains("worker"));
-    check(row.is_some_and(|row| row.contains("Small")), sizes.clone())?;
+    is_small(host.ok(&["ps:type", "-a", "tiny"])?)?;
     // A type that was not named has not been restarted; nor is any by what was refused.
     let starts = (told("clock.1", 512), told("worker.1", 64));
     check(starts == (1, 1), format!("{starts:?} starts"))?;
