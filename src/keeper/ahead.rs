@@ -12,11 +12,10 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::Path;
 use std::time::{Duration, Instant};
 
-use nix::mount::{MntFlags, MsFlags, mount, umount2};
 use nix::sched::{CloneFlags, setns};
 
 use super::protocol;
-use super::scratch::{INERT, Scratch};
+use super::scratch::{self, INERT, Scratch};
 use crate::dyno::{SHM_BYTES, UserRange};
 use crate::sys::{self, Clone3, Fault, Fork, FsContext, MountAttributes};
 
@@ -223,28 +222,17 @@ fn make(scratch: &Scratch, range: UserRange) -> io::Result<Namespaces> {
         names: open("uts")?,
         queues: open("ipc")?,
     };
-    let none: Option<&str> = None;
-    let flags = MsFlags::MS_REC | MsFlags::MS_PRIVATE;
-    mount(none, "/", none, flags, none)?;
+    scratch::keep_mounts_private()?;
     std::env::set_current_dir(&scratch.dir)?;
-    nix::unistd::pivot_root(".", ".")?;
-    umount2(".", MntFlags::MNT_DETACH)?;
-    std::env::set_current_dir("/")?;
+    scratch::pivot_here()?;
     let at = |mounted: OwnedFd, name: &str| {
-        let target = place(Path::new("/"), name)?;
+        let target = scratch::place(&Path::new("/").join(name))?;
         sys::attach(mounted.as_fd(), target.as_fd())
     };
     at(terminals(range)?, TERMINALS)?;
     at(shared_memory(SHM_BYTES)?, SHARED_MEMORY)?;
     at(queues()?, QUEUES)?;
     Ok(made)
-}
-
-/// What stands at a name of the scratch.
-pub(super) fn place(dir: &Path, name: &str) -> io::Result<OwnedFd> {
-    use nix::fcntl::{OFlag, open};
-    let flags = OFlag::O_PATH | OFlag::O_CLOEXEC;
-    Ok(open(&dir.join(name), flags, nix::sys::stat::Mode::empty())?)
 }
 
 /// A fresh devpts.

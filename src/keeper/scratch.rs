@@ -2,10 +2,10 @@
 
 use std::fs::File;
 use std::io;
-use std::os::fd::AsFd;
+use std::os::fd::{AsFd, OwnedFd};
 use std::path::{Path, PathBuf};
 
-use nix::mount::{MsFlags, mount};
+use nix::mount::{MntFlags, MsFlags, mount, umount2};
 use nix::sched::{CloneFlags, unshare};
 
 use super::ahead::{QUEUES, SHARED_MEMORY, TERMINALS};
@@ -110,13 +110,34 @@ impl Scratch {
     }
 }
 
+/// What stands at a path, as a place to mount on or to move away.
+pub(super) fn place(path: &Path) -> io::Result<OwnedFd> {
+    use nix::fcntl::{OFlag, open};
+    let flags = OFlag::O_PATH | OFlag::O_CLOEXEC;
+    Ok(open(path, flags, nix::sys::stat::Mode::empty())?)
+}
+
+/// No mount of ours reaches the host, none of the host's reaches us.
+pub(super) fn keep_mounts_private() -> io::Result<()> {
+    let none: Option<&str> = None;
+    let flags = MsFlags::MS_REC | MsFlags::MS_PRIVATE;
+    Ok(mount(none, "/", none, flags, none)?)
+}
+
+/// Makes the working directory the only root. `pivot_root`(".", "."): the old root ends up on top of
+/// the new one and is detached.
+pub(super) fn pivot_here() -> io::Result<()> {
+    nix::unistd::pivot_root(".", ".")?;
+    umount2(".", MntFlags::MNT_DETACH)?;
+    Ok(nix::unistd::chdir("/")?)
+}
+
 /// A mount with its attributes, to be cloned as it is: that costs a launch one call each. By path,
 /// since a descriptor of it stands in the keeper's mount namespace and not in the dyno's copy.
 fn template(source: &Path, target: &Path, flags: MountAttributes) -> io::Result<()> {
     let tree = sys::open_tree(source, TreeFlags::Clone)?;
     sys::mount_setattr(tree.as_fd(), flags, None, false)?;
-    let place = nix::fcntl::OFlag::O_PATH | nix::fcntl::OFlag::O_CLOEXEC;
-    let target = nix::fcntl::open(target, place, nix::sys::stat::Mode::empty())?;
+    let target = place(target)?;
     sys::attach(tree.as_fd(), target.as_fd())
 }
 

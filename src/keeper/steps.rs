@@ -12,12 +12,12 @@ use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
 
 use nix::errno::Errno;
-use nix::mount::{MntFlags, MsFlags, mount, umount2};
+use nix::mount::{MsFlags, mount};
 use nix::sched::{CloneFlags, setns, unshare};
 
 use super::ahead::{self, Namespaces, QUEUES, SHARED_MEMORY, TERMINALS, TTY_GID};
 use super::child::DynoChild;
-use super::scratch::{INERT, LAYERS_MAX, Scratch};
+use super::scratch::{self, INERT, LAYERS_MAX, Scratch};
 use crate::dyno::{APP_UID, Attributes, Layer, SHM_BYTES, SetUpStep, ShownSize, UserRange};
 use crate::sys::{self, FsContext, MountAttributes, TreeFlags};
 
@@ -120,7 +120,7 @@ impl<'a> SetUp<'a> {
     /// A mount that was made ahead, else made now.
     fn made(&self, name: &str, make: impl FnOnce() -> io::Result<OwnedFd>) -> io::Result<OwnedFd> {
         if self.ahead.is_some() {
-            ahead::place(&self.dir, name)
+            scratch::place(&self.dir.join(name))
         } else {
             make()
         }
@@ -145,9 +145,7 @@ impl<'a> SetUp<'a> {
             self.dir = PathBuf::from("/");
             return Ok(());
         }
-        let none: Option<&str> = None;
-        let flags = MsFlags::MS_REC | MsFlags::MS_PRIVATE;
-        Ok(mount(none, "/", none, flags, none)?)
+        scratch::keep_mounts_private()
     }
 
     /// "0" is the writing task itself: the kernel then needs no lock over all thread groups.
@@ -330,12 +328,9 @@ impl<'a> SetUp<'a> {
         }
     }
 
-    /// `pivot_root`(".", "."): the old root ends up on top of the new one and is detached.
     fn pivot(&mut self) -> io::Result<()> {
         nix::unistd::fchdir(self.root()?)?;
-        nix::unistd::pivot_root(".", ".")?;
-        umount2(".", MntFlags::MNT_DETACH)?;
-        nix::unistd::chdir("/")?;
+        scratch::pivot_here()?;
         self.root = None;
         Ok(())
     }
