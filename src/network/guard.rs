@@ -19,7 +19,13 @@ const LOOK: Duration = Duration::from_secs(30);
 /// and must not drive us in a circle.
 const RETRY: Duration = Duration::from_secs(1);
 
-/// The one that writes the table.
+/// So many times in a row the table is written anew because others changed it meanwhile.
+const ATTEMPTS: usize = 5;
+
+/// What is being done when the kernel refuses the table.
+const LOAD: &str = "load the firewall table";
+
+/// What turns on routing.
 pub(super) const FORWARDING: &str = "/proc/sys/net/ipv4/ip_forward";
 
 pub(super) struct Guard {
@@ -29,7 +35,9 @@ pub(super) struct Guard {
     /// What the operator should know.
     pub(super) notices: watch::Sender<Vec<String>>,
     applied: Vec<Opening>,
-    /// The table as nft printed it after our last change.
+    /// News of changes; without them the table is looked at every 30 s only.
+    events: Option<Events>,
+    /// The table as nft printed it after our last change, which nobody else had a hand in.
     seal: String,
     /// The last attempt to restore it failed.
     is_failing: bool,
@@ -38,38 +46,37 @@ pub(super) struct Guard {
 impl Guard {
     /// Loads the table, without counting where the kernel cannot count.
     pub(super) async fn load(
-        mut table: Table,
+        table: Table,
         block: Block,
         openings: watch::Receiver<Vec<Opening>>,
         notices: watch::Sender<Vec<String>>,
     ) -> Result<Self, NetworkError> {
-        let act = "load the firewall table";
-        if let Err(error) = nft::apply(act, &table.text(&[])).await {
-            if table.connections_max.take().is_none() {
-                return Err(error);
-            }
-            nft::apply(act, &table.text(&[])).await?;
-            tracing::warn!(%error, "this kernel does not count connections (nft_connlimit): one dyno can fill its table of tracked connections");
-        }
-        let seal = nft::list(&table.name).await?;
-        Ok(Self {
+        let events = Events::open(&table.name)
+            .inspect_err(|error| tracing::warn!(%error, "no news of firewall changes: the table is only looked at every 30 s"))
+            .ok();
+        let mut guard = Self {
             table,
             block,
             openings,
             notices,
             applied: Vec::new(),
-            seal,
+            events,
+            seal: String::new(),
             is_failing: false,
-        })
+        };
+        if let Err(error) = guard.write(None, &[]).await {
+            let is_refused = matches!(error, NetworkError::Rules { act: LOAD, .. });
+            if !is_refused || guard.table.connections_max.take().is_none() {
+                return Err(error);
+            }
+            guard.write(None, &[]).await?;
+            tracing::warn!(%error, "this kernel does not count connections (nft_connlimit): one dyno can fill its table of tracked connections");
+        }
+        Ok(guard)
     }
 
     pub(super) async fn run(mut self, stop: CancellationToken) {
-        let events = Events::open(&self.table.name);
-        if let Err(error) = &events {
-            tracing::warn!(%error, "no news of firewall changes: the table is only looked at every 30 s");
-        }
-        let events = events.ok();
-        let changed = async |events: &Option<Events>| match events {
+        let changed = async |events: &mut Option<Events>| match events {
             Some(events) => events.changed().await,
             None => std::future::pending().await,
         };
@@ -85,12 +92,10 @@ impl Guard {
                     self.apply().await;
                 }
                 () = tokio::time::sleep(RETRY), if self.is_failing => self.check().await,
-                news = changed(&events), if !self.is_failing => {
+                news = changed(&mut self.events), if !self.is_failing => {
                     if let Err(error) = news {
                         tracing::warn!(%error, "lost news of firewall changes");
                     }
-                    // Of our own changes, too: news are never skipped, lest one of somebody else
-                    // be among them.
                     self.check().await;
                 }
                 _ = look.tick() => {
@@ -111,15 +116,54 @@ impl Guard {
         let (old, new) = (addresses(&self.applied), addresses(&wanted));
         // No address that a rule names goes to another dyno.
         self.block.pin(old.union(&new).copied().collect());
-        if let Err(error) = self.write(&self.table.openings(&wanted), &wanted).await {
+        let text = self.table.openings(&wanted);
+        if let Err(error) = self.write(Some(text), &wanted).await {
             tracing::warn!(%error, "the firewall table is loaded anew");
             self.restore(&wanted).await;
         }
     }
 
-    async fn write(&mut self, text: &str, wanted: &[Opening]) -> Result<(), NetworkError> {
-        nft::apply("change the firewall table", text).await?;
-        self.seal = nft::list(&self.table.name).await?;
+    /// Applies a change (`None`: the whole table), and the whole table whenever somebody else
+    /// changed it since the kernel's last word to us: nothing of theirs gets under our seal.
+    async fn write(
+        &mut self,
+        mut change: Option<String>,
+        wanted: &[Opening],
+    ) -> Result<(), NetworkError> {
+        let mut is_untouched = self.committed(0);
+        for _ in 0..ATTEMPTS {
+            if !is_untouched && change.take().is_some() {
+                self.warn();
+            }
+            let (act, text) = match &change {
+                Some(text) => ("change the firewall table", text.clone()),
+                None => (LOAD, self.table.text(wanted)),
+            };
+            nft::apply(act, &text).await?;
+            let seal = nft::list(&self.table.name).await?;
+            is_untouched = self.committed(1);
+            if is_untouched {
+                self.seal = seal;
+                self.written(wanted).await;
+                return Ok(());
+            }
+        }
+        Err(NetworkError::Rules {
+            act: "keep the firewall table",
+            reason: format!("somebody changed it during each of {ATTEMPTS} attempts"),
+        })
+    }
+
+    /// True if so many transactions concerned our table since the last look.
+    fn committed(&mut self, count: usize) -> bool {
+        match &mut self.events {
+            Some(events) => events.commits().is_ok_and(|seen| seen == count),
+            None => true,
+        }
+    }
+
+    /// The table is in place: addresses and flows follow it.
+    async fn written(&mut self, wanted: &[Opening]) {
         let before = std::mem::replace(&mut self.applied, wanted.to_vec());
         let closed: BTreeSet<_> = pairs(&before).difference(&pairs(wanted)).copied().collect();
         self.block
@@ -127,7 +171,6 @@ impl Guard {
         if !closed.is_empty() {
             forget(move |flow| closed.contains(&(flow.source, flow.destination))).await;
         }
-        Ok(())
     }
 
     /// Restores the table if it is not as we left it.
@@ -135,16 +178,19 @@ impl Guard {
         match nft::list(&self.table.name).await {
             Ok(text) if text == self.seal => self.is_failing = false,
             _ => {
-                tracing::warn!(table = %self.table.name, "somebody changed or flushed our firewall table; it is restored");
+                self.warn();
                 let wanted = self.openings.borrow().clone();
                 self.restore(&wanted).await;
             }
         }
     }
 
+    fn warn(&self) {
+        tracing::warn!(table = %self.table.name, "somebody changed or flushed our firewall table; it is restored");
+    }
+
     async fn restore(&mut self, wanted: &[Opening]) {
-        let text = self.table.text(wanted);
-        let written = self.write(&text, wanted).await;
+        let written = self.write(None, wanted).await;
         self.is_failing = written.is_err();
         if let Err(error) = written {
             tracing::error!(%error, "the firewall table is NOT in place: dynos may reach what they should not; trying again every second");

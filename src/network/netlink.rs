@@ -99,7 +99,7 @@ impl Netlink {
 }
 
 /// The messages of one datagram: type and body.
-fn replies(mut bytes: &[u8]) -> impl Iterator<Item = (u16, &[u8])> {
+pub(super) fn replies(mut bytes: &[u8]) -> impl Iterator<Item = (u16, &[u8])> {
     std::iter::from_fn(move || {
         let length = bytes.first_chunk().map(|n| u32::from_ne_bytes(*n))?;
         let length = usize::try_from(length).ok()?;

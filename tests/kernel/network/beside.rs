@@ -71,6 +71,14 @@ fn restored() -> Result<String, Failed> {
         )?;
         prober.expect(&allowed, "SUCCEEDED")?;
     }
+    // While it is being restored, too: nothing of somebody else's is taken for ours.
+    for change in ["host accept", "outbound accept"].repeat(20) {
+        // It is not there for a moment, whenever it is loaded anew.
+        let _ = yard.nft(&format!("insert rule inet {name} {change}"));
+    }
+    eventually("whole after many changes", || {
+        table(&yard).as_ref() == Some(&whole)
+    })?;
     check(service.count() == 0, "nothing came through")?;
     contains(&host.story(), "it is restored")?;
     drop(prober);
