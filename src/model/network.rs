@@ -15,6 +15,10 @@ const APP_ADDRESSES: Ipv4Addr = Ipv4Addr::new(198, 18, 0, 0);
 /// How many there are: a /15 without its first and last address.
 pub const APP_ADDRESSES_MAX: u32 = (1 << 17) - 2;
 
+/// Where one cloud speaks to its machines, as others do at link-local addresses.
+/// Source: Microsoft Learn, "What is IP address 168.63.129.16?".
+const CLOUD: Ipv4Addr = Ipv4Addr::new(168, 63, 129, 16);
+
 /// The port of those addresses.
 pub const APP_ADDRESS_PORT: u16 = 80;
 
@@ -85,6 +89,14 @@ pub struct Net {
 impl fmt::Display for Net {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{}/{}", self.address, self.prefix)
+    }
+}
+
+impl Net {
+    /// True for an address of the block.
+    pub fn contains(self, address: Ipv4Addr) -> bool {
+        let host_bits = u32::MAX.checked_shr(self.prefix.into()).unwrap_or(0);
+        u32::from(address) & !host_bits == u32::from(self.address)
     }
 }
 
@@ -184,6 +196,7 @@ impl FromStr for HostPort {
 fn closed(address: Ipv4Addr) -> Option<&'static str> {
     let virtual_net = u32::from(address) & 0xFFFE_0000 == u32::from(APP_ADDRESSES);
     match address {
+        _ if address == CLOUD => Some("a cloud's own service for its machines"),
         _ if address.is_link_local() => Some("link-local: the metadata service of clouds"),
         _ if address.is_multicast() || address.octets()[0] >= 240 => {
             Some("multicast, broadcast or reserved")
@@ -227,6 +240,7 @@ mod tests {
         };
         check("127.0.0.1:5432", "loopback");
         check("169.254.169.254:80", "metadata");
+        check("168.63.129.16:80", "a cloud's own");
         check("198.18.0.1:80", "by its name");
         check("224.0.0.1:1", "multicast");
         check("255.255.255.255:1", "broadcast");
@@ -258,6 +272,13 @@ mod tests {
             let got = text.parse::<Net>().ok().map(|net| net.to_string());
             assert_eq!(got.as_deref(), expected, "{text}");
         }
+        let holds = |net: &str, address: [u8; 4]| {
+            let net: Net = net.parse().expect("a block");
+            net.contains(address.into())
+        };
+        assert!(holds("10.0.0.0/8", [10, 255, 0, 1]) && !holds("10.0.0.0/8", [11, 0, 0, 0]));
+        assert!(holds("192.0.2.7", [192, 0, 2, 7]) && !holds("192.0.2.7", [192, 0, 2, 6]));
+        assert!(holds("0.0.0.0/0", [255, 1, 2, 3]));
     }
 
     #[test]

@@ -27,7 +27,7 @@ impl Table {
     pub(super) fn facts(&self) -> Facts {
         let allowed = self.options.allow.iter();
         Facts {
-            dropped: SILENT.split(", ").map(str::to_owned).collect(),
+            dropped: SILENT.iter().map(|net| (*net).to_owned()).collect(),
             refused: PRIVATE.iter().map(|net| (*net).to_owned()).collect(),
             allowed: allowed.map(ToString::to_string).collect(),
             resolvers: self.options.resolvers.clone(),

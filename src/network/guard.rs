@@ -9,8 +9,9 @@ use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
 use super::events::Events;
-use super::rules::{Opening, Table};
+use super::rules::{Opening, PRIVATE, SILENT, Table};
 use super::{Block, NetworkError, conntrack, foreign, nft};
+use crate::model::Net;
 
 /// Without a word from the kernel the table is looked at this often, and so are other tables.
 const LOOK: Duration = Duration::from_secs(30);
@@ -144,7 +145,7 @@ impl Guard {
             is_untouched = self.committed(1);
             if is_untouched {
                 self.seal = seal;
-                self.written(wanted).await;
+                self.written(wanted, change.is_none()).await;
                 return Ok(());
             }
         }
@@ -162,14 +163,31 @@ impl Guard {
         }
     }
 
-    /// The table is in place: addresses and flows follow it.
-    async fn written(&mut self, wanted: &[Opening]) {
+    /// The table is in place, loaded anew or changed: addresses and flows follow it.
+    async fn written(&mut self, wanted: &[Opening], is_new: bool) {
         let before = std::mem::replace(&mut self.applied, wanted.to_vec());
         let closed: BTreeSet<_> = pairs(&before).difference(&pairs(wanted)).copied().collect();
         self.block
             .pin(wanted.iter().flat_map(Opening::from).copied().collect());
-        if !closed.is_empty() {
+        if is_new {
+            forget(self.unwanted(wanted)).await;
+        } else if !closed.is_empty() {
             forget(move |flow| closed.contains(&(flow.source, flow.destination))).await;
+        }
+    }
+
+    /// Flows that the table would not let begin, and would let go on: somebody else's let them.
+    fn unwanted(&self, wanted: &[Opening]) -> impl Fn(&conntrack::Flow) -> bool + Send + 'static {
+        let nets = SILENT.iter().chain(PRIVATE);
+        let closed: Vec<Net> = nets.filter_map(|net| net.parse().ok()).collect();
+        let options = self.table.options.clone();
+        let (open, block) = (pairs(wanted), self.block.clone());
+        move |flow| {
+            let to = flow.destination;
+            let is_open = open.contains(&(flow.source, to))
+                || options.resolvers.contains(&to)
+                || options.allow.iter().any(|net| net.contains(to));
+            block.holds(flow.source) && !is_open && closed.iter().any(|net| net.contains(to))
         }
     }
 

@@ -11,17 +11,20 @@ use std::net::Ipv4Addr;
 use super::{Options, SLOTS, Subnet};
 use crate::model::{APP_ADDRESS_PORT, HostPort};
 
-/// Never reached, and not answered: link-local (cloud metadata), multicast, broadcast, reserved.
-pub(super) const SILENT: &str = "169.254.0.0/16, 224.0.0.0/3";
+/// Never reached, and not answered: link-local (cloud metadata), a cloud's own service for its
+/// machines, multicast, broadcast, reserved. Source: RFC 6890; Microsoft Learn, "What is IP address
+/// 168.63.129.16?".
+pub(super) const SILENT: &[&str] = &["168.63.129.16", "169.254.0.0/16", "224.0.0.0/3"];
 
-/// Private and shared address space, benchmarks, "this network": closed unless the settings or
-/// `network:allow` open a part. Source: RFC 6890.
+/// Private and shared address space, benchmarks, "this network", protocols' own: closed unless the
+/// settings or `network:allow` open a part. Source: RFC 6890.
 pub(super) const PRIVATE: &[&str] = &[
     "0.0.0.0/8",
     "10.0.0.0/8",
     "100.64.0.0/10",
     "127.0.0.0/8",
     "172.16.0.0/12",
+    "192.0.0.0/24",
     "192.168.0.0/16",
     "198.18.0.0/15",
 ];
@@ -104,6 +107,7 @@ impl Table {
         };
         let block = self.block_net();
         let private = PRIVATE.join(", ");
+        let silent = SILENT.join(", ");
         let _ = write!(
             text,
             r#"  chain spoofed {{
@@ -126,9 +130,9 @@ impl Table {
     iifname "{links}*" jump host
   }}
   chain host {{
-    jump open
+{limit}    jump open
     ip daddr @resolvers meta l4proto {{ tcp, udp }} th dport 53 accept
-    ip daddr {{ {SILENT} }} drop
+    ip daddr {{ {silent} }} drop
     meta l4proto tcp reject with tcp reset
     drop
   }}
@@ -139,13 +143,13 @@ impl Table {
     oifname "{links}*" drop
   }}
   chain outbound {{
-    oifname "{LINKS}*" ct status dnat ct original ip daddr {APPS} accept
+{limit}    oifname "{LINKS}*" ct status dnat ct original ip daddr {APPS} accept
     oifname "{LINKS}*" drop
     ct state established,related accept
     ct state invalid drop
-    ip daddr {{ {SILENT} }} drop
-{limit}    jump open
     ip daddr @resolvers meta l4proto {{ tcp, udp }} th dport 53 accept
+    ip daddr {{ {silent} }} drop
+    jump open
 {allowed}    ip daddr {{ {private} }} reject with icmp admin-prohibited
     accept
   }}

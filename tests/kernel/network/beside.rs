@@ -1,11 +1,13 @@
 //! Beside other firewalls, and after somebody flushed ours.
 
+use std::time::{Duration, Instant};
+
 use libtest_mimic::Failed;
 
 use super::prober::Prober;
-use super::yard::{Canary, HOST, LAN, WORLD, Yard, eventually};
+use super::yard::{Canary, HOST, LAN, METADATA, WORLD, Yard, eventually};
 use crate::attack::{As, Report};
-use crate::host::{Host, check, contains};
+use crate::host::{Host, PATIENCE, check, contains};
 
 const SETTINGS: &str = "[network]\nresolvers = [\"10.9.0.1\"]\n[timings]\nstop_grace = 2\n";
 
@@ -59,10 +61,10 @@ fn restored() -> Result<String, Failed> {
         format!("flush set inet {name} sources"),
     ] {
         yard.nft(&change)?;
-        let start = std::time::Instant::now();
+        let start = Instant::now();
         eventually(&change, || table(&yard).as_ref() == Some(&whole))?;
         check(
-            start.elapsed() < std::time::Duration::from_secs(20),
+            start.elapsed() < Duration::from_secs(20),
             format!("{change}: by the kernel's word, not by the look every 30 s"),
         )?;
         prober.expect(
@@ -81,6 +83,23 @@ fn restored() -> Result<String, Failed> {
     })?;
     check(service.count() == 0, "nothing came through")?;
     contains(&host.story(), "it is restored")?;
+    // What began while somebody held it open does not go on.
+    let deadline = Instant::now() + PATIENCE;
+    let hold = format!("hold {METADATA} {}", lan.port);
+    while prober.ask(&hold)? != "SUCCEEDED" {
+        check(Instant::now() < deadline, "never open at all")?;
+        let _ = yard.nft(&format!("insert rule inet {name} outbound accept"));
+    }
+    eventually("whole after it was open", || {
+        table(&yard).as_ref() == Some(&whole)
+    })?;
+    while !prober
+        .ask(&format!("echo {METADATA}"))?
+        .starts_with("BLOCKED")
+    {
+        check(Instant::now() < deadline, "it goes on")?;
+    }
+    prober.expect(&allowed, "SUCCEEDED")?;
     drop(prober);
     // What was not ours, we did not bring back; what is not ours, we do not take away.
     yard.nft_script("table ip other { chain c { ip saddr 192.0.2.7 drop; }; }")?;
