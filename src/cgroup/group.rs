@@ -121,6 +121,10 @@ impl Group {
                     set("memory.limit_in_bytes", &memory)?;
                     let total = limits.total_max_bytes().to_string();
                     set("memory.memsw.limit_in_bytes", &total)?;
+                    // v1 counts what sockets hold only where it is limited, and apart: unlimited,
+                    // one dyno could fill what the host's TCP has for all.
+                    let quota = limits.memory_bytes.to_string();
+                    set("memory.kmem.tcp.limit_in_bytes", &quota)?;
                     set("cpu.shares", &limits.cpu_shares.to_string())?;
                     if let Some(quota) = limits.cpu_quota_us() {
                         set("cpu.cfs_period_us", &CPU_PERIOD_US.to_string())?;

@@ -18,12 +18,13 @@ pub(super) struct Offers {
 }
 
 /// Control files that a dyno's limits are written to.
-const WRITTEN: [&str; 11] = [
+const WRITTEN: [&str; 12] = [
     "memory.max",
     "memory.swap.max",
     "memory.oom.group",
     "memory.limit_in_bytes",
     "memory.memsw.limit_in_bytes",
+    "memory.kmem.tcp.limit_in_bytes",
     "cpu.weight",
     "cpu.max",
     "cpu.shares",

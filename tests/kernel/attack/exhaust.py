@@ -114,6 +114,33 @@ def sockets(_):
         pass
 
 
+def tcp(_):
+    """A connection whose other end never reads."""
+    if not kept:
+        kept.append(socket.create_server(("127.0.0.1", 0), backlog=16))
+        kept[0].settimeout(5)
+    try:
+        one = socket.create_connection(kept[0].getsockname(), 5)
+        other, _ = kept[0].accept()
+    except TimeoutError:
+        raise OSError(errno.ENOBUFS, "no room for a connection")
+    kept.extend((one, other))
+    one.setblocking(False)
+    try:
+        while True:
+            one.send(b"x" * 65536)
+    except BlockingIOError:
+        pass
+
+
+def tcp_memory():
+    """What all of the host's TCP holds, in MiB."""
+    for line in open("/proc/net/sockstat"):
+        if line.startswith("TCP:"):
+            return int(line.split()[-1]) * 4096 // MIB
+    raise AssertionError("no line of TCP")
+
+
 def dentries(count):
     for name in range(1000):
         try:
@@ -166,7 +193,7 @@ def keys(count):
 
 MOST = {
     "fork": 3000, "zombie": 3000, "daemon": 3000, "thread": 3000, "anon": 600, "shm": 600,
-    "cache": 600, "memfd": 600, "pipe": 600, "sockets": 3000, "dentries": 200, "tables": 400,
+    "cache": 600, "memfd": 600, "pipe": 600, "sockets": 3000, "tcp": 600, "dentries": 200, "tables": 400,
     "descriptors": 2_000_000, "inotify": 100_000, "epoll": 2_000_000, "timers": 200_000,
     "signals": 200_000, "queues": 10_000, "keys": 10_000,
 }
@@ -243,7 +270,10 @@ if kind in MOST:
     if kind == "descriptors" or kind == "epoll":
         most = resource.getrlimit(resource.RLIMIT_NOFILE)
         resource.setrlimit(resource.RLIMIT_NOFILE, (most[1], most[1]))
-    print("ends", kind, *until_refused(globals()[kind], MOST[kind]), flush=True)
+    before = tcp_memory()
+    ends = until_refused(globals()[kind], MOST[kind])
+    held = [tcp_memory() - before] if kind == "tcp" else []
+    print("ends", kind, *ends, *held, flush=True)
     if len(sys.argv) > 2:
         time.sleep(float(sys.argv[2]))
     os._exit(0)

@@ -228,6 +228,7 @@ fn memory(host: &Host) -> Result<String, Failed> {
         ("cache", &["ENOSPC"]),
         ("pipe", &["EPERM", "EMFILE", "killed"]),
         ("sockets", &["EMFILE", "ENOBUFS", "killed"]),
+        ("tcp", &["EMFILE", "ENOBUFS", "killed", "done"]),
         ("dentries", &["done"]),
         ("inotify", &["EMFILE", "killed"]),
         ("epoll", &["ENOSPC", "EMFILE", "killed"]),
@@ -242,6 +243,14 @@ fn memory(host: &Host) -> Result<String, Failed> {
             (None, _) => return Err(format!("{kind}: {status:?} {text}").into()),
         };
         check(expected.contains(&&*ends), format!("{kind}: {ends} {text}"))?;
+        let of_tcp = line.filter(|_| kind == "tcp");
+        let of_tcp = of_tcp.and_then(|line| line.rsplit(' ').next()?.parse().ok());
+        // The quota, and beyond it the least that each connection is left (70 KB on v1); without a
+        // limit it would be 900.
+        check(
+            of_tcp.is_none_or(|mib: i64| mib < 200),
+            format!("{kind}: TCP holds {of_tcp:?} MiB: {text}"),
+        )?;
         told.push(format!("{kind} {ends}"));
     }
     let logs = host.logs("hog");
