@@ -3,6 +3,7 @@
 use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
+use zeroize::Zeroize as _;
 
 use super::ShownSize;
 use crate::model::DynoId;
@@ -204,6 +205,18 @@ pub struct Exec {
     /// Executed instead when there is no profile script; the program is looked for on the
     /// environment's `PATH`. Empty: only a shell can run the command.
     pub plain: Vec<String>,
+}
+
+impl Exec {
+    /// Leaves nothing of it in memory.
+    pub fn wipe(&mut self) {
+        for (name, value) in &mut self.env {
+            name.zeroize();
+            value.zeroize();
+        }
+        self.argv.zeroize();
+        self.plain.zeroize();
+    }
 }
 
 /// A launch, whole.

@@ -126,6 +126,8 @@ impl End {
 
 impl Keeper {
     fn run(scratch_dir: &Path, args: &[OsString]) -> Result<u8, KeeperError> {
+        // What it is handed for a launch has config vars: no core file, no debugger but root's.
+        sys::not_dumpable().map_err(KeeperError::Loop)?;
         ready::raise_open_files();
         ready::protect().map_err(KeeperError::Loop)?;
         sys::find_arguments();

@@ -11,6 +11,7 @@ use nix::sched::CloneFlags;
 use nix::sys::signal::Signal;
 use nix::sys::signalfd::SignalFd;
 use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
+use zeroize::Zeroize as _;
 
 use super::ahead::{Ahead, Namespaces};
 use super::child::{DynoChild, Said, points};
@@ -213,11 +214,15 @@ impl Keeper {
         match request {
             Request::Launch {
                 request,
-                plan,
+                mut plan,
                 cgroup_v2,
                 has_user,
             } => {
-                if let Err(failure) = self.launch(request, &plan, fds, cgroup_v2, has_user) {
+                let launched = self.launch(request, &plan, fds, cgroup_v2, has_user);
+                // The next dyno's PID 1 begins as a copy of this process.
+                plan.exec.wipe();
+                self.buffer.zeroize();
+                if let Err(failure) = launched {
                     self.reply(&Reply::Failed { request, failure }, &[])?;
                 }
             }

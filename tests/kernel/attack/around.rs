@@ -3,7 +3,7 @@
 //! The supervisor is started with everything set that must not reach a dyno (`probe/hostile.py`).
 
 use std::collections::BTreeSet;
-use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _};
+use std::os::unix::fs::{FileExt as _, MetadataExt as _, PermissionsExt as _};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
@@ -377,10 +377,49 @@ fn own_secrets(host: &Host) -> Result<String, Failed> {
             )?;
         }
     }
-    // Undumpable processes belong to root whoever they run as, and leave no core.
-    let dumpable = std::fs::read_to_string(format!("/proc/{supervisor}/coredump_filter"))?;
-    check(!dumpable.is_empty(), "its /proc is read by root")?;
-    Ok("nothing in argv or environment; unreadable for ordinary users".to_owned())
+    // A dyno's PID 1 begins as a copy of the keeper, which has handled others' config vars.
+    host.ok(&["create", "other"])?;
+    host.ok(&["deploy", &app_dir("tiny"), "-a", "other"])?;
+    host.eventually("the other app is up", || host.all_up("other", &["web.1"]))?;
+    let holds = |first: u32| in_memory(first, b"canary-of-config");
+    let mut counts = [0, 0];
+    for first in family(host)?.1 {
+        counts[usize::from(holds(first)?)] += 1;
+    }
+    check(
+        counts == [1, 2],
+        format!("with others' config vars: {counts:?}"),
+    )?;
+    check(!holds(keeper(host)?)?, "the keeper keeps config vars")?;
+    host.ok(&["destroy", "-a", "other", "--confirm", "other"])?;
+    Ok("nothing in argv or environment, in the keeper or another app's PID 1; unreadable for ordinary users".to_owned())
+}
+
+/// True if the bytes stand anywhere in the memory of a process.
+fn in_memory(pid: u32, needle: &[u8]) -> Result<bool, Failed> {
+    let maps = std::fs::read_to_string(format!("/proc/{pid}/maps"))?;
+    let memory = std::fs::File::open(format!("/proc/{pid}/mem"))?;
+    let mut seen = 0;
+    let mut found = false;
+    for line in maps.lines().filter(|line| line.contains(" rw")) {
+        let range = line
+            .split(' ')
+            .next()
+            .and_then(|range| range.split_once('-'));
+        let (from, to) = range.ok_or("no range")?;
+        let (from, to) = (u64::from_str_radix(from, 16)?, u64::from_str_radix(to, 16)?);
+        let mut bytes = vec![0; usize::try_from(to - from)?];
+        // Some mappings cannot be read.
+        if memory.read_exact_at(&mut bytes, from).is_ok() {
+            seen += bytes.len();
+            found |= bytes.windows(needle.len()).any(|window| window == needle);
+        }
+    }
+    check(
+        seen > 100_000,
+        format!("only {seen} bytes of {pid} were seen"),
+    )?;
+    Ok(found)
 }
 
 /// Samples all processes of dynos while some are launched; those that still run our own program
