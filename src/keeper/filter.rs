@@ -3,7 +3,8 @@
 //! Unknown numbers answer ENOSYS so that libc falls back; what is known and dangerous answers
 //! EPERM; other ABIs (i386, x32) are killed or ENOSYS. Base: what container engines allow by
 //! default to a process without capabilities, less what a dyno has no use for (new mount API,
-//! keyrings, `io_uring`, bpf, ptrace, namespaces). Source: seccomp(2), syscalls(2).
+//! keyrings, `io_uring`, bpf, ptrace, namespaces), and less asynchronous I/O (`io_setup`), of which
+//! the host has one bound for all (`fs.aio-max-nr`). Source: seccomp(2), syscalls(2).
 
 use libc::sock_filter;
 
@@ -50,8 +51,7 @@ const ALLOWED: &[libc::c_long] = &[
     libc::SYS_fgetxattr, libc::SYS_listxattr, libc::SYS_llistxattr, libc::SYS_flistxattr,
     libc::SYS_removexattr, libc::SYS_lremovexattr, libc::SYS_fremovexattr, libc::SYS_tkill,
     libc::SYS_time, libc::SYS_futex, libc::SYS_sched_setaffinity, libc::SYS_sched_getaffinity,
-    libc::SYS_io_setup, libc::SYS_io_destroy, libc::SYS_io_getevents, libc::SYS_io_submit,
-    libc::SYS_io_cancel, libc::SYS_epoll_create, libc::SYS_remap_file_pages,
+    libc::SYS_epoll_create, libc::SYS_remap_file_pages,
     libc::SYS_getdents64, libc::SYS_set_tid_address, libc::SYS_restart_syscall,
     libc::SYS_semtimedop, libc::SYS_fadvise64, libc::SYS_timer_create, libc::SYS_timer_settime,
     libc::SYS_timer_gettime, libc::SYS_timer_getoverrun, libc::SYS_timer_delete,
