@@ -73,6 +73,7 @@ const SIZES: &[(&str, u64, u64, u64, u64)] = &[
     ("Basic", 512, 1024, 256, 1024),
     ("Standard-1X", 512, 1024, 256, 1024),
     ("Standard-2X", 1024, 2048, 512, 2048),
+    ("PX", 6144, 51_200, 32_768, 16_384),
     ("Performance-M", 2560, 12_288, 16_384, 8192),
     ("Performance-L", 14_336, 51_200, 32_768, 16_384),
     ("Performance-L-RAM", 30_720, 51_200, 32_768, 16_384),
@@ -90,7 +91,6 @@ const ALIASES: &[(&str, &str)] = &[
     ("2X", "Standard-2X"),
     ("Free", "Eco"),
     ("Hobby", "Basic"),
-    ("PX", "Performance-M"),
 ];
 
 impl DynoSize {
@@ -173,5 +173,25 @@ mod tests {
             Ok(1_073_741_824)
         );
         assert!(DynoSize::find("Huge").is_err());
+        // Source: Dev Center, "Dyno Types", "Limits", and of 2014 for PX.
+        for (name, gib_hundredths, tasks) in [
+            ("free", 50, 256),
+            ("2x", 100, 512),
+            ("px", 600, 32_768),
+            ("performance-m", 250, 16_384),
+            ("performance-l", 1400, 32_768),
+            ("performance-l-ram", 3000, 32_768),
+            ("performance-xl", 6200, 32_768),
+            ("performance-2xl", 12_600, 32_768),
+            ("private-s", 100, 512),
+        ] {
+            let size = DynoSize::find(name).expect(name);
+            let bytes = gib_hundredths * (1 << 30) / 100;
+            assert_eq!(
+                (size.memory_bytes, size.tasks_max),
+                (bytes, tasks),
+                "{name}"
+            );
+        }
     }
 }
