@@ -96,10 +96,17 @@ fn faults() -> Result<(), Failed> {
         let errnos = [libc::EPERM, libc::ENOSYS, libc::ENOMEM, libc::EINTR];
         check(points.len() > 40, format!("few points: {points:?}"))?;
         let points = if is_emulated() { few(points) } else { points };
+        let held = holdings(&host)?;
         for (at, point) in points.iter().enumerate() {
             let errno = errnos[at % errnos.len()];
             fail_at(&host, &file, point, errno)?;
         }
+        // Each failed three times: what leaks at one of them only is three more. The pool is full
+        // again in a moment.
+        let is_held = |now: BTreeMap<&str, usize>| now.iter().all(|(what, n)| *n <= held[what] + 2);
+        host.eventually(&format!("no more is held than {held:?}"), || {
+            holdings(&host).is_ok_and(is_held)
+        })?;
         pool_fails(&host, &file)?;
         host.stop()?;
         Leftovers::none_since(&before)?;
@@ -379,10 +386,21 @@ fn holdings(host: &Host) -> Result<BTreeMap<&'static str, usize>, Failed> {
         ("keeper's descriptors", fds(keeper(host))),
         ("supervisor's descriptors", fds(supervisor)),
         ("keeper's mounts", mounts(keeper(host))),
+        ("links", host_links(host)?),
         ("processes", firsts(host).len()),
         ("cgroups", groups(host).len()),
         ("directories", dirs),
     ]))
+}
+
+/// Ends of dynos' links on the host's side.
+fn host_links(host: &Host) -> Result<usize, Failed> {
+    let instance = std::fs::read_to_string(host.dir.path().join("state/instance"))?;
+    let ours = format!("mf{}", instance.get(..8).unwrap_or_default());
+    let all = std::fs::read_dir("/sys/class/net")?.flatten();
+    Ok(all
+        .filter(|link| link.file_name().to_string_lossy().starts_with(&ours))
+        .count())
 }
 
 /// Waits until no dyno is left.
