@@ -424,6 +424,9 @@ pub(crate) fn cycles() -> u64 {
     text.parse().unwrap_or(if is_emulated() { 20 } else { 200 })
 }
 
+/// Pools may be fuller by so many; what leaks leaks once per cycle.
+const SLACK: usize = 12;
+
 /// Launches whose PID 1, app, or nothing is killed at a random moment; several at once.
 fn kills() -> Result<(), Failed> {
     let mut report = Report::new(KILLS);
@@ -439,19 +442,9 @@ fn kills() -> Result<(), Failed> {
         rounds(&host, &mut dice, cycles.min(40))?;
         let before = holdings(&host)?;
         rounds(&host, &mut dice, cycles)?;
-        // Pools may be fuller by some; what leaks leaks once per cycle.
-        let slack = usize::try_from(cycles / 4)
-            .unwrap_or(usize::MAX)
-            .clamp(24, 60);
         let is_held = |now: &BTreeMap<&str, usize>| {
-            now.iter().all(|(what, count)| {
-                let slack = if what.ends_with("descriptors") {
-                    slack
-                } else {
-                    8
-                };
-                *count <= before[what] + slack
-            })
+            now.iter()
+                .all(|(what, count)| *count <= before[what] + SLACK)
         };
         let deadline = Instant::now() + PATIENCE;
         let mut now = holdings(&host)?;

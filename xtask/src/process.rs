@@ -273,9 +273,14 @@ pub(crate) fn check(command: &mut Command, limit: Duration) -> Result<()> {
 
 /// Runs a command that must succeed and returns its stdout.
 pub(crate) fn read(command: &mut Command) -> Result<String> {
+    read_within(command, Duration::from_mins(10))
+}
+
+/// The same for one that may take long.
+pub(crate) fn read_within(command: &mut Command, limit: Duration) -> Result<String> {
     let name = name(command);
     let mut text = String::new();
-    let ended = stream(command, Duration::from_mins(10), |line| {
+    let ended = stream(command, limit, |line| {
         text.push_str(line);
         text.push('\n');
         Next::GoOn

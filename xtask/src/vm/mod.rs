@@ -170,6 +170,9 @@ fn copy(from: &Path, to: &Path) -> Result<()> {
     process::check(&mut command, Duration::from_mins(2))
 }
 
+/// Longest build: all of it, optimised, on a slow machine.
+const BUILD: Duration = Duration::from_mins(60);
+
 /// Programs that cargo built.
 #[derive(Clone, Debug)]
 pub(crate) struct Binaries {
@@ -223,7 +226,7 @@ fn executables(command: &mut Command, release: bool) -> Result<Vec<(String, Path
         command.arg("--release");
     }
     command.arg("--message-format=json-render-diagnostics");
-    let text = process::read(command)?;
+    let text = process::read_within(command, BUILD)?;
     let mut found = Vec::new();
     for line in text.lines().filter(|line| line.starts_with('{')) {
         let message: serde_json::Value =
