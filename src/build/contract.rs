@@ -296,11 +296,29 @@ fn maven_is_the_apps_wrapper_before_the_stacks() {
     assert!(calls.ends_with(" -Pfast package\n"), "{calls}");
 }
 
+/// As Debian's script of Leiningen: it names its jar. It fetches one, too.
+const LEIN: &str = r#"export LEIN_VERSION="2.10.0"
+BIN_DIR="$(dirname "$0")"
+LEIN_JAR=HERE/leiningen-$LEIN_VERSION.jar
+repository=${LEIN_JVM_OPTS##*-Duser.home=}/.m2/repository
+mkdir -p "$repository/a"
+[ -e "$repository/a/a.jar" ] || echo "fetched by $0" >"$repository/a/a.jar"
+: >"$repository/a/_remote.repositories"
+echo "$0 $*" >>calls
+echo "$* by $(cat "$LEIN_JAR") with a.jar $(cat "$repository/a/a.jar")""#;
+
+/// The stack's Leiningen.
+fn leiningen(app: App) -> App {
+    let dir = app.dir.path().display().to_string();
+    app.write(Path::new("leiningen-2.10.0.jar"), "the jar");
+    app.with("lein", &LEIN.replace("HERE", &dir))
+}
+
 #[test]
 fn leiningen_makes_what_the_project_names() {
     let check = |project: &str, more: &[(&str, &str)], called: &str, web: &str| {
         let files = [&[("project.clj", project)], more].concat();
-        let app = java(App::new(&files)).with("lein", &TELLS[12..]);
+        let app = leiningen(java(App::new(&files)));
         app.compile("clojure");
         let calls = app.read("calls");
         assert!(calls.trim_end().ends_with(called), "{calls}");
@@ -337,4 +355,77 @@ fn leiningen_makes_what_the_project_names() {
         "bin/build",
         "java $JVM_OPTS -jar target/a.jar",
     );
+}
+
+/// What a dyno says that has these files alone: the process's command with start-up files before.
+fn dyno(app: &App, command: &str) -> String {
+    let home = app.dir.path().join("app");
+    fs::rename(app.dir.path().join("build"), &home).expect("moved");
+    for gone in ["bin", "cache", "tmp", "leiningen-2.10.0.jar"] {
+        let gone = app.dir.path().join(gone);
+        let _ = fs::remove_file(&gone).or_else(|_| fs::remove_dir_all(&gone));
+    }
+    let script = format!(". .profile.d/clojure.sh; {command}");
+    let output = Command::new("bash")
+        .args(["-c", &script])
+        .current_dir(&home)
+        .env_clear()
+        .env("PATH", "/usr/bin:/bin")
+        .env("HOME", &home)
+        .output()
+        .expect("bash runs");
+    assert!(output.status.success(), "{output:?}");
+    String::from_utf8(output.stdout).expect("text")
+}
+
+#[test]
+fn an_app_without_a_jar_brings_the_leiningen_that_built_it() {
+    let project = ("project.clj", "(defproject a \"1\")");
+    let app = leiningen(java(App::new(&[project])));
+    let text = app.compile("clojure");
+    assert!(text.contains("-----> Adding Leiningen"), "{text}");
+    let built = app.dir.path().join("bin/lein").display().to_string();
+    let origin = app
+        .dir
+        .path()
+        .join("build/.m2/repository/a/_remote.repositories");
+    assert!(!origin.exists(), "what is there is for all repositories");
+    let web = app.types("clojure")["web"].clone();
+    let said = format!(
+        "with-profile production trampoline run by the jar with a.jar fetched by {built}\n"
+    );
+    assert_eq!(dyno(&app, &web), said);
+
+    // The app's own comes with what it fetched of itself.
+    let own = "#!/bin/bash\nat=$LEIN_HOME/self-installs\n\
+               [ -e $at/jar ] || { mkdir -p $at; echo own >$at/jar; }\n\
+               echo \"$* by $(cat $at/jar)\"\n";
+    let app = java(App::new(&[project, ("bin/lein", own)])).with("lein", "exit 9");
+    app.compile("clojure");
+    let said = "with-profile production trampoline run by own\n";
+    assert_eq!(dyno(&app, &web), said);
+
+    // A jar runs without; unless the app wants to run more by it.
+    let jar = [
+        (
+            "project.clj",
+            "(defproject a \"1\" :uberjar-name \"a.jar\")",
+        ),
+        ("target/a.jar", ""),
+    ];
+    let app = leiningen(java(App::new(&jar)));
+    app.compile("clojure");
+    let slug = |app: &App| app.dir.path().join("build/.heroku-lein").exists();
+    assert!(!slug(&app), "for nothing");
+    app.write(Path::new("env/LEIN_INCLUDE_IN_SLUG"), "yes");
+    app.compile("clojure");
+    assert!(slug(&app), "it was asked for");
+
+    // One that cannot be put there is said at once.
+    let app = java(App::new(&[project])).with("lein", "true");
+    let output = app.run("clojure", "compile");
+    let text = String::from_utf8_lossy(&output.stdout).into_owned();
+    assert!(!output.status.success());
+    assert!(text.contains(" !     The stack's Leiningen (/"), "{text}");
+    assert!(text.contains("its jar is not named"), "{text}");
 }
