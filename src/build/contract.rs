@@ -174,7 +174,7 @@ fn rails_and_rack_get_their_commands() {
 /// A Bundler that has what it is told to have.
 const BUNDLER: &str = r#"case $* in
   --version) echo 'Bundler version 2.3.15' ;;
-  'exec rake -P') echo 'rake assets:precompile' ;;
+  'exec rake -P') printf 'rake assets:precompile\nrake jobs:work\n' ;;
   *) echo "bundle $* without $BUNDLE_WITHOUT in $RAILS_ENV, key ${SECRET_KEY_BASE:+set}" >>calls ;;
 esac"#;
 
@@ -216,6 +216,46 @@ fn rails_precompiles_its_assets() {
         text.contains(" !     The Gemfile asks for Ruby 2.7.8, which"),
         "{text}"
     );
+}
+
+#[test]
+fn rails_starts_without_credentials_and_keeps_its_secret() {
+    let build = |app: App| app.with("bundle", BUNDLER).with("ruby", RUBY);
+    let dyno = |app: &App, set: &str| {
+        let script = format!("{set} . .profile.d/ruby.sh; echo \"$SECRET_KEY_BASE\"; echo $LANG");
+        let output = Command::new("bash")
+            .args(["-c", &script])
+            .current_dir(app.dir.path().join("build"))
+            .env_clear()
+            .env("PATH", "/usr/bin:/bin")
+            .env("HOME", "/app")
+            .output()
+            .expect("bash runs");
+        let text = String::from_utf8(output.stdout).expect("text");
+        let (secret, lang) = text.trim_end().split_once('\n').expect("two lines");
+        // The stacks make no other locale.
+        assert_eq!(lang, "C.UTF-8");
+        secret.to_owned()
+    };
+    let rails = [("Gemfile", ""), ("Gemfile.lock", RAILS), ("Rakefile", "")];
+    let app = build(App::new(&rails));
+    app.compile("ruby");
+    let secret = dyno(&app, "");
+    let is_hex = secret.bytes().all(|b| b.is_ascii_hexdigit());
+    assert!(secret.len() == 128 && is_hex, "{secret}");
+    app.compile("ruby");
+    assert_eq!(dyno(&app, ""), secret, "sessions outlive a deploy");
+    assert_eq!(dyno(&app, "SECRET_KEY_BASE=mine;"), "mine");
+    assert_eq!(app.types("ruby")["worker"], "bundle exec rake jobs:work");
+
+    let other = build(App::new(&rails[..2]));
+    other.compile("ruby");
+    assert_ne!(dyno(&other, ""), secret, "each app has its own");
+    assert!(!other.types("ruby").contains_key("worker"), "no such task");
+    let rack = build(App::new(&[rails[0], ("Gemfile.lock", "")]));
+    rack.write(Path::new("env/secret"), "x");
+    rack.compile("ruby");
+    assert_eq!(dyno(&rack, ""), "", "only Rails asks for one");
 }
 
 /// What the JVM packs ask for.
