@@ -1,8 +1,9 @@
 #!/bin/bash
 # Runs in the build dyno: chooses the buildpacks, compiles, asks for the release data.
 #
-#   driver.sh BUILD_DIR CACHE_DIR ENV_DIR RESULT_DIR PACKS_DIR
+#   driver.sh BUILD_DIR CACHE_DIR ENV_DIR RESULT_DIR PACKS_DIR [submodules]
 #
+# With `submodules` it fetches those alone: the source is cleaned when they are there, and then built.
 # RESULT_DIR/buildpacks lists what was set, one a line: `builtin NAME`, `remote URL`,
 # `uploaded N NAME` (unpacked at PACKS_DIR/N); empty means detection among the built-in ones.
 # What the supervisor wants to know is left in RESULT_DIR: `stage` (how far it came), `name`
@@ -40,9 +41,9 @@ if [ -r "$bundle" ]; then
   done
 fi
 
-if [ -s "$result_dir/submodules" ]; then
+if [ "${6:-}" = submodules ]; then
   stage submodules
-  env -i "${clean[@]}" "$packs/submodules.sh" "$build_dir" "$result_dir" || exit $?
+  exec env -i "${clean[@]}" "$packs/submodules.sh" "$build_dir" "$result_dir"
 fi
 
 # Where a buildpack lies, fetched if it has to be. Chosen by hand, so it says what goes wrong.

@@ -23,7 +23,7 @@ use crate::supervisor::{
 use crate::sys;
 
 /// Longest build. Source: Dev Center, "Slug Compiler", "Time limit".
-const BUILD_TIME: Duration = Duration::from_mins(15);
+pub(super) const BUILD_TIME: Duration = Duration::from_mins(15);
 
 /// What the supervisor gets beyond [`BUILD_TIME`] to stop the dyno and to say so.
 const STOP_TIME: Duration = Duration::from_mins(2);
@@ -61,24 +61,37 @@ pub(super) struct Finding {
     pub(super) release: Release,
 }
 
-/// Runs the buildpacks on the source; their output goes to `output` as it comes.
-pub(super) async fn build(
+/// What the driver is to do in a dyno of its own.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Task {
+    /// Fetch the submodules into the source.
+    Submodules,
+    /// Run the buildpacks on the source.
+    Build,
+}
+
+/// Does the task until `deadline`; what it says goes to `output` as it comes.
+pub(super) async fn run(
     supervisor: &Supervisor,
     paths: &Paths,
     order: &BuildOrder,
     workdir: &Workdir,
     output: &Output,
+    (task, deadline): (Task, Instant),
 ) -> Result<Finding, BuildError> {
     let _cache = Cache::open(supervisor, paths, order.app.0).await?;
-    let run = run_order(paths, order, workdir)?;
-    let begun = Instant::now();
+    let left = deadline.saturating_duration_since(Instant::now());
+    if left.is_zero() {
+        return Err(BuildError::Timeout(BUILD_TIME));
+    }
+    let run = run_order(paths, order, workdir, (task, left))?;
     let started = supervisor.run(run, "build").await;
     let started = started.map_err(BuildError::Refused)?;
     let mut running = Running {
         supervisor,
         dyno: Some((order.app.0, started.dyno.name.clone())),
     };
-    let ended = tokio::time::timeout(BUILD_TIME + STOP_TIME, wait(started, output)).await;
+    let ended = tokio::time::timeout(left + STOP_TIME, wait(started, output)).await;
     let Ok(ended) = ended else {
         return Err(BuildError::Timeout(BUILD_TIME));
     };
@@ -88,10 +101,10 @@ pub(super) async fn build(
         Some(Err(failure)) => return Err(BuildError::Launch(failure)),
         None => return Err(BuildError::Stopped),
     };
-    if status != ExitStatus(0) && begun.elapsed() >= BUILD_TIME {
+    if status != ExitStatus(0) && Instant::now() >= deadline {
         return Err(BuildError::Timeout(BUILD_TIME));
     }
-    verdict(workdir, status)
+    verdict(workdir, task, status)
 }
 
 /// The app's build cache on its bounded volume, as long as a build uses it.
@@ -146,7 +159,12 @@ impl Drop for Running<'_> {
     }
 }
 
-fn run_order(paths: &Paths, order: &BuildOrder, workdir: &Workdir) -> Result<RunOrder, BuildError> {
+fn run_order(
+    paths: &Paths,
+    order: &BuildOrder,
+    workdir: &Workdir,
+    (task, time): (Task, Duration),
+) -> Result<RunOrder, BuildError> {
     let packs = buildpack::install(&paths.buildpacks())
         .map_err(BuildError::file("write", &paths.buildpacks()))?;
     // Used in place: what a failed build leaves there is seen by the next one, as with any
@@ -164,11 +182,15 @@ fn run_order(paths: &Paths, order: &BuildOrder, workdir: &Workdir) -> Result<Run
     let (source, result) = (inside("build"), inside("result"));
     let (env, uploads) = (inside("env"), inside("packs"));
     let command = format!(
-        "exec /buildpacks/driver.sh {} /tmp/cache {} {} {}",
+        "exec /buildpacks/driver.sh {} /tmp/cache {} {} {}{}",
         source.display(),
         env.display(),
         result.display(),
-        uploads.display()
+        uploads.display(),
+        match task {
+            Task::Submodules => " submodules",
+            Task::Build => "",
+        }
     );
     let binds = vec![
         bind(packs, "/buildpacks".into(), true),
@@ -189,7 +211,7 @@ fn run_order(paths: &Paths, order: &BuildOrder, workdir: &Workdir) -> Result<Run
         command,
         env: environment(order, |name| std::env::var(name).ok()),
         size: order.size.clone(),
-        time_to_live: Some(BUILD_TIME),
+        time_to_live: Some(time),
     })
 }
 
@@ -249,7 +271,7 @@ async fn copy(pipe: OwnedFd, output: &Output) -> io::Result<()> {
 
 /// What the driver left behind. The app's own code ran as the same user, so nothing here is to be
 /// trusted with more than this app's name, types and messages.
-fn verdict(workdir: &Workdir, status: ExitStatus) -> Result<Finding, BuildError> {
+fn verdict(workdir: &Workdir, task: Task, status: ExitStatus) -> Result<Finding, BuildError> {
     let dir = workdir.result();
     let read = |name: &str, max| -> Result<Vec<u8>, BuildError> {
         match tree::read_file(&dir, name, max).map_err(BuildError::file("read", &dir))? {
@@ -275,11 +297,11 @@ fn verdict(workdir: &Workdir, status: ExitStatus) -> Result<Finding, BuildError>
         b"detect" if status == NOTHING_APPLIES => Err(BuildError::NotDetected),
         b"fetch" => Err(BuildError::Fetch(pack)),
         b"detect" if status == DOES_NOT_APPLY => Err(BuildError::NotCompatible(pack)),
-        b"submodules" => {
+        b"submodules" if task == Task::Submodules => {
             let path = String::from_utf8_lossy(&read("submodule", 4096)?).into_owned();
             Err(BuildError::Submodule(printable(&path, 200)))
         }
-        b"" | b"detect" => Err(BuildError::Interrupted { status }),
+        b"" | b"submodules" | b"detect" => Err(BuildError::Interrupted { status }),
         _ => Err(BuildError::Compile {
             buildpack: name,
             status,
@@ -326,7 +348,11 @@ mod tests {
         let dir = tempfile::tempdir().expect("a directory");
         let paths = Paths::new(dir.path());
         let workdir = Workdir::make(&paths, BuildId::new()).expect("made");
-        let run = run_order(&paths, &order(), &workdir).expect("an order");
+        let time = Duration::from_mins(15);
+        let run = |task| run_order(&paths, &order(), &workdir, (task, time)).expect("an order");
+        let fetch = run(Task::Submodules).command;
+        let run = run(Task::Build);
+        assert_eq!(fetch, format!("{} submodules", run.command));
         let RunKind::Build { binds, .. } = &run.kind else {
             panic!("not a build: {run:?}");
         };
@@ -346,7 +372,7 @@ mod tests {
             ]
         );
         assert!(binds.iter().all(|b| b.source.is_dir()));
-        assert_eq!(run.time_to_live, Some(Duration::from_mins(15)));
+        assert_eq!(run.time_to_live, Some(time));
     }
 
     #[test]
@@ -389,8 +415,15 @@ mod tests {
         let put = |name: &str, text: &[u8]| {
             fs::write(workdir.result().join(name), text).expect("written");
         };
-        let failed = |status| verdict(&workdir, ExitStatus(status)).expect_err("failed");
+        let verdict = |status| verdict(&workdir, Task::Build, ExitStatus(status));
+        let failed = |status| verdict(status).expect_err("failed");
         assert!(matches!(failed(137), BuildError::Interrupted { .. }));
+        put("stage", b"submodules\n");
+        assert!(matches!(failed(1), BuildError::Interrupted { .. }));
+        put("submodule", b"vendor/lib\n");
+        let fetched = super::verdict(&workdir, Task::Submodules, ExitStatus(1));
+        let error = fetched.expect_err("failed").to_string();
+        assert_eq!(error, "submodule vendor/lib cannot be fetched");
         put("stage", b"detect\n");
         assert!(matches!(failed(3), BuildError::NotDetected));
         assert!(matches!(failed(143), BuildError::Interrupted { .. }));
@@ -401,13 +434,13 @@ mod tests {
             "failed to compile Py[31mthon app: status 1"
         );
         put("release.0", b"default_process_types:\n  web: x\n");
-        let good = verdict(&workdir, ExitStatus(0)).expect("built");
+        let good = verdict(0).expect("built");
         assert_eq!(good.release.default_process_types.len(), 1);
         fs::remove_file(workdir.result().join("release.0")).expect("removed");
         std::os::unix::fs::symlink("/etc/passwd", workdir.result().join("release.0"))
             .expect("linked");
         put("name", &[b'x'; 5000]);
-        let good = verdict(&workdir, ExitStatus(0)).expect("built");
+        let good = verdict(0).expect("built");
         assert_eq!((good.name.as_str(), good.release), ("", Release::default()));
     }
 }

@@ -5,7 +5,7 @@ use std::fs::File;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
-use super::dyno::{self, Finding};
+use super::dyno::{self, Finding, Task};
 use super::failure::human;
 use super::procfile::{self, Procfile};
 use super::source::{self, Workdir};
@@ -121,16 +121,14 @@ async fn build(
     slug::extract_source(&order.archive, &source)
         .await
         .map_err(BuildError::Source)?;
-    let deadline = Instant::now() + CLEAN_TIME;
-    source::keep_submodules(workdir, &order.submodules)
-        .map_err(BuildError::file("keep", Path::new(".gitmodules")))?;
-    let cleaned = source.clone();
-    let warnings = blocking(move || source::clean(&cleaned, deadline))
-        .await?
-        .map_err(BuildError::file("clean", Path::new("the source")))?;
-    for warning in warnings {
-        output.error(&format!("Warning: {warning}"));
+    let deadline = Instant::now() + dyno::BUILD_TIME;
+    if !order.submodules.is_empty() {
+        source::keep_submodules(workdir, &order.submodules)
+            .map_err(BuildError::file("keep", Path::new(".gitmodules")))?;
+        let task = (Task::Submodules, deadline);
+        dyno::run(supervisor, paths, order, workdir, output, task).await?;
     }
+    clean(&source, output).await?;
     let left_out = source::write_env(&workdir.env(), &order.config)
         .map_err(BuildError::file("write", &workdir.env()))?;
     if !left_out.is_empty() {
@@ -138,7 +136,8 @@ async fn build(
     }
     let buildpacks = choice::choose(order, &source)?;
     choice::prepare(&buildpacks, paths, workdir, output).await?;
-    let finding = dyno::build(supervisor, paths, order, workdir, output).await?;
+    let task = (Task::Build, deadline);
+    let finding = dyno::run(supervisor, paths, order, workdir, output, task).await?;
     let process_types = process_types(&source, &finding, output)?;
     let packed = pack(source, paths, order, output).await?;
     Ok(Built {
@@ -147,6 +146,19 @@ async fn build(
         process_types,
         buildpack: finding.name,
     })
+}
+
+/// Of the whole tree, submodules too: what is ignored or never built is gone before a buildpack runs.
+async fn clean(source: &Path, output: &Output) -> Result<(), BuildError> {
+    let source = source.to_owned();
+    let deadline = Instant::now() + CLEAN_TIME;
+    let warnings = blocking(move || source::clean(&source, deadline))
+        .await?
+        .map_err(BuildError::file("clean", Path::new("the source")))?;
+    for warning in warnings {
+        output.error(&format!("Warning: {warning}"));
+    }
+    Ok(())
 }
 
 /// Before anything is unpacked: a wrong archive is called that, not damaged.

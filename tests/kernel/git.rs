@@ -373,6 +373,11 @@ fn parts() -> Result<(), Failed> {
     std::fs::create_dir(&dir)?;
     tree.git(&["init", "-q", "-b", "main", &at])?;
     std::fs::write(dir.join("lib.py"), "first")?;
+    // As ignored as what is beside it: patterns are of the whole tree.
+    for name in ["art.psd", "docs/own", "spec/lib_spec.py", "log/kept"] {
+        std::fs::create_dir_all(dir.join(name).parent().ok_or("no parent")?)?;
+        std::fs::write(dir.join(name), "1")?;
+    }
     tree.git(&["-C", &at, "add", "-A"])?;
     tree.git(&["-C", &at, "commit", "-q", "-m", "first"])?;
     let commit = tree.git(&["-C", &at, "rev-parse", "HEAD"])?;
@@ -382,7 +387,10 @@ fn parts() -> Result<(), Failed> {
     let _library = yard.serve(tree.dir.path())?;
 
     for (name, text) in [
-        (".slugignore", "# not for the dyno\nsecret\n/docs\n*.psd\n"),
+        (
+            ".slugignore",
+            "# not for the dyno\nsecret\n/docs\n*.psd\n/vendor/lib/spec\n",
+        ),
         ("secret/key", "1"),
         ("docs/index", "1"),
         ("lib/docs/kept", "1"),
@@ -402,10 +410,16 @@ fn parts() -> Result<(), Failed> {
     contains(&text, "Released v3")?;
     let script = "cd /app; find . -type f -not -path './.heroku/*' | sort; cat vendor/lib/lib.py";
     let files = host.ok(&["run", "-a", "parted", "--", "bash", "-c", script])?;
-    for kept in ["./lib/docs/kept", "./server.py", "./vendor/lib/lib.py"] {
+    for kept in [
+        "./lib/docs/kept",
+        "./server.py",
+        "./vendor/lib/lib.py",
+        "./vendor/lib/docs/own",
+        "./vendor/lib/log/kept",
+    ] {
         contains(&files, kept)?;
     }
-    for gone in ["secret", "./docs", "psd", ".git"] {
+    for gone in ["secret", "\n./docs", "psd", ".git", "spec"] {
         check(!files.contains(gone), format!("{gone} is there:\n{files}"))?;
     }
     // At the commit that the tree names, not at the newest.
