@@ -12,7 +12,7 @@ use super::error::{ApiError, chain};
 use super::files;
 use super::state::Api;
 use crate::build::{self, BuildOrder, Built, Output};
-use crate::model::{AppId, BuildId, Digest, DynoSize, ReleaseId, ReleaseStatus, SlugId};
+use crate::model::{AppId, BuildId, Buildpack, Digest, DynoSize, ReleaseId, ReleaseStatus, SlugId};
 use crate::release::{self, Order, Reason};
 use crate::slug::Lately;
 use crate::store::{AppRecord, BuildRecord, BuildStatus, SlugRecord};
@@ -91,6 +91,8 @@ pub(super) struct Request {
     pub(super) source_url: String,
     pub(super) checksum: Option<Digest>,
     pub(super) version: Option<String>,
+    /// Of this build alone; none: the app's.
+    pub(super) buildpacks: Vec<Buildpack>,
     /// Commit and path of each submodule.
     pub(super) submodules: Vec<(String, String)>,
 }
@@ -118,6 +120,7 @@ pub(super) async fn start(api: &Api, request: Request) -> Result<Started, ApiErr
         source_url: request.source_url.clone(),
         checksum: request.checksum.map(|digest| format!("SHA256:{digest}")),
         version: request.version.clone(),
+        buildpacks: request.buildpacks.clone(),
         slug: None,
         release: None,
         created: now,
@@ -196,9 +199,13 @@ async fn attempt(
         Ok(release) => release,
         Err(error) => return Err(give_up("The app cannot be built", &error)),
     };
-    let buildpacks = match api.store.buildpacks(app.id).await {
-        Ok(buildpacks) => buildpacks,
-        Err(error) => return Err(give_up("The app cannot be built", &error)),
+    let buildpacks = if request.buildpacks.is_empty() {
+        match api.store.buildpacks(app.id).await {
+            Ok(buildpacks) => buildpacks,
+            Err(error) => return Err(give_up("The app cannot be built", &error)),
+        }
+    } else {
+        request.buildpacks.clone()
     };
     api.hub.api(app.id, format!("Build started by user {user}"));
     let before = match api.store.last_built(app.id).await {
@@ -273,6 +280,7 @@ fn slug_record(app: &AppRecord, request: &Request, built: Built) -> SlugRecord {
         id: SlugId::new(),
         app: app.id,
         digest: Some(built.digest),
+        expected: None,
         size_bytes: built.size_bytes,
         stack: app.stack.clone(),
         commit: request.version.clone(),

@@ -6,7 +6,7 @@ use uuid::Uuid;
 
 use super::types;
 use crate::certs::Certificate;
-use crate::model::{APP_ADDRESS_PORT, DynoSize, Protocol, ReleaseStatus, StackName};
+use crate::model::{APP_ADDRESS_PORT, Buildpack, DynoSize, Protocol, ReleaseStatus, StackName};
 use crate::settings::Settings;
 use crate::store::{
     AppRecord, AppState, AutoRecord, BuildRecord, DomainRecord, FormationRecord, NetworkRule,
@@ -152,12 +152,22 @@ pub(super) fn build(record: &BuildRecord) -> types::Build {
             version: record.version.clone(),
             version_description: None,
         },
+        buildpacks: (!record.buildpacks.is_empty())
+            .then(|| record.buildpacks.iter().map(build_buildpack).collect()),
         slug: record.slug.map(|id| types::Reference { id: id.0 }),
         release: record.release.map(|id| types::Reference { id: id.0 }),
         stack: record.stack.to_string(),
         user: user(&record.user),
         created_at: second(record.created),
         updated_at: second(record.updated),
+    }
+}
+
+fn build_buildpack(buildpack: &Buildpack) -> types::BuildBuildpack {
+    let url = Some(buildpack.to_string());
+    types::BuildBuildpack {
+        name: url.clone(),
+        url,
     }
 }
 
@@ -181,7 +191,10 @@ pub(super) fn slug(record: &SlugRecord) -> types::Slug {
             .collect(),
         commit: record.commit.clone(),
         commit_description: None,
-        checksum: record.digest.map(|digest| format!("SHA256:{digest}")),
+        checksum: record
+            .digest
+            .or(record.expected)
+            .map(|digest| format!("SHA256:{digest}")),
         size: record.digest.map(|_| record.size_bytes),
         stack: named("stack", record.stack.as_str()),
         buildpack_provided_description: record.buildpack.clone(),

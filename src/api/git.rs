@@ -208,6 +208,7 @@ async fn build(
         source_url: format!("git:{commit}"),
         checksum: None,
         version: Some(commit),
+        buildpacks: Vec::new(),
         submodules,
     };
     answer

@@ -23,7 +23,10 @@ const PAUSE: Duration = Duration::from_millis(250);
 pub(super) async fn deploy(client: &Client, screen: &mut Screen, order: &Deploy) -> Done {
     let app: App = client.get(&of_app(order.app.required()?, "")).await?;
     let blob = upload(client, screen, &app, order).await?;
-    let body = BuildCreate { source_blob: blob };
+    let body = BuildCreate {
+        source_blob: blob,
+        buildpacks: None,
+    };
     let builds = of_app(&app.id.to_string(), "/builds");
     let build: Build = client.post(&builds, &body).await?;
     let mut stream = client.follow(&build.output_stream_url).await?;

@@ -35,6 +35,13 @@ fn record(row: &Row<'_>) -> rusqlite::Result<BuildRecord> {
         source_url: row.get("source_url")?,
         checksum: row.get("checksum")?,
         version: row.get("version")?,
+        // What a newer program wrote and this one does not know is left out.
+        buildpacks: row
+            .get::<_, Option<String>>("buildpacks")?
+            .unwrap_or_default()
+            .lines()
+            .filter_map(|line| line.parse().ok())
+            .collect(),
         slug: row.get("slug")?,
         release: row.get("release")?,
         created: time(row, "created")?,
@@ -48,11 +55,13 @@ impl Store {
     /// # Errors
     /// [`StoreError::UnknownApp`] if the app is gone, or SQLite fails.
     pub async fn add_build(&self, build: BuildRecord) -> Result<(), StoreError> {
+        let list: Vec<String> = build.buildpacks.iter().map(ToString::to_string).collect();
+        let list = (!list.is_empty()).then(|| list.join("\n"));
         self.write("add a build", move |tx| {
             super::apps::find(tx, &build.app.to_string())?;
             tx.execute(
-                "INSERT INTO builds (id, app, user, status, stack, source_url, checksum, version, slug, release, created, updated)
-                 VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12)",
+                "INSERT INTO builds (id, app, user, status, stack, source_url, checksum, version, slug, release, created, updated, buildpacks)
+                 VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13)",
                 params![
                     build.id,
                     build.app,
@@ -65,7 +74,8 @@ impl Store {
                     build.slug,
                     build.release,
                     micros(build.created),
-                    micros(build.updated)
+                    micros(build.updated),
+                    list
                 ],
             )
             .map_err(StoreError::sql("add a build"))?;

@@ -6,8 +6,8 @@ use jiff::Timestamp;
 use uuid::Uuid;
 
 use crate::model::{
-    AppId, AppName, BuildId, ConfigVars, Digest, Feature, FormationEntry, HostPort, Hostname,
-    ProcessType, ReleaseId, ReleaseStatus, ReleaseVersion, Routing, SlugId, StackName,
+    AppId, AppName, BuildId, Buildpack, ConfigVars, Digest, Feature, FormationEntry, HostPort,
+    Hostname, ProcessType, ReleaseId, ReleaseStatus, ReleaseVersion, Routing, SlugId, StackName,
 };
 
 /// An app.
@@ -77,6 +77,8 @@ pub struct SlugRecord {
     pub app: AppId,
     /// Names the bytes; `None` until they were sent.
     pub digest: Option<Digest>,
+    /// What the bytes have to be that are still to come, if it was told.
+    pub expected: Option<Digest>,
     /// Compressed size in bytes.
     pub size_bytes: u64,
     /// The stack it was built on.
@@ -271,6 +273,8 @@ pub struct BuildRecord {
     pub checksum: Option<String>,
     /// Commit or version text.
     pub version: Option<String>,
+    /// Those of this build alone; none: its app's.
+    pub buildpacks: Vec<Buildpack>,
     /// The slug it made.
     pub slug: Option<SlugId>,
     /// The release it made.

@@ -14,6 +14,7 @@ const MIGRATIONS: &[&str] = &[
     CERTIFICATES,
     NETWORK,
     STACK_VERSIONS,
+    ANNOUNCED,
 ];
 
 const FIRST: &str = "
@@ -183,6 +184,13 @@ ALTER TABLE apps ADD COLUMN has_routing INTEGER NOT NULL DEFAULT 0;
 UPDATE apps SET has_routing = 1 WHERE routing <> 'least-in-flight' OR concurrency IS NOT NULL;
 -- Releases whose slug was removed from disk: too old to go back to.
 ALTER TABLE releases ADD COLUMN is_collected INTEGER NOT NULL DEFAULT 0;
+";
+
+const ANNOUNCED: &str = "
+-- Of a slug whose bytes are still to come, if it was told.
+ALTER TABLE slugs ADD COLUMN expected TEXT;
+-- Those of one build, a line each; NULL: its app's.
+ALTER TABLE builds ADD COLUMN buildpacks TEXT;
 ";
 
 /// Brings the database to this program's schema, each step in a transaction of its own.

@@ -14,6 +14,7 @@ pub(super) fn record(row: &Row<'_>) -> rusqlite::Result<SlugRecord> {
         id: row.get("id")?,
         app: row.get("app")?,
         digest: row.get("digest")?,
+        expected: row.get("expected")?,
         size_bytes: u64::try_from(row.get::<_, i64>("size_bytes")?).unwrap_or_default(),
         stack: row.get("stack")?,
         commit: row.get("commit_id")?,
@@ -32,8 +33,8 @@ impl Store {
     pub async fn add_slug(&self, slug: SlugRecord) -> Result<(), StoreError> {
         self.write("add a slug", move |tx| {
             tx.execute(
-                "INSERT INTO slugs (id, app, digest, size_bytes, stack, commit_id, buildpack, processes, created, updated)
-                 VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10)",
+                "INSERT INTO slugs (id, app, digest, size_bytes, stack, commit_id, buildpack, processes, created, updated, expected)
+                 VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11)",
                 params![
                     slug.id,
                     slug.app,
@@ -44,7 +45,8 @@ impl Store {
                     slug.buildpack,
                     processes_text(&slug.processes),
                     micros(slug.created),
-                    micros(slug.updated)
+                    micros(slug.updated),
+                    slug.expected
                 ],
             )
             .map_err(StoreError::sql("add a slug"))?;

@@ -34,6 +34,7 @@ async fn add_slug(store: &Store, app: AppId, types: &[&str]) -> SlugId {
         id: SlugId::new(),
         app,
         digest: Some(Digest([types.len().try_into().expect("few"); 32])),
+        expected: None,
         size_bytes: 10,
         stack: StackName::host(),
         commit: None,

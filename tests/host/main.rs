@@ -17,6 +17,7 @@ mod machine;
 mod pool;
 mod router;
 mod routing;
+mod slugs;
 mod tidy;
 mod tls;
 mod websocket;

@@ -278,6 +278,42 @@ pub(crate) fn pack(dir: &Path, name: &str, compile: &str) -> Result<String, Fail
     Ok(root.display().to_string())
 }
 
+/// What a build of the app `packs` says that the API is asked for with one buildpack, uploaded for it.
+fn built_by(host: &Host, source: &Path, pack: &str) -> Result<String, Failed> {
+    let curl = |args: &[&str], path: &str| -> Result<String, Failed> {
+        let output = std::process::Command::new("curl")
+            .args(["-sS", "--fail-with-body", "--unix-socket"])
+            .arg(host.socket())
+            .args(args)
+            .arg(format!("http://localhost{path}"))
+            .output()?;
+        let text = String::from_utf8_lossy(&output.stdout).into_owned();
+        check(output.status.success(), format!("{path}: {output:?}"))?;
+        Ok(text)
+    };
+    let post = |path: &str, body: &serde_json::Value| -> Result<serde_json::Value, Failed> {
+        let body = body.to_string();
+        let args = ["-H", "Content-Type: application/json", "-d", &body];
+        Ok(serde_json::from_str(&curl(&args, path)?)?)
+    };
+    let upload = |folder: &str| -> Result<String, Failed> {
+        let archive = host.dir.path().join("upload.tgz").display().to_string();
+        command("tar", source, &["-czf", &archive, "-C", folder, "."])?;
+        let urls = post("/sources", &serde_json::json!({}))?["source_blob"].clone();
+        let put = urls["put_url"].as_str().ok_or("no url")?;
+        curl(&["-T", &archive], put)?;
+        Ok(urls["get_url"].as_str().ok_or("no url")?.to_owned())
+    };
+    let buildpack = format!("{}#second", upload(pack)?);
+    let url = upload(&source.display().to_string())?;
+    let build = post(
+        "/apps/packs/builds",
+        &serde_json::json!({ "source_blob": { "url": url }, "buildpacks": [{ "url": buildpack }] }),
+    )?;
+    let output = build["output_stream_url"].as_str().ok_or("no url")?;
+    curl(&[], output)
+}
+
 fn outside() -> Result<(), Failed> {
     let host = Host::start()?;
     let dir = tempfile::tempdir()?;
@@ -331,6 +367,11 @@ fn outside() -> Result<(), Failed> {
     // The last buildpack has the last word, and all start-up files stay.
     let said = host.ok(&["run", "-a", "packs", "both", "start", "$AT_START"])?;
     contains(&said, "second start yes")?;
+    let text = built_by(&host, source.path(), &second)?;
+    contains(&text, "-----> Pack second app detected")?;
+    check(!text.contains("Pack first"), text)?;
+    let list = host.ok(&["buildpacks", "-a", "packs"])?;
+    contains(&list, "2. upload:second:")?;
     // One that does not apply is said to, with its own reason.
     std::fs::remove_file(source.path().join("wanted-second"))?;
     let output = host.cli(&["deploy", &folder, "-a", "packs"]);

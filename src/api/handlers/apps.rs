@@ -74,7 +74,7 @@ async fn make(
 }
 
 /// A stack that is installed.
-fn known_stack(api: &Api, name: &str) -> Result<StackName, ApiError> {
+pub(super) fn known_stack(api: &Api, name: &str) -> Result<StackName, ApiError> {
     let stack: StackName = name.parse()?;
     if super::catalog::installed(api).contains(&stack) {
         return Ok(stack);

@@ -21,16 +21,25 @@ pub(super) async fn update(
     App(app): App,
     Body(body): Body<BuildpackUpdates>,
 ) -> Answer {
-    if body.updates.len() > BUILDPACKS_MAX {
+    let words = body.updates.iter().map(|update| update.buildpack.as_str());
+    let buildpacks = named(&api, &words.collect::<Vec<_>>()).await?;
+    let answer = shape(&buildpacks);
+    api.store.set_buildpacks(app.id, buildpacks).await?;
+    reply::ok(&answer)
+}
+
+/// Buildpacks as callers name them; what was uploaded for one is kept.
+pub(super) async fn named(api: &Api, words: &[&str]) -> Result<Vec<Buildpack>, ApiError> {
+    if words.len() > BUILDPACKS_MAX {
         return Err(ApiError::invalid(format!(
             "An app can have at most {BUILDPACKS_MAX} buildpacks."
         )));
     }
-    let mut buildpacks = Vec::with_capacity(body.updates.len());
-    for update in &body.updates {
-        let buildpack = match update.buildpack.strip_prefix("/sources/") {
-            Some(source) => keep(&api, source).await?,
-            None => update.buildpack.parse()?,
+    let mut buildpacks = Vec::with_capacity(words.len());
+    for word in words {
+        let buildpack = match word.strip_prefix("/sources/") {
+            Some(source) => keep(api, source).await?,
+            None => word.parse()?,
         };
         if let Buildpack::Uploaded { name, digest } = &buildpack
             && !api.paths.pack(digest).is_file()
@@ -46,9 +55,7 @@ pub(super) async fn update(
         }
         buildpacks.push(buildpack);
     }
-    let answer = shape(&buildpacks);
-    api.store.set_buildpacks(app.id, buildpacks).await?;
-    reply::ok(&answer)
+    Ok(buildpacks)
 }
 
 /// `SECRET#NAME`: an upload becomes a buildpack, named by its contents.

@@ -6,6 +6,7 @@ use axum::http::{HeaderMap, header};
 use axum::response::{IntoResponse, Response};
 use futures_util::stream;
 
+use super::buildpacks;
 use crate::api::error::ApiError;
 use crate::api::extract::{App, Body, Key};
 use crate::api::peer::Caller;
@@ -51,6 +52,9 @@ pub(super) async fn create(
             "version is a text of at most 255 characters in one line",
         ));
     }
+    let named = body.buildpacks.unwrap_or_default();
+    let words = named.iter().map(buildpack).collect::<Result<Vec<_>, _>>()?;
+    let buildpacks = buildpacks::named(&api, &words).await?;
     let archive = archive(&api, &source.url)?;
     let request = builds::Request {
         app,
@@ -59,6 +63,7 @@ pub(super) async fn create(
         source_url: source.url,
         checksum,
         version: source.version,
+        buildpacks,
         submodules: Vec::new(),
     };
     match builds::start(&api, request).await {
@@ -68,6 +73,12 @@ pub(super) async fn create(
             Err(error)
         }
     }
+}
+
+/// Where it is, or which of ours.
+fn buildpack(named: &types::BuildBuildpack) -> Result<&str, ApiError> {
+    let word = named.url.as_deref().or(named.name.as_deref());
+    word.ok_or_else(|| ApiError::invalid("Each of buildpacks has a url or a name."))
 }
 
 /// The uploaded file behind a `get_url` of ours.

@@ -8,13 +8,14 @@ use axum::response::IntoResponse;
 use jiff::Timestamp;
 use serde::Deserialize;
 
+use super::apps;
 use crate::api::error::ApiError;
 use crate::api::extract::{App, Body, Key};
 use crate::api::reply::{self, Answer};
 use crate::api::sessions::secret;
 use crate::api::state::Api;
 use crate::api::{convert, files};
-use crate::model::{COMMAND_BYTES_MAX, PROCESS_TYPES_MAX, ProcessType, SlugId};
+use crate::model::{COMMAND_BYTES_MAX, DigestError, PROCESS_TYPES_MAX, ProcessType, SlugId};
 use crate::store::{SlugRecord, StoreError};
 
 /// Body of `POST /apps/A/slugs`.
@@ -23,6 +24,10 @@ use crate::store::{SlugRecord, StoreError};
 pub(super) struct Create {
     process_types: BTreeMap<ProcessType, String>,
     commit: Option<String>,
+    /// `SHA256:` and 64 hex digits of the bytes that will be sent.
+    checksum: Option<String>,
+    /// Name of the stack it was built on; the app's if left out.
+    stack: Option<String>,
     buildpack_provided_description: Option<String>,
 }
 
@@ -56,13 +61,23 @@ pub(super) async fn create(
         );
         return Err(ApiError::invalid(message));
     }
+    let checksum = body.checksum.as_deref().filter(|text| !text.is_empty());
+    let expected = checksum
+        .map(str::parse)
+        .transpose()
+        .map_err(|error: DigestError| ApiError::invalid(error.to_string()))?;
+    let stack = match &body.stack {
+        Some(name) => apps::known_stack(&api, name)?,
+        None => app.stack,
+    };
     let now = Timestamp::now();
     let slug = SlugRecord {
         id: SlugId::new(),
         app: app.id,
         digest: None,
+        expected,
         size_bytes: 0,
-        stack: app.stack,
+        stack,
         commit: body.commit,
         buildpack: body.buildpack_provided_description,
         processes: body.process_types,
@@ -87,6 +102,12 @@ pub(super) async fn fill(State(api): State<Api>, Key(key): Key, request: Request
     // Its name is known only when all is there; the directory is the same, so a rename does it.
     let part = api.paths.slugs().join(format!("{}.upload", secret()));
     let (digest, size_bytes) = files::receive(&part, request.into_body()).await?;
+    if let Some(expected) = slug.expected.filter(|expected| *expected != digest) {
+        files::remove_file(&part).await;
+        return Err(ApiError::invalid(format!(
+            "The slug is not the one that was announced: expected SHA256:{expected}, received SHA256:{digest}. Send it again, or make a new slug with its checksum."
+        )));
+    }
     // Of uploads that race, the first that is complete is taken; the others leave nothing.
     let _one_at_a_time = FILLING.lock().await;
     // Nor are its bytes removed before they are recorded, should they be an old slug's.

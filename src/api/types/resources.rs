@@ -253,6 +253,20 @@ pub struct SourceUrls {
 pub struct BuildCreate {
     /// What to build.
     pub source_blob: SourceBlob,
+    /// By which, for this build alone; left out or empty: the app's.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub buildpacks: Option<Vec<BuildBuildpack>>,
+}
+
+/// A buildpack of one build: `url` or `name`.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct BuildBuildpack {
+    /// A git or tarball URL, or as in a [`BuildpackUpdate`].
+    #[serde(default)]
+    pub url: Option<String>,
+    /// `heroku/NAME`.
+    #[serde(default)]
+    pub name: Option<String>,
 }
 
 /// Body of `PUT /apps/A/buildpack-installations`: the whole list.
@@ -327,6 +341,9 @@ pub struct Build {
     /// Path on the same socket; plain text that ends with the build.
     pub output_stream_url: String,
     pub source_blob: SourceBlob,
+    /// Those that it was asked for with; `null`: its app's.
+    #[serde(default)]
+    pub buildpacks: Option<Vec<BuildBuildpack>>,
     pub slug: Option<Reference>,
     pub release: Option<Reference>,
     pub stack: String,
