@@ -64,7 +64,7 @@ pub(super) fn extract(
     if start.starts_with(&[0x1f, 0x8b]) {
         let mut decoder = MultiGzDecoder::new(&mut hashing);
         extractor.all(&mut decoder)?;
-        extractor.drain(&mut decoder)?;
+        extractor.drain(&mut decoder, None)?;
     } else {
         extractor.all(&mut hashing)?;
     }
@@ -181,14 +181,16 @@ impl Extractor<'_> {
             let mut entry = entry.map_err(unreadable)?;
             meter.left.set(u64::MAX);
             self.entries += 1;
+            let path = entry.path_bytes().into_owned();
             if self.entries > self.bounds.entries {
                 let most = self.bounds.entries;
                 return Err(SlugError::Refused(format!(
-                    "it has more than {most} entries"
+                    "it has more than {most} entries: entry `{}` is one too many",
+                    shown(&path)
                 )));
             }
             self.one(&mut entry)?;
-            self.drain(&mut entry)?;
+            self.drain(&mut entry, Some(&path))?;
         }
         if meter.is_ended.get() {
             return Err(SlugError::Refused(
@@ -199,21 +201,26 @@ impl Extractor<'_> {
     }
 
     /// What nobody wants (contents of a link, padding, a second archive) is bounded like the rest.
-    fn drain(&mut self, input: &mut impl Read) -> Result<(), SlugError> {
+    fn drain(&mut self, input: &mut impl Read, of: Option<&[u8]>) -> Result<(), SlugError> {
         let left = self.bounds.bytes.saturating_sub(self.bytes);
         let tail = io::copy(&mut input.take(left + 1), &mut io::sink())
             .map_err(|e| SlugError::Refused(format!("it cannot be read: {e}")))?;
         if tail > left {
-            return Err(self.too_large());
+            return Err(self.too_large(of));
         }
         self.bytes += tail;
         Ok(())
     }
 
-    fn too_large(&self) -> SlugError {
+    /// The entry that passes the bound, unless it is what comes behind all of them.
+    fn too_large(&self, path: Option<&[u8]>) -> SlugError {
+        let most = self.bounds.bytes;
+        let what = path.map_or_else(
+            || "what follows its last entry".to_owned(),
+            |path| format!("entry `{}`", shown(path)),
+        );
         SlugError::Refused(format!(
-            "it unpacks to more than {} bytes",
-            self.bounds.bytes
+            "it unpacks to more than {most} bytes: {what} is too large for what is left of them"
         ))
     }
 
@@ -248,7 +255,7 @@ impl Extractor<'_> {
                 let left = self.bounds.bytes.saturating_sub(self.bytes);
                 let written = file(entry, &dir, name, left).map_err(failed)?;
                 let Some(written) = written else {
-                    return Err(self.too_large());
+                    return Err(self.too_large(Some(&path)));
                 };
                 self.bytes += written;
                 Ok(())

@@ -86,12 +86,7 @@ fn write(
     let file = file.map_err(SlugError::file("make", part))?;
     let out = BufWriter::with_capacity(1 << 17, Hashing::new(file));
     let gzip = Gzip::new(out, before).map_err(SlugError::file("write", part))?;
-    let mut walk = Packer {
-        builder: Builder::new(gzip),
-        entries: 0,
-        bytes: 0,
-        beside: Ok(()),
-    };
+    let mut walk = Packer::new(gzip);
     let metadata = root.metadata().map_err(SlugError::file("read", app_dir))?;
     walk.directory(OsStr::new("./app"), &root.into(), metadata.mode(), twin, 0)?;
     let Packer {
@@ -130,6 +125,15 @@ struct Packer {
 }
 
 impl Packer {
+    fn new(gzip: Gzip<BufWriter<Hashing<File>>>) -> Self {
+        Self {
+            builder: Builder::new(gzip),
+            entries: 0,
+            bytes: 0,
+            beside: Ok(()),
+        }
+    }
+
     /// A directory, and all below it.
     fn directory(
         &mut self,
@@ -162,17 +166,17 @@ impl Packer {
 
     /// Counts an entry, which has to be within the bounds of what is unpacked.
     fn begin(&mut self, path: &OsStr, size: u64) -> Result<(), SlugError> {
+        let shown = Path::new(path).display();
         self.entries += 1;
         self.bytes = self.bytes.saturating_add(size);
         if self.entries > SLUG.entries || self.bytes > SLUG.bytes {
             return Err(SlugError::Refused(format!(
-                "a slug may have {} entries of {} GiB in all",
+                "`{shown}` is too much: a slug may have {} entries of {} GiB in all",
                 SLUG.entries,
                 SLUG.bytes >> 30
             )));
         }
         if parts(path.as_bytes()).is_none() {
-            let shown = Path::new(path).display();
             return Err(SlugError::Refused(format!(
                 "`{shown}` is too long or too deep"
             )));
@@ -353,6 +357,36 @@ mod tests {
         assert_eq!(mode & 0o777, 0o755);
         assert!(app.join("link").is_symlink());
         assert!(app.join("n".repeat(200)).is_file());
+    }
+
+    /// What packing says of a tree in which so many entries were packed already.
+    fn refused(dir: &tempfile::TempDir, entries: u64) -> String {
+        let out = File::create(dir.path().join("out")).expect("made");
+        let out = BufWriter::new(Hashing::new(out));
+        let mut walk = Packer::new(Gzip::new(out, None).expect("begun"));
+        walk.entries = entries;
+        let root = File::open(dir.path().join("src")).expect("opened");
+        walk.directory(OsStr::new("./app"), &root.into(), 0o755, None, 0)
+            .expect_err("refused")
+            .to_string()
+    }
+
+    #[test]
+    fn what_is_too_much_is_refused_by_name() {
+        let dir = app();
+        // `./app`, `a`, `a/b` and `a/b/run` come first.
+        let error = refused(&dir, SLUG.entries - 3);
+        assert!(
+            error.contains("`./app/a/b/run` is too much: a slug may have 500000 entries"),
+            "{error}"
+        );
+        let large = File::create(dir.path().join("src/a/large")).expect("made");
+        large.set_len(SLUG.bytes + 1).expect("set");
+        let error = refused(&dir, 0);
+        assert!(
+            error.contains("`./app/a/large` is too much") && error.contains("of 4 GiB in all"),
+            "{error}"
+        );
     }
 
     #[test]

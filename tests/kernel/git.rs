@@ -454,7 +454,10 @@ fn gigabyte() -> Result<(), Failed> {
     fill(16, 2 << 20)?;
     tree.commit("too large")?;
     let text = tree.refused(&["push", "manifold", "main"])?;
-    contains(&text, &format!("it unpacks to more than {TREE_MAX} bytes"))?;
+    contains(
+        &text,
+        &format!("it unpacks to more than {TREE_MAX} bytes: entry `piece-"),
+    )?;
     contains(&text, "[remote rejected] main -> main")?;
     check(tree.remote_id("main")? == good, "the ref stays")?;
     check(current(&host, "big")? == before, "nothing was released")?;

@@ -187,12 +187,44 @@ fn devices_and_fifos_are_refused_by_name() {
 }
 
 #[test]
-fn too_many_bytes_or_entries_are_refused() {
+fn too_many_bytes_or_entries_are_refused_by_name() {
     Made::new()
         .file("app/big", &"x".repeat(10_001))
-        .refused("more than 10000 bytes");
-    let many = (0..51).fold(Made::new(), |made, n| made.file(&format!("app/{n}"), ""));
-    many.refused("more than 50 entries");
+        .refused("more than 10000 bytes: entry `app/big` is too large for what is left");
+    // One that is small by itself, behind others.
+    Made::new()
+        .file("app/first", &"x".repeat(9_000))
+        .file("app/second", &"x".repeat(1_001))
+        .file("app/third", "x")
+        .refused("more than 10000 bytes: entry `app/second` is");
+    let many = (0..52).fold(Made::new(), |made, n| made.file(&format!("app/{n}"), ""));
+    many.refused("more than 50 entries: entry `app/50` is one too many");
+    // What is compressed well behind the end counts, too, though it has no name.
+    let mut tar = Made::new()
+        .file("app/x", "x")
+        .builder
+        .into_inner()
+        .expect("finished");
+    tar.resize(tar.len() + 20_000, 0);
+    let dir = tempfile::tempdir().expect("a directory");
+    let root = OwnedFd::from(File::open(dir.path()).expect("opened"));
+    let bounds = Bounds {
+        bytes: 10_000,
+        ..SLUG
+    };
+    let error = extract(gzip(&tar).as_slice(), &root, bounds).expect_err("too large");
+    let error = error.to_string();
+    assert!(
+        error.contains("more than 10000 bytes: what follows its last entry"),
+        "{error}"
+    );
+}
+
+fn gzip(tar: &[u8]) -> Vec<u8> {
+    use std::io::Write as _;
+    let mut gzip = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::fast());
+    gzip.write_all(tar).expect("compressed");
+    gzip.finish().expect("finished")
 }
 
 #[test]
@@ -307,7 +339,6 @@ fn what_two_readers_would_take_differently_is_refused() {
 
 #[test]
 fn a_bomb_stops_at_the_bound_before_it_is_unpacked() {
-    use std::io::Write as _;
     let mut builder = Builder::new(Vec::new());
     let mut header = Header::new_gnu();
     header.set_size(1 << 30);
@@ -317,9 +348,7 @@ fn a_bomb_stops_at_the_bound_before_it_is_unpacked() {
         .append_data(&mut header, "app/bomb", io::repeat(0).take(1 << 20))
         .ok();
     let tar = builder.into_inner().expect("finished");
-    let mut gz = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::fast());
-    gz.write_all(&tar).expect("compressed");
-    let bytes = gz.finish().expect("finished");
+    let bytes = gzip(&tar);
     let dir = tempfile::tempdir().expect("a directory");
     let root = OwnedFd::from(File::open(dir.path()).expect("opened"));
     let bounds = Bounds {
@@ -329,5 +358,8 @@ fn a_bomb_stops_at_the_bound_before_it_is_unpacked() {
     let error = extract(bytes.as_slice(), &root, bounds)
         .expect_err("too large")
         .to_string();
-    assert!(error.contains("more than 65536 bytes"), "{error}");
+    assert!(
+        error.contains("more than 65536 bytes: entry `app/bomb` is"),
+        "{error}"
+    );
 }
