@@ -225,6 +225,7 @@ async fn attempt(
         buildpacks,
         submodules: request.submodules.clone(),
         size: DynoSize::find("Standard-2X").unwrap_or_default(),
+        time_max: api.settings.timings.build,
         before,
         lately: api.builds.lately.clone(),
     };

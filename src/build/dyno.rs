@@ -22,10 +22,7 @@ use crate::supervisor::{
 };
 use crate::sys;
 
-/// Longest build. Source: Dev Center, "Slug Compiler", "Time limit".
-pub(super) const BUILD_TIME: Duration = Duration::from_mins(15);
-
-/// What the supervisor gets beyond [`BUILD_TIME`] to stop the dyno and to say so.
+/// What the supervisor gets beyond a build's time to stop the dyno and to say so.
 const STOP_TIME: Duration = Duration::from_mins(2);
 
 /// Status of `driver.sh` when no buildpack applies.
@@ -82,7 +79,7 @@ pub(super) async fn run(
     let _cache = Cache::open(supervisor, paths, order.app.0).await?;
     let left = deadline.saturating_duration_since(Instant::now());
     if left.is_zero() {
-        return Err(BuildError::Timeout(BUILD_TIME));
+        return Err(BuildError::Timeout(order.time_max));
     }
     let run = run_order(paths, order, workdir, (task, left))?;
     let started = supervisor.run(run, "build").await;
@@ -93,7 +90,7 @@ pub(super) async fn run(
     };
     let ended = tokio::time::timeout(left + STOP_TIME, wait(started, output)).await;
     let Ok(ended) = ended else {
-        return Err(BuildError::Timeout(BUILD_TIME));
+        return Err(BuildError::Timeout(order.time_max));
     };
     running.dyno = None;
     let status = match ended {
@@ -102,7 +99,7 @@ pub(super) async fn run(
         None => return Err(BuildError::Stopped),
     };
     if status != ExitStatus(0) && Instant::now() >= deadline {
-        return Err(BuildError::Timeout(BUILD_TIME));
+        return Err(BuildError::Timeout(order.time_max));
     }
     verdict(workdir, task, status)
 }
@@ -338,6 +335,7 @@ mod tests {
             submodules: Vec::new(),
             version: Some("v\0e\nrsion".to_owned()),
             size: DynoSize::default(),
+            time_max: Duration::from_mins(15),
             before: None,
             lately: crate::slug::Lately::default(),
         }

@@ -46,7 +46,7 @@ pub enum BuildError {
         status: ExitStatus,
     },
     /// It took too long and was stopped.
-    #[error("the build took longer than {} minutes", .0.as_secs() / 60)]
+    #[error("the build took longer than {}", length(*.0))]
     Timeout(Duration),
     /// The archive is not the one that was announced.
     #[error("the source's checksum is SHA256:{actual}, not SHA256:{expected}")]
@@ -125,10 +125,7 @@ impl BuildError {
             Self::Timeout(limit) => {
                 output.plain("");
                 output.error("Build timed out");
-                output.error(&format!(
-                    "It was stopped after {} minutes.",
-                    limit.as_secs() / 60
-                ));
+                output.error(&format!("It was stopped after {}.", length(*limit)));
             }
             Self::TooLarge {
                 size_bytes,
@@ -169,6 +166,16 @@ fn sentence(text: &str) -> String {
     let mut chars = text.chars();
     let head = chars.next().map(|c| c.to_ascii_uppercase());
     head.into_iter().chain(chars).collect()
+}
+
+/// `15 minutes`; in seconds what are no whole minutes.
+fn length(time: Duration) -> String {
+    let (count, unit) = match time.as_secs() {
+        seconds if seconds >= 60 && seconds % 60 == 0 => (seconds / 60, "minute"),
+        seconds => (seconds, "second"),
+    };
+    let s = if count == 1 { "" } else { "s" };
+    format!("{count} {unit}{s}")
 }
 
 /// A size as pushes show it: `36.3M`, powers of two; small ones in `K`.
@@ -216,6 +223,17 @@ mod tests {
         insta::assert_snapshot!("timeout", said(&timeout).await);
         let refused = SlugError::Refused("entry `a\nb` is a device".to_owned());
         insta::assert_snapshot!("source", said(&BuildError::Source(refused)).await);
+    }
+
+    #[test]
+    fn times_are_told_in_their_largest_whole_unit() {
+        let check = |seconds, words: &str| {
+            assert_eq!(length(Duration::from_secs(seconds)), words);
+        };
+        check(900, "15 minutes");
+        check(60, "1 minute");
+        check(90, "90 seconds");
+        check(1, "1 second");
     }
 
     #[test]

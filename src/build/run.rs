@@ -50,6 +50,8 @@ pub struct BuildOrder {
     pub submodules: Vec<(String, String)>,
     /// Limits of the build dyno.
     pub size: DynoSize,
+    /// Longest time that its dynos get.
+    pub time_max: Duration,
     /// The slug that the app's last build made, and its size: what did not change since then is
     /// not packed again.
     pub before: Option<(Digest, u64)>,
@@ -121,7 +123,7 @@ async fn build(
     slug::extract_source(&order.archive, &source)
         .await
         .map_err(BuildError::Source)?;
-    let deadline = Instant::now() + dyno::BUILD_TIME;
+    let deadline = Instant::now() + order.time_max;
     if !order.submodules.is_empty() {
         source::keep_submodules(workdir, &order.submodules)
             .map_err(BuildError::file("keep", Path::new(".gitmodules")))?;
@@ -265,13 +267,20 @@ async fn pack(
         None => pack_anew(source, paths, order).await?,
     };
     output.detail(&format!("Done: {}", human(packed.size_bytes)));
-    if packed.size_bytes > SLUG_BYTES_SOFT {
-        output.error(&format!(
-            "Warning: Your slug size ({} MB) exceeds our soft limit (300 MB) which may affect boot time.",
-            packed.size_bytes >> 20
-        ));
+    if let Some(warning) = slow(packed.size_bytes) {
+        output.error(&warning);
     }
     Ok(packed)
+}
+
+/// What is said of a slug that is large, if it is.
+fn slow(size_bytes: u64) -> Option<String> {
+    (size_bytes > SLUG_BYTES_SOFT).then(|| {
+        format!(
+            "Warning: Your slug size ({} MB) exceeds our soft limit (300 MB) which may affect boot time.",
+            size_bytes >> 20
+        )
+    })
 }
 
 /// Its tree for the dynos is made at the same time.
@@ -378,6 +387,38 @@ mod tests {
                 "Procfile declares types -> web, worker",
                 "Default types for buildpack -> console",
             ],
+        );
+    }
+
+    #[test]
+    fn slugs_of_500_mb_are_the_largest_and_those_over_300_are_warned_of() {
+        let dir = tempfile::tempdir().expect("a directory");
+        let path = dir.path().join("slug.tgz");
+        let bounded = |size_bytes| {
+            std::fs::write(&path, "bytes").expect("written");
+            let digest = Digest([1; 32]);
+            within_bounds(Packed {
+                digest,
+                size_bytes,
+                path: path.clone(),
+            })
+        };
+        let largest = bounded(500 << 20).expect("within bounds");
+        assert!(path.exists());
+        assert_eq!(largest.size_bytes, 524_288_000);
+        let error = bounded((500 << 20) + 1).expect_err("too large");
+        assert_eq!(
+            error.to_string(),
+            "the slug has 524288001 bytes, more than 524288000"
+        );
+        assert!(!path.exists(), "nothing of it stays");
+
+        assert_eq!(slow(300 << 20), None);
+        assert_eq!(
+            slow((300 << 20) + 1).as_deref(),
+            Some(
+                "Warning: Your slug size (300 MB) exceeds our soft limit (300 MB) which may affect boot time."
+            )
         );
     }
 

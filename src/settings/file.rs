@@ -25,6 +25,7 @@
 //! boot_timeout = 60
 //! stop_grace = 30
 //! release_timeout = 3600
+//! build = 900
 //! session_lifetime = 360
 //! attach_timeout = 60
 //! request_timeout = 30
@@ -114,6 +115,8 @@ pub struct Timings {
     pub stop_grace: Duration,
     /// Longest release phase. Default 1 h. Source: Dev Center, "Release Phase".
     pub release_timeout: Duration,
+    /// Longest build. Default 15 min. Source: Dev Center, "Slug Compiler", "Time limit".
+    pub build: Duration,
     /// Life of a log session's URL. Default 360 s. Source: logplex.
     pub session_lifetime: Duration,
     /// Time the client of an attached one-off has to come. Default 60 s.
@@ -136,6 +139,7 @@ impl Default for Timings {
             boot_timeout: Duration::from_mins(1),
             stop_grace: Duration::from_secs(30),
             release_timeout: Duration::from_hours(1),
+            build: Duration::from_mins(15),
             session_lifetime: Duration::from_mins(6),
             attach_timeout: Duration::from_mins(1),
             request_timeout: Duration::from_secs(30),
@@ -295,6 +299,7 @@ struct FileTimings {
     boot_timeout: Option<f64>,
     stop_grace: Option<f64>,
     release_timeout: Option<f64>,
+    build: Option<f64>,
     session_lifetime: Option<f64>,
     attach_timeout: Option<f64>,
     request_timeout: Option<f64>,
@@ -521,6 +526,7 @@ fn timings(file: &FileTimings) -> Result<Timings, SettingsError> {
             file.release_timeout,
             default.release_timeout,
         )?,
+        build: seconds("build", file.build, default.build)?,
         session_lifetime: seconds(
             "session_lifetime",
             file.session_lifetime,
@@ -602,12 +608,13 @@ mod tests {
             domain: Some("apps.test".to_owned()),
             ..Flags::default()
         };
-        let text = "http = [\"0.0.0.0:80\"]\ndomain = \"x.test\"\nstate = \"/srv/m\"\n[timings]\nboot_timeout = 0.5\n";
+        let text = "http = [\"0.0.0.0:80\"]\ndomain = \"x.test\"\nstate = \"/srv/m\"\n[timings]\nboot_timeout = 0.5\nbuild = 90\n";
         let settings = parse(text, &flags).expect("settings");
         assert_eq!(settings.http, flags.http);
         assert_eq!(settings.domain, "apps.test");
         assert_eq!(settings.state, Path::new("/srv/m"));
         assert_eq!(settings.timings.boot_timeout, Duration::from_millis(500));
+        assert_eq!(settings.timings.build, Duration::from_secs(90));
     }
 
     #[test]
@@ -629,6 +636,7 @@ mod tests {
             ("router_threads = 0", "router_threads"),
             ("[timings]\nstop_grace = 0", "stop_grace"),
             ("[timings]\nstop_grace = nan", "stop_grace"),
+            ("[timings]\nbuild = 0", "build"),
             ("http = [\"localhost\"]", "http"),
             ("[network]\nallow = [\"10.0.0.1/8\"]", "network.allow"),
             (

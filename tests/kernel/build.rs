@@ -3,10 +3,12 @@
 use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 use std::process::Command;
+use std::time::{Duration, Instant};
 
 use libtest_mimic::{Failed, Trial};
 
 use crate::host::{Host, app_dir, check, contains, deployed};
+use crate::support;
 
 /// Set where the network reaches the package indexes: the real frameworks are built then.
 pub(crate) const NETWORK: &str = "MANIFOLD_TEST_NETWORK";
@@ -16,6 +18,7 @@ pub(crate) fn cases() -> Vec<Trial> {
     let is_closed = std::env::var_os(NETWORK).is_none();
     vec![
         Trial::test("build::a_failed_build_changes_nothing", failure),
+        Trial::test("build::a_build_past_its_time_is_stopped", timeout),
         Trial::test(
             "build::archives_ignore_files_and_profiles_are_honoured",
             archive,
@@ -126,6 +129,53 @@ fn archive() -> Result<(), Failed> {
         )?;
     }
     Ok(())
+}
+
+fn timeout() -> Result<(), Failed> {
+    let host = Host::with("[timings]\nbuild = 5\nstop_grace = 2\n")?;
+    let dir = tempfile::tempdir()?;
+    let path = dir.path().display().to_string();
+    let step = |script: &str| {
+        write(
+            dir.path(),
+            &[
+                ("requirements.txt", ""),
+                ("Procfile", "worker: sleep 1000\n"),
+                ("bin/pre_compile", script),
+            ],
+        )
+    };
+    host.ok(&["create", "slow"])?;
+    let releases = host.ok(&["releases", "-a", "slow", "--json"])?;
+    // It does not go by itself when it is asked to, and nor does what it began.
+    step("trap '' TERM; echo it begins; sleep 600 & while :; do sleep 1; done\n")?;
+    let begun = Instant::now();
+    let output = host.cli(&["deploy", &path, "-a", "slow"]);
+    let took = begun.elapsed();
+    let text = String::from_utf8_lossy(&output.stdout).into_owned();
+    check(output.status.code() == Some(9), format!("{output:?}"))?;
+    contains(&text, "it begins\n")?;
+    let words =
+        "\n !     Build timed out\n !     It was stopped after 5 seconds.\n\n !     Push failed\n";
+    check(text.ends_with(words), text.clone())?;
+    check(took >= Duration::from_secs(5), format!("{took:?}"))?;
+    check(
+        took < Duration::from_mins(1) || support::is_guest(),
+        format!("{took:?}"),
+    )?;
+    check(
+        host.ok(&["releases", "-a", "slow", "--json"])? == releases,
+        "nothing was released",
+    )?;
+    let builds = host.ok(&["builds", "-a", "slow", "--json"])?;
+    contains(&builds, "\"failed\"")?;
+    host.eventually("its dyno and its directory are gone", || {
+        let left = std::fs::read_dir(host.dir.path().join("state/builds"));
+        host.states("slow").is_empty() && left.is_ok_and(|mut left| left.next().is_none())
+    })?;
+    // The next one gets all of its time.
+    step("true\n")?;
+    contains(&host.ok(&["deploy", &path, "-a", "slow"])?, "Released v3")
 }
 
 /// Slugs are named by their sha256.
