@@ -129,6 +129,8 @@ fn each_language_is_known_by_its_files() {
         "pyproject.toml",
         "setup.py",
         "manage.py",
+        "app.py",
+        ".python-version",
     ] {
         check("python", &[(file, "")], Some("Python"));
     }
@@ -395,6 +397,18 @@ fn leiningen_makes_what_the_project_names() {
         "bin/build",
         "java $JVM_OPTS -jar target/a.jar",
     );
+}
+
+#[test]
+fn a_jar_is_the_default_where_no_procfile_says_what_runs() {
+    let check = |files: &[(&str, &str)], web: &[&str]| {
+        let app = App::new(&[&[("target/a.jar", "")], files].concat());
+        let unzip = "printf 'Main-Class: A\\n'";
+        let types = app.with("unzip", unzip).types("java");
+        assert_eq!(types.into_values().collect::<Vec<_>>(), web, "{files:?}");
+    };
+    check(&[], &["java $JAVA_OPTS -jar target/a.jar"]);
+    check(&[("Procfile", "worker: x\n")], &[]);
 }
 
 /// What a dyno says that has these files alone: the process's command with start-up files before.

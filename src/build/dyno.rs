@@ -283,7 +283,7 @@ fn verdict(workdir: &Workdir, task: Task, status: ExitStatus) -> Result<Finding,
         let mut release = Release::default();
         for at in 0..BUILDPACKS_MAX {
             let bytes = read(&format!("release.{at}"), release_yaml::BYTES_MAX)?;
-            // The last buildpack that says something has the last word.
+            // Source: Dev Center, "Using Multiple Buildpacks for an App".
             release.extend(Release::parse(&bytes));
         }
         return Ok(Finding { name, release });
@@ -315,6 +315,7 @@ fn printable(text: &str, max: usize) -> String {
 #[cfg(test)]
 mod tests {
     use std::fs;
+    use std::str::FromStr as _;
 
     use nix::fcntl::OFlag;
 
@@ -432,6 +433,12 @@ mod tests {
             "failed to compile Py[31mthon app: status 1"
         );
         put("release.0", b"default_process_types:\n  web: x\n");
+        put("release.1", b"default_process_types:\n  worker: y\n");
+        put("release.2", b"---\n");
+        let good = verdict(0).expect("built");
+        let types: Vec<_> = good.release.default_process_types.keys().collect();
+        assert_eq!(types, [&ProcessType::from_str("worker").expect("a type")]);
+        fs::remove_file(workdir.result().join("release.1")).expect("removed");
         let good = verdict(0).expect("built");
         assert_eq!(good.release.default_process_types.len(), 1);
         fs::remove_file(workdir.result().join("release.0")).expect("removed");

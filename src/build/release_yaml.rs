@@ -45,10 +45,11 @@ impl Release {
         release
     }
 
-    /// Lays what a later buildpack says over it.
+    /// Lays what a later buildpack says over it: types are all of the last one that has some.
     pub(super) fn extend(&mut self, later: Self) {
-        self.default_process_types
-            .extend(later.default_process_types);
+        if !later.default_process_types.is_empty() {
+            self.default_process_types = later.default_process_types;
+        }
         self.config_vars.extend(later.config_vars);
     }
 
