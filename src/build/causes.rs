@@ -290,3 +290,265 @@ fn collectstatic_fails_with_a_cause_and_an_advice() {
     );
     check("Killed", &["See the traceback above"]);
 }
+
+#[test]
+fn pip_fails_with_a_cause_and_an_advice() {
+    let check = |log: &str, words: &[&str]| check("pip", log, words);
+    check(
+        "ERROR: Could not find a version that satisfies the requirement flask==99 (from versions: 0.1, 3.1.2)\n\
+         ERROR: No matching distribution found for flask==99\n",
+        &["published fits flask==99", "Correct it"],
+    );
+    check(
+        "ERROR: Ignored the following versions that require a different python version: 2.3.0 Requires-Python >=3.11\n\
+         ERROR: Could not find a version that satisfies the requirement numpy==2.3.0 (from versions: 1.0, 2.2.6)\n\
+         ERROR: No matching distribution found for numpy==2.3.0\n",
+        &[
+            "fits numpy==2.3.0",
+            "need another Python than the stack's",
+            "`manifold stack`",
+        ],
+    );
+    check(
+        "ERROR: Could not find a version that satisfies the requirement flsk (from versions: none)\n\
+         ERROR: No matching distribution found for flsk\n",
+        &["has no flsk for", "PIP_EXTRA_INDEX_URL"],
+    );
+    check(
+        "WARNING: Retrying (Retry(total=0, connect=None)) after connection broken by 'NewConnectionError('<pip._vendor.urllib3.connection.HTTPConnection object at 0x7f73fcbfd490>: Failed to establish a new connection: [Errno 111] Connection refused')': /simple/flask/\n\
+         ERROR: Could not find a version that satisfies the requirement flask (from versions: none)\n\
+         ERROR: No matching distribution found for flask\n",
+        &["could not be reached", "PIP_INDEX_URL", "try again later"],
+    );
+    check(
+        "ERROR: Could not install packages due to an OSError: HTTPSConnectionPool(host='files.example', port=443): Max retries exceeded with url: /a.whl (Caused by ConnectTimeoutError())\n",
+        &["could not be reached"],
+    );
+    // One that was lost on the way and came then is no reason.
+    check(
+        "WARNING: Retrying (Retry(total=4)) after connection broken by 'Failed to establish a new connection'\n\
+         ERROR: Could not find a version that satisfies the requirement flask==99 (from versions: 0.1)\n\
+         ERROR: No matching distribution found for flask==99\n",
+        &["published fits flask==99"],
+    );
+    check(
+        "ERROR: Package 'numpy' requires a different Python: 3.11.2 not in '>=3.12'\n",
+        &["numpy asks for Python >=3.12", "cedar-12 has 3.11.2"],
+    );
+    check(
+        "ERROR: Invalid requirement: 'flask = 2' (from line 1 of requirements.txt)\n\
+         Hint: = is not a valid operator. Did you mean == ?\n",
+        &[
+            "Line 1 of requirements.txt is no requirement: flask = 2",
+            "NAME==VERSION",
+        ],
+    );
+    check(
+        "ERROR: Invalid requirement: './nowhere': Expected package name at the start of dependency specifier\n\
+         \x20   ./nowhere\n    ^ (from line 3 of /tmp/build_1/more/dev.txt)\n\
+         Hint: It looks like a path. File './nowhere' does not exist.\n",
+        &[
+            "Line 3 of more/dev.txt names the path ./nowhere",
+            ".slugignore",
+        ],
+    );
+    check(
+        "ERROR: Could not open requirements file: [Errno 2] No such file or directory: 'base.txt'\n",
+        &["`base.txt` is named", "commit it"],
+    );
+    check(
+        "ERROR: file:///tmp/build_1/lib does not appear to be a Python project: neither 'setup.py' nor 'pyproject.toml' found.\n",
+        &["/lib` is named as a path", "pyproject.toml"],
+    );
+    check(
+        "ERROR: Cannot install -r requirements.txt (line 1) and werkzeug==0.16 because these package versions have conflicting dependencies.\n\
+         The conflict is caused by:\n    The user requested werkzeug==0.16\n",
+        &["exclude each other", "Loosen one"],
+    );
+    check(
+        "  e.c:1:10: fatal error: libpq-fe.h: No such file or directory\n  compilation terminated.\n\
+         error: legacy-install-failure\n",
+        &[
+            "needs the header libpq-fe.h",
+            "cedar-12 does not have",
+            "published compiled",
+        ],
+    );
+    check(
+        "  Error: pg_config executable not found.\n\n  pg_config is required to build psycopg2 from source.\n",
+        &["needs the program pg_config"],
+    );
+    check(
+        "      Package cairo was not found in the pkg-config search path.\n",
+        &["needs the library cairo"],
+    );
+    check(
+        "      error: command 'gcc' failed: No such file or directory\n",
+        &["needs the program gcc"],
+    );
+    check(
+        "ERROR: THESE PACKAGES DO NOT MATCH THE HASHES FROM THE REQUIREMENTS FILE. If you have updated\n",
+        &["the hash of", "--generate-hashes"],
+    );
+    check("what nobody knows\n", &["Its output above says why"]);
+}
+
+#[test]
+fn npm_fails_with_a_cause_and_an_advice() {
+    let check = |log: &str, words: &[&str]| {
+        check("npm", log, words);
+        // As versions before 10 wrote it.
+        check("npm", &log.replace("npm error", "npm ERR!"), words);
+    };
+    check(
+        "npm error code ETARGET\nnpm error notarget No matching version found for @a/ms@99.0.0.\n\
+         npm error notarget In most cases you or one of your dependencies are requesting\n",
+        &[
+            "fits @a/ms@99.0.0.",
+            "`npm view @a/ms versions`",
+            "package-lock.json",
+        ],
+    );
+    check(
+        "npm error code E404\nnpm error 404 Not Found - GET https://one.example/ms2\n\
+         npm error 404\nnpm error 404  The requested resource 'ms2@1' could not be found or you do not have permission to access it.\n",
+        &["has no ms2@1,", "_authToken=${NPM_TOKEN}"],
+    );
+    check(
+        "npm error code E404\nnpm error 404  'ms2@1' is not in this registry.\n",
+        &["has no ms2@1,"],
+    );
+    check(
+        "npm error code ENOTFOUND\nnpm error syscall getaddrinfo\n\
+         npm error network request to https://one.example/ms failed, reason: getaddrinfo ENOTFOUND one.example\n",
+        &[
+            "registry https://one.example could not be reached (ENOTFOUND)",
+            "NPM_CONFIG_REGISTRY",
+        ],
+    );
+    check(
+        "npm error code ECONNREFUSED\nnpm error FetchError: request to http://127.0.0.1:1/ms failed, reason: connect ECONNREFUSED 127.0.0.1:1\n",
+        &["http://127.0.0.1:1 could not be reached (ECONNREFUSED)"],
+    );
+    check(
+        "npm error code E401\nnpm error Incorrect or missing password.\n",
+        &["(E401)", ".npmrc"],
+    );
+    check(
+        "npm error code EUSAGE\nnpm error\n\
+         npm error `npm ci` can only install packages when your package.json and package-lock.json or npm-shrinkwrap.json are in sync. Please update your lock file with `npm install` before continuing.\n\
+         npm error\nnpm error Invalid: lock file's ms@2.1.3 does not satisfy ms@2.1.2\n",
+        &["is not that of package.json", "commit both"],
+    );
+    check(
+        "npm error code EUSAGE\nnpm error The `npm ci` command can only install with an existing package-lock.json or\n\
+         npm error npm-shrinkwrap.json with lockfileVersion >= 1.\n",
+        &["package-lock.json cannot be read"],
+    );
+    check(
+        "npm error code EBADENGINE\nnpm error engine Unsupported engine\n\
+         npm error engine Not compatible with your version of node/npm: a@1.0.0\n\
+         npm error notsup Not compatible with your version of node/npm: a@1.0.0\n\
+         npm error notsup Required: {\"node\":\"99\"}\n\
+         npm error notsup Actual:   {\"node\":\"v20.20.2\",\"npm\":\"11.19.1\"}\n",
+        &[
+            "a@1.0.0 asks for {\"node\":\"99\"}, and gets {\"node\":\"v20.20.2\"",
+            "engines.node",
+        ],
+    );
+    check(
+        "npm error code ERESOLVE\nnpm error ERESOLVE could not resolve\nnpm error Could not resolve dependency:\n",
+        &["exclude each other", "legacy-peer-deps"],
+    );
+    check(
+        "../src/x.cc:1:10: fatal error: vips/vips8: No such file or directory\ngyp ERR! build error\n\
+         npm error code 1\nnpm error path /tmp/build_1/node_modules/sharp\nnpm error command failed\n",
+        &["needs the header vips/vips8"],
+    );
+    check(
+        "npm error code 1\nnpm error path /tmp/build_1/node_modules/@a/sharp\nnpm error command failed\n\
+         npm error command sh -c node install.js\n",
+        &["install script of @a/sharp failed"],
+    );
+    check(
+        "npm error code EINTEGRITY\nnpm error sha512-x integrity checksum failed when using sha512\n",
+        &["checksum of", "builds:cache:purge"],
+    );
+    check("what nobody knows\n", &["Its output above says why"]);
+}
+
+#[test]
+fn bundler_fails_with_a_cause_and_an_advice() {
+    let check = |log: &str, words: &[&str]| check("bundler", log, words);
+    check(
+        "Fetching gem metadata from https://one.example/...\n\
+         Could not find gem 'sinatra (= 99.0)' in rubygems repository https://one.example/ or\ninstalled locally.\n",
+        &["has sinatra (= 99.0):", "Gemfile"],
+    );
+    check(
+        "Could not find greet-1.0.0 in any of the sources\n",
+        &["has greet-1.0.0:"],
+    );
+    check(
+        "Could not reach host one.example. Check your network connection and try again.\n",
+        &["one.example could not be reached", "try again later"],
+    );
+    check(
+        "Could not fetch specs from https://one.example/ due to underlying error <Errno::ECONNREFUSED: x>\n",
+        &["https://one.example/ could not be reached"],
+    );
+    for log in [
+        "You are trying to install in deployment mode after changing\nyour Gemfile. Run `bundle install` elsewhere\n",
+        "The dependencies in your gemfile changed, but the lockfile can't be updated because frozen mode is set\n",
+        "The gemspecs for path gems changed, but the lockfile can't be updated because frozen mode is set\n",
+    ] {
+        check(log, &["is not that of the Gemfile", "commit both"]);
+    }
+    check(
+        "Your bundle only supports platforms [\"x86_64-darwin-22\"] but your local platform is x86_64-linux. Add the current platform\n",
+        &[
+            "no gems for x86_64-linux",
+            "bundle lock --add-platform x86_64-linux",
+        ],
+    );
+    check(
+        "Your Ruby version is 3.1.2, but your Gemfile specified ~> 3.3\n",
+        &["asks for Ruby ~> 3.3", "cedar-12 has 3.1.2"],
+    );
+    check(
+        "nokogiri-1.18.0 requires ruby version >= 3.2, which is incompatible with the current version, ruby 3.1.2p20\n",
+        &["nokogiri-1.18.0 asks for Ruby >= 3.2", "has 3.1.2."],
+    );
+    check(
+        "Your bundle is locked to a (1.0.0) from rubygems repository https://one.example/ or installed locally, but that version can no longer be found in that source.\n",
+        &["names a (1.0.0), which", "`bundle update a`"],
+    );
+    check(
+        "Bundler could not find compatible versions for gem \"rack\":\n  In Gemfile:\n",
+        &["exclude each other"],
+    );
+    check(
+        "[!] There was an error parsing `Gemfile`: syntax error, unexpected end-of-input. Bundler cannot continue.\n",
+        &["cannot read the Gemfile"],
+    );
+    check(
+        "Authentication is required for gems.example.com.\nPlease supply credentials for this source.\n",
+        &[
+            "gems.example.com let us not in",
+            "BUNDLE_GEMS__EXAMPLE__COM=",
+        ],
+    );
+    check(
+        "Gem::Ext::BuildError: ERROR: Failed to build gem native extension.\n\
+         checking for pg_config... no\nchecking for libpq-fe.h... no\nCan't find the 'libpq-fe.h header\n\
+         *** extconf.rb failed ***\n\
+         An error occurred while installing pg (1.4.5), and Bundler cannot continue.\n",
+        &["needs the header libpq-fe.h", "cedar-12"],
+    );
+    check("yaml.h not found\n", &["needs the header yaml.h"]);
+    check(
+        "An error occurred while installing pg (1.4.5), and Bundler cannot continue.\n",
+        &["pg (1.4.5) could not be installed"],
+    );
+    check("what nobody knows\n", &["Its output above says why"]);
+}

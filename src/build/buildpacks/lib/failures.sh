@@ -166,3 +166,161 @@ collectstatic_failed() {
   fi
   because "To go on without it: manifold config:set DISABLE_COLLECTSTATIC=1"
 }
+
+# What is compiled in the build finds something of the system not there.
+native_is_missing() {
+  local what
+  if said "fatal error: ([^ :]+): No such file|Can't find the '([^ ']+) header|([A-Za-z0-9_./-]+\.h) (is |was )?not found"; then
+    what="the header ${found[0]:-${found[1]:-${found[2]}}}"
+  elif said '([A-Za-z0-9]+[-_]config)( executable)?:?( command| is)? not found'; then
+    what="the program ${found[0]}"
+  elif said "Package '?([A-Za-z0-9.+_-]+)'?(, required by [^,]*,)? (was )?not found|No package '([^']+)' found"; then
+    what="the library ${found[0]:-${found[3]}} (asked for by pkg-config)"
+  elif said 'cannot find -l([^ :]+)'; then
+    what="the library ${found[0]}"
+  elif said '^checking for ([^ ]+\.h)\.\.\. *no$'; then
+    what="the header ${found[0]}"
+  elif said "(unable to execute '|command '|: )([a-z0-9_-]*(gcc|g\+\+|cc|make))'?(: | failed: )(No such file|command not found|not found)"; then
+    what="the program ${found[1]}"
+  else
+    return 1
+  fi
+  because "A dependency is compiled here and needs $what, which the stack $STACK does not have." \
+    "Take a version of it that is published compiled, or a stack that has this (\`manifold stack\`); on \`host\`, install the package -dev of it."
+}
+
+pip_failed() {
+  local log=$1 found
+  warning "Failed to install the dependencies with pip."
+  if said "Invalid requirement: ['\"]?([^'\"]+)"; then
+    local what=${found[0]} place='A requirements file'
+    if said '\(from line ([0-9]+) of ([^)]+)\)'; then place="Line ${found[0]} of ${found[1]#"${build_dir:-}/"}"; fi
+    if said 'It looks like a path'; then
+      because "$place names the path $what, which is not there: commit it, or see whether .slugignore or .gitignore hides it."
+    else
+      because "$place is no requirement: $what." \
+        "It is written NAME==VERSION, one a line; \`pip freeze\` writes them."
+    fi
+  elif said "Could not open requirements file: .*: '([^']+)'"; then
+    because "\`${found[0]#"${build_dir:-}/"}\` is named by a requirements file and is not there: commit it."
+  elif said "([^ '\"]+)['\"]? (does not appear to be a Python project|is not a valid editable requirement)"; then
+    because "\`${found[0]#"${build_dir:-}/"}\` is named as a path and is no Python project: commit it with its pyproject.toml or setup.py."
+  elif said 'CERTIFICATE_VERIFY_FAILED'; then
+    because "The package index shows a certificate that nobody here trusts: correct PIP_INDEX_URL, or let the host trust who issued it."
+  elif said 'HTTP error (401|403)|(401|403) (Client )?Error'; then
+    because "The package index let us not in (${found[0]:-${found[1]}}): check the name and password in PIP_INDEX_URL or PIP_EXTRA_INDEX_URL."
+  elif { said 'from versions: none' || said 'Max retries exceeded|Read timed out|ConnectTimeout'; } &&
+    said 'Failed to establish a new connection|Name or service not known|[Nn]ame resolution|Connection refused|Network is unreachable|Max retries exceeded|timed out|ConnectTimeout'; then
+    because "The package index could not be reached: check PIP_INDEX_URL if it is set, else try again later." \
+      "What came already is kept."
+  elif said "Package '([^']+)' requires a different Python: ([0-9.]+) not in '([^']+)'"; then
+    because "${found[0]} asks for Python ${found[2]}; the stack $STACK has ${found[1]}." \
+      "Take an older version of it, or choose another stack (\`manifold stack\`)."
+  elif said 'Could not find a version that satisfies the requirement ([^ ]+).* \(from versions: none\)'; then
+    because "The package index has no ${found[0]} for this Python: check the name, which may differ from what is imported." \
+      "One of an index of your own needs PIP_EXTRA_INDEX_URL: manifold config:set PIP_EXTRA_INDEX_URL=..."
+  elif said '(No matching distribution found for|Could not find a version that satisfies the requirement) ([^ ]+)'; then
+    local wanted=${found[1]} few=''
+    said 'Ignored the following versions that require a different python version' &&
+      few=" Some need another Python than the stack's."
+    because "No version that is published fits $wanted; those that are stand above.$few" \
+      "Correct it in the requirements, or choose another stack (\`manifold stack\`)."
+  elif said 'ResolutionImpossible|Cannot install .* because these package versions have conflicting dependencies'; then
+    because "The versions that are asked for exclude each other: see \"The conflict is caused by\" above." \
+      "Loosen one of them; \`pip install -r requirements.txt\` on your machine tells the same."
+  elif said 'DO NOT MATCH THE HASHES|Hashes are required in --require-hashes mode'; then
+    because "A package is not the one that the requirements have the hash of: write them anew (\`pip-compile --generate-hashes\`, \`pipenv lock\`)."
+  elif native_is_missing; then
+    :
+  elif said "ModuleNotFoundError: No module named '([^']+)'"; then
+    because "A package is built here and needs ${found[0]} for that, which it does not say or which this Python has no more." \
+      "Take a newer version of it."
+  elif said 'No space left on device'; then
+    because "The disk of the build is full: leave out what the app does not need (the host's settings bound it: [disk] build_mb)."
+  else
+    because "Its output above says why; \`pip install -r requirements.txt\` in a new environment on your machine should do the same."
+  fi
+}
+
+npm_failed() {
+  local log=$1 found
+  warning "Failed to install the dependencies with npm."
+  if said 'notsup Required: *(.+)$'; then
+    local required=${found[0]} who=''
+    if said 'Not compatible with your version of node/npm: ([^ ]+)'; then who=${found[0]}; fi
+    because "${who:-A package} asks for $required, and gets $(said 'notsup Actual: *(.+)$' && echo "${found[0]}")." \
+      "Set engines.node in package.json to a version that fits: it is fetched then. Or take another version of the package."
+  elif said 'No matching version found for ([^ ]+)\.|notarget .* for ([^ ]+)\.$'; then
+    found=("${found[0]:-${found[1]}}")
+    because "No version that is published fits ${found[0]}." \
+      "Correct it in package.json (\`npm view ${found[0]%@*} versions\` lists them), run \`npm install\`, and commit package-lock.json."
+  elif said "404 +The requested resource '([^']+)'|404 +'([^']+)' is not in"; then
+    because "The registry has no ${found[0]:-${found[1]}}, or does not show it to us: check its name." \
+      "A private one needs a token: .npmrc with //HOST/:_authToken=\${NPM_TOKEN}, and manifold config:set NPM_TOKEN=..."
+  elif said 'code (E401|E403|ENEEDAUTH)'; then
+    because "The registry let us not in (${found[0]}): check the token in .npmrc or the config var that it names."
+  elif said 'code (ECONNREFUSED|ENOTFOUND|EAI_AGAIN|ETIMEDOUT|ECONNRESET|ENETUNREACH|EHOSTUNREACH|ERR_SOCKET_TIMEOUT|UNABLE_TO_[A-Z_]+|SELF_SIGNED[A-Z_]+)'; then
+    local code=${found[0]}
+    if ! said 'request to (https?://[^/ ]+)'; then found=(''); fi
+    because "The registry${found[0]:+ ${found[0]}} could not be reached ($code): check it in .npmrc or NPM_CONFIG_REGISTRY if it is set, else try again later." \
+      "What came already is kept."
+  elif said "can only install packages when your package.json and|lock file's [^ ]+ does not satisfy|Missing: [^ ]+ from lock file"; then
+    because "package-lock.json is not that of package.json: run \`npm install\`, and commit both."
+  elif said 'can only install with an existing package-lock|code EJSONPARSE|lockfileVersion'; then
+    because "package-lock.json cannot be read (is it merged by hand, or of an old npm?): remove it, run \`npm install\`, and commit it."
+  elif said 'code ERESOLVE'; then
+    because "The versions that are asked for exclude each other: see \"Could not resolve dependency\" above." \
+      "Change one of them; \`npm install\` on your machine tells the same. To do as npm 6 did: legacy-peer-deps=true in .npmrc."
+  elif said 'code EINTEGRITY|integrity checksum failed'; then
+    because "A package is not the one that package-lock.json has the checksum of." \
+      "Start anew (manifold builds:cache:purge); if that is not it, remove the lock, run \`npm install\`, and commit it."
+  elif native_is_missing; then
+    :
+  elif said 'heap out of memory'; then
+    because "It ran out of memory: an install script needs more than a build has."
+  elif said 'npm (ERR!|error) path (.*/node_modules/)?([^ ]+)$' && said 'npm (ERR!|error) command '; then
+    said 'npm (ERR!|error) path (.*/node_modules/)?([^ ]+)$'
+    because "The install script of ${found[2]#"${build_dir:-}"} failed: see above."
+  else
+    because "Its output above says why; \`npm ci\` in a new clone on your machine should do the same."
+  fi
+}
+
+bundler_failed() {
+  local log=$1 found
+  warning "Bundler could not install the gems."
+  if said '^Your Ruby version is ([0-9.]+[0-9]), but your Gemfile specified (.+)$'; then
+    because "The Gemfile asks for Ruby ${found[1]}; the stack $STACK has ${found[0]}." \
+      "Change it, or choose another stack (\`manifold stack\`)."
+  elif said 'error parsing .?(Gemfile|[^ ]*\.gemspec)'; then
+    because "Bundler cannot read the ${found[0]}: see the line with its place above."
+  elif said "error in (your )?(Gemfile\.lock)|Gemfile\.lock contains merge conflicts|Your lockfile (is unreadable|contains)"; then
+    because "Gemfile.lock cannot be read: remove what a merge left in it, or make it anew (\`bundle lock\`), and commit it."
+  elif said 'deployment mode after changing|[Ff]rozen mode is set|dependencies in your gemfile changed|bundle is frozen|in deployment mode'; then
+    because "Gemfile.lock is not that of the Gemfile: run \`bundle install\`, and commit both."
+  elif said 'bundle only supports platforms .* but your local platform is ([^ .]+)'; then
+    because "Gemfile.lock has no gems for ${found[0]}, which the stack is: run \`bundle lock --add-platform ${found[0]}\`, and commit it."
+  elif said 'Authentication is required for ([^ ]+)|Bad username or password for ([^ ]+)'; then
+    found=("${found[0]:-${found[1]}}") && found=("${found[0]%.}")
+    because "The source ${found[0]} let us not in: its credentials belong into a config var, BUNDLE_ and the host's name in capitals, each dot as __." \
+      "manifold config:set BUNDLE_GEMS__EXAMPLE__COM=USER:PASSWORD"
+  elif said '(Could not reach host|Could not fetch specs from|Network error while fetching|Could not download gem from|Could not verify the SSL certificate for) ([^ ]+)'; then
+    because "The source ${found[1]%.} could not be reached: check it in the Gemfile, or try again later."
+  elif said 'is locked to ([^ ]+ \([^)]+\)).* but that version (can no longer be|could not be) found'; then
+    because "Gemfile.lock names ${found[0]}, which its source has no more: run \`bundle update ${found[0]%% *}\`, and commit it."
+  elif said '([^ ]+) requires ruby version ([^,]+), which is incompatible with the current version, (ruby )?([0-9.]+)'; then
+    because "${found[0]} asks for Ruby ${found[1]}; the stack $STACK has ${found[3]}." \
+      "Take an older version of it, or choose another stack (\`manifold stack\`)."
+  elif said "Could not find gem '([^']+)'|Could not find ([^ ]+) in (any|locally|rubygems|the)"; then
+    because "No source that is named has ${found[0]:-${found[1]}}: check its name and version in the Gemfile." \
+      "Those of the stack itself stand below; a private one needs its source block."
+  elif said 'could not find compatible versions|Could not find compatible versions|version solving has failed'; then
+    because "The versions that are asked for exclude each other: see above. Loosen one of them; \`bundle update\` on your machine tells the same."
+  elif native_is_missing; then
+    :
+  elif said 'An error occurred while installing ([^ ]+ \([^)]+\))'; then
+    because "${found[0]} could not be installed: what its own tools said stands above."
+  else
+    because "Its output above says why; \`bundle install\` in a new clone on your machine should do the same."
+  fi
+}
