@@ -19,6 +19,7 @@ const SSHD: &str = "/usr/sbin/sshd";
 pub(crate) fn cases() -> Vec<Trial> {
     vec![
         Trial::test("git::a_push_over_the_socket_builds_and_releases", socket),
+        Trial::test("git::a_push_says_this_and_no_more", whole),
         Trial::test("git::what_is_not_built_moves_no_dyno", branches),
         Trial::test("git::pushes_queue_and_outlive_their_client", queue),
         Trial::test("git::ignored_files_stay_out_and_submodules_come_in", parts),
@@ -228,6 +229,116 @@ fn socket() -> Result<(), Failed> {
     check(left == 0, "the repository goes with its app")
 }
 
+/// What a push prints, line by line: numbers are `#`.
+fn masked(text: &str) -> String {
+    let mut masked = String::new();
+    for line in text.lines() {
+        for c in line.trim_end().chars() {
+            if !c.is_ascii_digit() {
+                masked.push(c);
+            } else if !masked.ends_with('#') {
+                masked.push('#');
+            }
+        }
+        masked.push('\n');
+    }
+    masked
+}
+
+fn same(text: &str, expected: &str) -> Result<(), Failed> {
+    let text = masked(text);
+    check(
+        text == expected,
+        format!("expected:\n{expected}\nnot:\n{text}"),
+    )
+}
+
+/// A first push, in the order of its lines.
+const PUSH: &str = "\
+remote: Compressing source files... done.
+remote: Building source:
+remote:
+remote: -----> Building on the Host stack
+remote: -----> Determining which buildpack to use for this app
+remote: -----> Python app detected
+remote: -----> Using Python #.#.# of the stack
+remote: -----> No requirements to install
+remote: -----> Discovering process types
+remote:        Procfile declares types -> TYPES
+remote:
+remote: -----> Compressing...
+remote:        Done: #.#K
+remote: -----> Launching...
+RELEASE
+remote:        Released v#
+remote:        http://said.localhost:#/ deployed to manifold
+remote:
+remote: Verifying deploy... done.
+PHASE
+To manifold::said
+ * [new branch]      main -> main
+";
+
+fn whole() -> Result<(), Failed> {
+    let host = Host::start()?;
+    let tree = Tree::new(&host)?;
+    create(&host, &tree, "said")?;
+    let plain = PUSH
+        .replace("TYPES", "stubborn, web, worker")
+        .replace("RELEASE\n", "")
+        .replace("PHASE\n", "");
+    same(&tree.git(&["push", "manifold", "main"])?, &plain)?;
+    // It is not over when the push is.
+    let procfile = std::fs::read_to_string(tree.path().join("Procfile"))?;
+    tree.write(
+        "Procfile",
+        &format!("{procfile}release: sleep 3; echo migrated\n"),
+    )?;
+    let first = tree.id("HEAD")?;
+    let second = tree.commit("with a release command")?;
+    let phased = PUSH
+        .replace("TYPES", "release, stubborn, web, worker")
+        .replace("RELEASE", "remote:  !     Release command declared: this new release will not be available until the command succeeds.")
+        .replace("PHASE", "remote: Running release command....\nremote: Follow it with: manifold logs --tail --dyno release")
+        .replace(
+            " * [new branch]      main -> main",
+            "   #..#  main -> main",
+        );
+    let text = tree.git(&["push", "manifold", "main"])?;
+    let ids = format!("{}..{}", &first[..7], &second[..7]);
+    contains(&text, &ids)?;
+    same(&text.replace(&ids, "0..0"), &phased)?;
+    let ran = host.eventually("the release command ran", || {
+        host.logs("said").contains("]: migrated")
+    });
+    check(ran.is_ok(), host.logs("said"))?;
+    // A failure, from the tool's own words to git's.
+    tree.write("requirements.txt", "./nowhere\n")?;
+    tree.commit("broken")?;
+    let text = tree.refused(&["push", "manifold", "main"])?;
+    let (_, end) = text
+        .split_once("Installing requirements with pip")
+        .ok_or(text.clone())?;
+    let (_, end) = end.split_once(" !     ").ok_or(text.clone())?;
+    same(end, BROKEN)
+}
+
+/// The end of a push of requirements that cannot be installed.
+const BROKEN: &str = "\
+Failed to install the dependencies with pip.
+remote:  !     Line # of requirements.txt names the path ./nowhere, which is not there: commit it, or see whether .slugignore or .gitignore hides it.
+remote:
+remote:  !     Push rejected, failed to compile Python app.
+remote:
+remote:  !     Push failed
+remote: Verifying deploy...
+remote:
+remote: !       Push rejected to said.
+To manifold::said
+ ! [remote rejected] main -> main (pre-receive hook declined)
+error: failed to push some refs to 'manifold::said'
+";
+
 fn branches() -> Result<(), Failed> {
     let host = Host::start()?;
     let tree = Tree::new(&host)?;
@@ -340,6 +451,35 @@ fn http() -> Result<(), Failed> {
         there.trim() == tree.id("HEAD")?,
         "the clone is what was pushed",
     )?;
+    // More than git sends in one piece, of what it cannot compress.
+    let mut random = vec![0; 3 << 20];
+    std::io::Read::read_exact(&mut std::fs::File::open("/dev/urandom")?, &mut random)?;
+    std::fs::write(tree.path().join("large"), &random)?;
+    let large = tree.commit("large")?;
+    let text = tree.git(&["push", &url, "main"])?;
+    contains(&text, "remote:        Released v4")?;
+    host.eventually("web.1 is up", || host.all_up("webby", &["web.1"]))?;
+    let sum = host.ok(&["run", "-a", "webby", "--", "sha256sum", "/app/large"])?;
+    let output = Command::new("sha256sum")
+        .arg(tree.path().join("large"))
+        .output()?;
+    check(sum[..64] == both(&output)[..64], sum)?;
+    // A failed build is told here, too, and moves no ref.
+    tree.write("requirements.txt", "./nowhere\n")?;
+    tree.commit("broken")?;
+    let before = current(&host, "webby")?;
+    let text = tree.refused(&["push", &url, "main"])?;
+    for line in [
+        "remote:  !     Push rejected, failed to compile Python app.",
+        "remote: !       Push rejected to webby.",
+        "! [remote rejected] main -> main (pre-receive hook declined)",
+    ] {
+        contains(&text, line)?;
+    }
+    let there = tree.git(&["ls-remote", &url, "refs/heads/main"])?;
+    check(there.starts_with(&large), "the ref stays")?;
+    check(current(&host, "webby")? == before, "nothing was released")?;
+    check(host.all_up("webby", &["web.1"]), "web.1 still runs")?;
     let none = format!("http://x:{token}@{address}/nosuch.git");
     contains(&tree.refused(&["push", &none, "main"])?, "not found")?;
     // The token opens the API, and ends when it is revoked.
