@@ -1,5 +1,8 @@
 //! An open-loop load while everything that replaces dynos happens: no request may fail.
 
+use std::collections::BTreeMap;
+use std::process::{Child, Stdio};
+
 use libtest_mimic::{Failed, Trial};
 
 use crate::host::{Host, check, contains, copy_app, deployed};
@@ -52,11 +55,116 @@ impl Events<'_> {
     }
 }
 
+/// Serves no more at once when it is told to stop, as one that dies of it, but stays long enough to
+/// be told again.
+const SERVER: &str = r#"
+import http.server, os, signal, threading, time, uuid
+
+INSTANCE = uuid.uuid4().hex
+told = 0
+
+class Handler(http.server.BaseHTTPRequestHandler):
+    protocol_version = "HTTP/1.1"
+    def do_GET(self):
+        if told:
+            self.close_connection = True
+            return
+        data = "\n".join(os.listdir("/app")).encode() if self.path == "/files" else b"hello"
+        self.send_response(200)
+        self.send_header("Content-Length", str(len(data)))
+        self.end_headers()
+        self.wfile.write(data)
+    def log_message(self, format, *args):
+        pass
+
+class Server(http.server.ThreadingHTTPServer):
+    request_queue_size = 128
+
+def stop(signum, frame):
+    global told
+    told += 1
+    os.write(1, f"{INSTANCE} got SIGTERM\n".encode())
+    if told == 1:
+        server.socket.close()
+        threading.Thread(target=server.shutdown).start()
+
+server = Server(("0.0.0.0", int(os.environ["PORT"])), Handler)
+signal.signal(signal.SIGTERM, stop)
+os.write(1, f"{INSTANCE} begins\n".encode())
+server.serve_forever()
+time.sleep(0.5)
+"#;
+
 /// A copy of the tiny app whose versions differ.
 fn versions() -> Result<tempfile::TempDir, Failed> {
     let dir = tempfile::tempdir()?;
     copy_app("tiny", dir.path())?;
+    std::fs::write(dir.path().join("server.py"), SERVER)?;
     Ok(dir)
+}
+
+/// Follows what the app says, into a file. Ended when dropped.
+struct Tail(Child);
+
+impl Tail {
+    fn start(host: &Host) -> Result<Self, Failed> {
+        let file = std::fs::File::create(host.dir.path().join("tail"))?;
+        let args = ["logs", "--tail", "-s", "app", "-a", "tiny"];
+        let mut command = host.command(&args);
+        let command = command.current_dir(host.dir.path()).stdin(Stdio::null());
+        Ok(Self(command.stdout(file).spawn()?))
+    }
+}
+
+impl Drop for Tail {
+    fn drop(&mut self) {
+        support::signal(self.0.id(), nix::sys::signal::Signal::SIGKILL);
+        let _ = self.0.wait();
+    }
+}
+
+/// How often each instance that began was told to stop; two of them still run.
+fn stops(host: &Host) -> Result<BTreeMap<String, usize>, Failed> {
+    let text = std::fs::read_to_string(host.dir.path().join("tail"))?;
+    let mut told = BTreeMap::new();
+    for line in text.lines() {
+        let Some((_, said)) = line.split_once("]: ") else {
+            continue;
+        };
+        match said.split_once(' ') {
+            Some((instance, "begins")) => {
+                told.entry(instance.to_owned()).or_default();
+            }
+            Some((instance, "got SIGTERM")) => {
+                *told.entry(instance.to_owned()).or_default() += 1;
+            }
+            _ => {}
+        }
+    }
+    Ok(told)
+}
+
+fn each_is_stopped_once(host: &Host) -> Result<(), Failed> {
+    host.eventually("all but two were told to stop", || {
+        let told = stops(host).unwrap_or_default();
+        told.values().filter(|count| **count == 0).count() == 2
+    })?;
+    let told = stops(host)?;
+    let (twice, once): (Vec<_>, Vec<_>) = told.iter().partition(|(_, count)| **count > 1);
+    eprintln!(
+        "{} dynos began, two of them run; {} got SIGTERM twice",
+        told.len(),
+        twice.len()
+    );
+    check(
+        twice.is_empty(),
+        format!("SIGTERM more than once: {twice:?}"),
+    )?;
+    // Each deploy replaces two.
+    check(
+        once.len() > 2 * DEPLOYS,
+        format!("only {} dynos", once.len()),
+    )
 }
 
 fn no_request_fails() -> Result<(), Failed> {
@@ -66,6 +174,7 @@ fn no_request_fails() -> Result<(), Failed> {
     settled(&host, &two)?;
     let source = versions()?;
     let dir = source.path().display().to_string();
+    let _tail = Tail::start(&host)?;
     let load = Load::start(host.http, "tiny.localhost", RATE);
     let mut events = Events {
         host: &host,
@@ -111,6 +220,7 @@ fn no_request_fails() -> Result<(), Failed> {
     // The load kept its time, except in an emulated machine.
     let wanted = if support::is_guest() { 1.0 } else { 299.0 };
     check(rate >= wanted, sum)?;
+    each_is_stopped_once(&host)?;
     shown(&host, sent)
 }
 
