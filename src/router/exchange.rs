@@ -18,7 +18,7 @@ use tokio::time::Instant;
 use super::chunks::{Decoder, Step};
 use super::deadline::Deadline;
 use super::failure::Failure;
-use super::hail::{self, Ahead};
+use super::hail::{self, Ahead, Question};
 use super::head::{Framing, Request};
 use super::relay::{Answer, Answered, Tail};
 use super::tunnel;
@@ -125,6 +125,10 @@ pub(super) struct Progress {
     pub(super) is_uploaded: Cell<bool>,
     /// The client has the answer's head.
     pub(super) is_started: Cell<bool>,
+    /// How the answer's body goes to the client, once its head does.
+    pub(super) framing: Cell<Framing>,
+    /// Something went to the client since it ended, if it did.
+    pub(super) has_told: Cell<bool>,
     /// The dyno has said something.
     pub(super) has_answer: Cell<bool>,
     /// Who the upload, and who the answer waits for.
@@ -144,6 +148,8 @@ impl Progress {
             bytes: Cell::new(0),
             is_uploaded: Cell::new(false),
             is_started: Cell::new(false),
+            framing: Cell::new(Framing::None),
+            has_told: Cell::new(true),
             has_answer: Cell::new(false),
             up: Cell::new(Side::Dyno),
             down: Cell::new(Side::Dyno),
@@ -163,10 +169,23 @@ impl Progress {
         self.touch();
     }
 
-    /// The answer has not begun, and nothing else is on its way to the client.
-    fn is_silent(&self) -> bool {
-        matches!(self.phase.get(), Phase::Uploading | Phase::Waiting)
-            && self.down.get() == Side::Dyno
+    /// Bytes have gone to the client.
+    pub(super) fn told(&self) {
+        self.has_told.set(true);
+        self.touch();
+    }
+
+    /// What may be said to a client that has ended.
+    fn question(&self) -> Question {
+        if self.down.get() == Side::Client || self.phase.get() == Phase::Tunnel {
+            return Question::Later;
+        }
+        match self.framing.get() {
+            _ if !self.is_started.get() => Question::Word,
+            Framing::Chunked => Question::Zero,
+            _ if self.has_told.get() => Question::Later,
+            _ => Question::Never,
+        }
     }
 
     fn uploaded(&self) {
@@ -350,8 +369,9 @@ impl<C: Source, D: AsyncWrite + Unpin> Sender<'_, C, D> {
                 Ok(1..) => {}
                 // It sends no more, and still gets its answer. Boxed: others carry no room for it.
                 Ok(0) => {
-                    let may_ask = || self.progress.is_silent();
-                    let gone = self.ahead.gone(self.client, hail::PATIENCE, may_ask);
+                    self.progress.has_told.set(false);
+                    let question = || self.progress.question();
+                    let gone = self.ahead.gone(self.client, hail::PATIENCE, question);
                     Box::pin(gone).await;
                     return Err(Broken::Client);
                 }
@@ -436,11 +456,11 @@ impl<C: Source, D: AsyncWrite + Unpin> Sender<'_, C, D> {
 
     /// The dyno takes nothing now, so nobody reads what the client sends. It may leave all the same.
     async fn wait(&mut self, bytes: &[u8]) -> Result<std::io::Result<usize>, Broken> {
-        let may_ask = || self.progress.is_silent();
+        let question = || self.progress.question();
         tokio::select! {
             biased;
             written = self.dyno.write(bytes) => Ok(written),
-            () = self.ahead.left(self.client, may_ask) => Err(Broken::Client),
+            () = self.ahead.left(self.client, question) => Err(Broken::Client),
         }
     }
 

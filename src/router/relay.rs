@@ -254,6 +254,7 @@ impl Answer<'_> {
         }
         headers::add(out, self.manners.cookie);
         out.advance(self.ahead.take());
+        self.progress.framing.set(framing);
         self.progress.phase.set(Phase::Answering);
         let dyno_keeps = response.connection.lasts(response.is_old) && !response.is_doubtful;
         let (status, framing) = (response.status, response.framing);
@@ -397,7 +398,7 @@ impl Answer<'_> {
                     sent.map_err(|_| Failure::CLIENT_GONE)?;
                     self.progress.is_started.set(true);
                     is_flushed = is_last;
-                    self.progress.touch();
+                    self.progress.told();
                 }
                 read = read(dyno, self.rest), if has_room => {
                     self.progress.touch();
@@ -434,7 +435,7 @@ impl Answer<'_> {
                 Ok(count @ 1..) => bytes = &bytes[count..],
                 _ => return Err(Failure::CLIENT_GONE),
             }
-            self.progress.touch();
+            self.progress.told();
         }
         let flushed = client.flush().await;
         self.progress.down.set(Side::Dyno);

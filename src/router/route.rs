@@ -10,7 +10,7 @@ use tokio::sync::Notify;
 
 use super::affinity::Mark;
 use super::failure::Failure;
-use super::hail::Ahead;
+use super::hail::{Ahead, Question};
 use super::head::{Framing, Request};
 use super::queue::{Entered, Queue, Seat};
 use super::table::DynoRoute;
@@ -58,7 +58,8 @@ impl<S: Wire> Client<'_, S> {
             return;
         }
         let (mut reader, _) = self.stream.split();
-        self.ahead.gone(&mut reader, Duration::ZERO, || true).await;
+        let word = || Question::Word;
+        self.ahead.gone(&mut reader, Duration::ZERO, word).await;
     }
 }
 

@@ -49,6 +49,11 @@ pub(super) trait Source: AsyncRead + Unpin {
         false
     }
 
+    /// True if [`Source::torn`] resolves as soon as the other side leaves, whatever is said to it.
+    fn tells_of_leaving(&self) -> bool {
+        false
+    }
+
     /// Behind that end: says something to the other side, as far as that goes out at once. So many
     /// bytes did.
     fn hail(&mut self, _words: &[u8]) -> impl Future<Output = io::Result<usize>> {

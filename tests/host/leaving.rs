@@ -138,6 +138,102 @@ fn a_client_that_resets_or_closes_inside_of_its_answer_ends_that() {
     host.until("nothing runs", || traffic(&host)["in_flight"] == 0);
 }
 
+/// Milliseconds that its dyno had the request of this line for.
+fn service(line: &str) -> u64 {
+    let time = line.split_once(" service=").expect("a time").1;
+    let time = time.split_once("ms ").expect("in ms").0;
+    time.parse().expect("a number")
+}
+
+/// Reads until the answer is like this.
+fn read_until(client: &mut impl std::io::Read, end: &str) -> String {
+    let mut seen = String::new();
+    while !seen.trim_end().ends_with(end) {
+        let mut buffer = [0; 1024];
+        let length = client.read(&mut buffer).expect("read");
+        assert!(length > 0, "closed after {seen}");
+        seen.push_str(&String::from_utf8_lossy(&buffer[..length]));
+    }
+    seen
+}
+
+#[test]
+fn a_client_that_leaves_a_silent_answer_is_missed_soon() {
+    let host = start();
+    let config = tls::client(&host.ok(&["certs:ca"]), &[]);
+    let mut count = 0;
+    for framing in ["chunks", "length", "close"] {
+        for is_tls in [false, true] {
+            count += 1;
+            let path = format!("/quiet?{framing}");
+            let request = head("GET", &path, "");
+            if is_tls {
+                let name = format!("{APP}.localhost");
+                let mut client = tls::connect(&host, &config, &name).expect("trusted");
+                client.write_all(request.as_bytes()).expect("written");
+                read_until(&mut client, "first,");
+                client.conn.send_close_notify();
+                client.flush().expect("told");
+            } else {
+                let mut client = send(&host, &request);
+                read_until(&mut client, "first,");
+            }
+            host.until("the line is counted", || {
+                traffic(&host)["total"]["errors"]["H27"] == count
+            });
+            let line = line(&host, &format!("{LEFT}GET path=\"{path}\" "));
+            let end = format!(
+                " status=499 bytes=6 protocol={} queue=0ms",
+                if is_tls { "https" } else { "http" }
+            );
+            assert!(line.ends_with(&end), "{line}");
+            // Long before the dyno has been silent for too long (H15).
+            assert!(service(&line) < 5000, "{line}");
+            host.until("the dyno hears of it", || {
+                said(&host, "left by GET") == count
+            });
+        }
+    }
+    host.until("nothing runs", || traffic(&host)["in_flight"] == 0);
+}
+
+#[test]
+fn a_client_that_only_sends_no_more_reads_its_answer_to_the_end() {
+    let host = start();
+    let finish = |stream: &TcpStream| stream.shutdown(Shutdown::Write).expect("half closed");
+    let check = &|framing: &str, pause: u32, is_before: bool| {
+        let path = format!("/quiet?{framing}&{pause}");
+        let mut client = send(&host, &head("GET", &path, "Connection: close\r\n"));
+        if is_before {
+            finish(&client);
+        }
+        let mut reply = read_until(&mut client, "first,");
+        if !is_before {
+            finish(&client);
+        }
+        client.read_to_string(&mut reply).expect("all of it");
+        let end = if framing == "chunks" {
+            // Zeros that it was asked with stand in front of the size.
+            "6\r\nsecond\r\n0\r\n\r\n"
+        } else {
+            "first,second"
+        };
+        assert!(reply.ends_with(end), "{framing}, {is_before}: {reply}");
+    };
+    std::thread::scope(|scope| {
+        for framing in ["chunks", "length", "close"] {
+            // Before its answer it is asked by what comes of that.
+            scope.spawn(move || check(framing, 3000, true));
+            // An answer that keeps flowing asks on.
+            scope.spawn(move || check(framing, 600, false));
+        }
+        scope.spawn(|| check("chunks", 3000, false));
+    });
+    host.until("all are counted", || {
+        traffic(&host)["total"]["classes"]["2xx"] == 7
+    });
+}
+
 #[test]
 fn a_client_that_waits_in_peace_gets_its_answer_whenever_it_comes() {
     let host = start();

@@ -411,6 +411,10 @@ impl Source for &mut Reader {
         true
     }
 
+    fn tells_of_leaving(&self) -> bool {
+        true
+    }
+
     async fn torn(&mut self) {
         poll_fn(|cx| self.out.borrow_mut().poll_reset(cx)).await;
     }

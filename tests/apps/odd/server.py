@@ -98,6 +98,21 @@ def serve(connection):
             except OSError:
                 print("left by", method, flush=True)
             return
+        elif path == b"/quiet":
+            # A piece of a body that is framed like this. Then nothing, until its client has left; or
+            # the rest, after so many milliseconds.
+            how, _, pause = head.split(b" ")[1].partition(b"?")[2].partition(b"&")
+            lines = {b"chunks": b"Transfer-Encoding: chunked\r\n", b"length": b"Content-Length: 12\r\n"}
+            frame = (lambda text: b"%x\r\n%s\r\n" % (len(text), text)) if how == b"chunks" else bytes
+            connection.sendall(b"HTTP/1.1 200 OK\r\n%s\r\n%s" % (lines.get(how, b""), frame(b"first,")))
+            if pause:
+                time.sleep(int(pause) / 1000)
+                connection.sendall(frame(b"second") + (b"0\r\n\r\n" if how == b"chunks" else b""))
+            else:
+                while connection.recv(65536):
+                    pass
+                print("left by", method, flush=True)
+            return
         elif path == b"/close":
             return
         elif path == b"/half":
