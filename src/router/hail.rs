@@ -21,7 +21,7 @@ use super::wire::Source;
 const WORDS: &[u8] = b"HTTP/1.1 ";
 
 /// Most answers come before a client is asked.
-pub(super) const PATIENCE: Duration = Duration::from_secs(1);
+pub(super) const PATIENCE: Duration = Duration::from_millis(150);
 
 /// Least pause between two questions: there are nine words for all of a request's waits.
 const PAUSE: Duration = Duration::from_secs(1);
@@ -84,11 +84,13 @@ impl Ahead {
 
     /// The same where nobody reads what the client sends, so that its end must be looked for.
     pub(super) async fn left(&self, client: &mut impl Source, question: impl Fn() -> Question) {
+        let mut pause = PATIENCE;
         for _ in 0..LOOKS {
-            sleep(PATIENCE).await;
+            sleep(pause).await;
             if client.has_ended() {
                 break;
             }
+            pause *= 2;
         }
         self.gone(client, Duration::ZERO, question).await;
     }

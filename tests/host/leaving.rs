@@ -145,6 +145,15 @@ fn service(line: &str) -> u64 {
     time.parse().expect("a number")
 }
 
+#[test]
+fn a_client_that_leaves_before_its_answer_is_missed_at_once() {
+    let host = start();
+    drop(send(&host, &head("GET", "/watch", "")));
+    let line = line(&host, &format!("{LEFT}GET path=\"/watch\" "));
+    assert!((100..900).contains(&service(&line)), "{line}");
+    host.until("the dyno hears of it", || said(&host, "left by GET") == 1);
+}
+
 /// Reads until the answer is like this.
 fn read_until(client: &mut impl std::io::Read, end: &str) -> String {
     let mut seen = String::new();
