@@ -17,7 +17,7 @@ use super::affinity::Mark;
 use super::failure::Failure;
 use super::headers::Crowd;
 use super::policy::{self, Health, Rule};
-use super::table::{DynoRoute, Mode};
+use super::table::{self, DynoRoute, Mode};
 use crate::model::RoutingPolicy;
 use crate::settings::Timings;
 use crate::traffic::AppTraffic;
@@ -118,10 +118,9 @@ impl Queue {
     }
 
     fn set_depth(&self, line: &Line) {
-        self.depth.store(line.waiting.len(), Ordering::SeqCst);
-        self.traffic
-            .waiting
-            .store(line.waiting.len(), Ordering::Relaxed);
+        let depth = line.waiting.len();
+        self.depth.store(depth, Ordering::SeqCst);
+        self.traffic.waiting.store(depth, Ordering::Relaxed);
     }
 
     /// A request comes. `since`: when it came; `is_again`: it had a seat, and its dyno refused it,
@@ -223,6 +222,11 @@ impl Queue {
             dynos: Vec::new(),
             dyno_count: 0,
         });
+    }
+
+    /// True if every dyno is closed to requests, and there is one.
+    pub(super) fn is_shut(&self) -> bool {
+        table::are_closed(&self.lock().state.dynos)
     }
 
     /// How many dynos may get requests.
@@ -339,9 +343,7 @@ impl Waiting {
     pub(super) async fn end(mut self, timings: Timings) -> Result<Seat, Failure> {
         loop {
             let outlook = self.outlook(timings);
-            if Instant::now() >= outlook.deadline {
-                return Err(outlook.failure);
-            }
+            let is_late = Instant::now() >= outlook.deadline;
             let reopens = outlook.reopens.unwrap_or(outlook.deadline);
             tokio::select! {
                 biased;
@@ -350,6 +352,8 @@ impl Waiting {
                     // Every ticket that leaves the line is answered.
                     return answer.unwrap_or(Err(Failure::PLATFORM));
                 }
+                // A seat that has just been given counts, however late.
+                () = std::future::ready(()), if is_late => return Err(outlook.failure),
                 () = sleep_until(reopens.min(outlook.deadline)) => self.queue.serve(),
             }
         }
@@ -361,7 +365,7 @@ impl Waiting {
         let dynos = &line.state.dynos;
         let (deadline, failure) = if dynos.is_empty() {
             (hold, Failure::BOOT_TIMEOUT)
-        } else if dynos.iter().all(|d| d.load().health == Health::Closed) {
+        } else if table::are_closed(dynos) {
             (hold, Failure::PLATFORM)
         } else {
             // Who waited for a boot has not waited for a busy dyno yet.
@@ -480,7 +484,7 @@ mod tests {
         drop(left);
         queue.update(state(LEAST, 1, &[Arc::clone(&own), Arc::clone(&other)]));
         drop(next);
-        own.quarantine();
+        own.quarantine(true);
         let Entered::Seat(moved) = with_mark(&queue, &own) else {
             panic!("another dyno is free");
         };
@@ -534,7 +538,7 @@ mod tests {
         assert_eq!(ended.expect_err("no seat"), Failure::TIMEOUT);
         assert_eq!(start.elapsed().as_secs(), 30);
         drop(held);
-        one.quarantine();
+        one.quarantine(true);
         // It is over long before the limit, and nobody has to say so.
         let start = Instant::now();
         drop(waiting(&busy).end(timings).await.expect("a seat"));
@@ -607,7 +611,7 @@ mod tests {
         let queue = queue(LEAST, 1, &[Arc::clone(&bad), Arc::clone(&good)]);
         let seats = [seat(&queue), seat(&queue)];
         let behind = waiting(&queue);
-        bad.quarantine();
+        bad.quarantine(true);
         let again = queue.enter(Instant::now(), true, None).expect("let in");
         let Entered::Waiting(again) = again else {
             panic!("nobody has room");

@@ -83,6 +83,10 @@ pub(super) struct NotConnected {
 /// Finds a dyno of the app and connects. `news`: told after every new table; `since`: now;
 /// `only_fresh`: no connection of the pool; `mark`: the dyno that the request belongs to.
 ///
+/// Ten dynos, or all if there are fewer, are tried (H19, H21). A request that had to wait because
+/// every dyno was in quarantine tries on instead, up to the hold limit (H99). Source: Dev Center,
+/// "HTTP Routing", dyno connection behaviour.
+///
 /// # Errors
 /// The H code that says why not.
 pub(super) async fn connect(
@@ -96,6 +100,7 @@ pub(super) async fn connect(
 ) -> Result<Connected, NotConnected> {
     let mut last: Option<NotConnected> = None;
     let mut attempts = 0;
+    let mut has_met_none = false;
     loop {
         let entered = queue.enter(since, last.is_some(), mark);
         let mut now = match last {
@@ -106,6 +111,7 @@ pub(super) async fn connect(
             Ok(Entered::Seat(seat)) => seat,
             // Boxed, as all that is rare: most requests carry no room for it.
             waits => {
+                has_met_none |= queue.is_shut();
                 let seat = Box::pin(seat(timings, waits, &mut client, since)).await?;
                 now = tokio::time::Instant::now();
                 seat
@@ -125,6 +131,7 @@ pub(super) async fn connect(
         let connecting = upstream::connect(&seat.dyno, timings.connect_timeout);
         match Box::pin(connecting).await {
             Ok(upstream) => {
+                seat.dyno.accepted();
                 return Ok(Connected {
                     seat,
                     upstream,
@@ -141,14 +148,16 @@ pub(super) async fn connect(
                     });
                 }
                 if Box::pin(is_still_current(news, queue, &seat.dyno)).await {
-                    seat.dyno.quarantine();
+                    let is_deaf = error.kind() == io::ErrorKind::TimedOut;
+                    seat.dyno.quarantine(is_deaf);
                 } else {
                     // It was stopped meanwhile: no fault of anybody's.
                     attempts = 0;
                 }
             }
         }
-        if attempts >= ATTEMPTS.min(queue.dyno_count())
+        if !has_met_none
+            && attempts >= ATTEMPTS.min(queue.dyno_count())
             && let Some(last) = last.take_if(|_| attempts > 0)
         {
             return Err(last);
@@ -221,6 +230,8 @@ async fn is_still_current(news: &Notify, queue: &Queue, dyno: &DynoRoute) -> boo
 
 #[cfg(test)]
 mod tests {
+    use std::net::SocketAddr;
+
     use bytes::Bytes;
     use tokio::net::{TcpListener, TcpSocket, TcpStream};
 
@@ -232,13 +243,19 @@ mod tests {
     use crate::router::table::Mode;
     use crate::supervisor::Backend;
 
-    /// So many dynos that refuse: what a request is told, and how many of them it was sent to.
-    async fn refused(count: usize) -> (Failure, usize) {
-        // A port that is taken, and where nobody listens.
+    fn any() -> SocketAddr {
+        SocketAddr::from(([127, 0, 0, 1], 0))
+    }
+
+    /// A port that is taken, and where nobody listens yet.
+    fn deaf() -> (TcpSocket, u16) {
         let socket = TcpSocket::new_v4().expect("a socket");
-        let any = "127.0.0.1:0".parse().expect("an address");
-        socket.bind(any).expect("a port");
+        socket.bind(any()).expect("a port");
         let port = socket.local_addr().expect("an address").port();
+        (socket, port)
+    }
+
+    fn dynos(count: usize, port: u16) -> (Vec<Arc<DynoRoute>>, Arc<Queue>) {
         let dyno = |n: usize| {
             let (backend, traffic) = (Backend::default(), Arc::default());
             let name = format!("web.{n}");
@@ -254,8 +271,12 @@ mod tests {
             dynos: dynos.clone(),
             dyno_count: count,
         };
-        let queue = Arc::new(Queue::new(state, Arc::default()));
-        let listener = TcpListener::bind(any).await.expect("a port");
+        (dynos, Arc::new(Queue::new(state, Arc::default())))
+    }
+
+    /// What becomes of a request that comes now.
+    async fn ask(queue: &Arc<Queue>) -> Result<Connected, Failure> {
+        let listener = TcpListener::bind(any()).await.expect("a port");
         let address = listener.local_addr().expect("an address");
         let client = TcpStream::connect(address).await.expect("connected");
         let (mut stream, _) = listener.accept().await.expect("accepted");
@@ -268,16 +289,57 @@ mod tests {
         };
         let (timings, news) = (Timings::default(), Notify::new());
         let now = tokio::time::Instant::now();
-        let connected = connect(timings, &news, &queue, line, now, true, None).await;
+        let connected = connect(timings, &news, queue, line, now, true, None).await;
         drop(client);
+        connected.map_err(|not| not.failure)
+    }
+
+    /// So many dynos that refuse: what a request is told, and how many of them it was sent to.
+    async fn refused(count: usize) -> (Failure, usize) {
+        let (_socket, port) = deaf();
+        let (dynos, queue) = dynos(count, port);
+        let failure = ask(&queue).await.expect_err("nobody listens");
         let asked = |dyno: &&Arc<DynoRoute>| dyno.load().health == Health::Closed;
         let asked = dynos.iter().filter(asked).count();
-        (connected.expect_err("nobody listens").failure, asked)
+        (failure, asked)
     }
 
     #[tokio::test]
     async fn ten_dynos_are_tried_or_all_if_there_are_fewer() {
         assert_eq!(refused(12).await, (Failure::REFUSED, 10));
         assert_eq!(refused(3).await, (Failure::REFUSED, 3));
+        assert_eq!(refused(1).await, (Failure::REFUSED, 1));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_request_that_finds_all_in_quarantine_tries_on_for_75_seconds() {
+        let (_socket, port) = deaf();
+        let (_dynos, queue) = dynos(1, port);
+        let ask = async || {
+            let start = tokio::time::Instant::now();
+            let failure = ask(&queue).await.expect_err("nobody listens");
+            (failure, start.elapsed().as_secs())
+        };
+        // One that still finds a dyno to try is told at once.
+        assert_eq!(ask().await, (Failure::REFUSED, 0));
+        assert_eq!(ask().await, (Failure::PLATFORM, 75));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_dyno_that_listens_again_gets_what_waited_for_it() {
+        let (socket, port) = deaf();
+        let (dynos, queue) = dynos(1, port);
+        assert_eq!(ask(&queue).await.err(), Some(Failure::REFUSED));
+        let again = async {
+            tokio::time::sleep(Duration::from_secs(20)).await;
+            socket.listen(1).expect("it listens")
+        };
+        let start = tokio::time::Instant::now();
+        let (listener, connected) = tokio::join!(again, ask(&queue));
+        assert_eq!(connected.expect("it is back").seat.dyno.id, dynos[0].id);
+        // Quarantine ends after 5 s at the latest.
+        let took = start.elapsed().as_secs();
+        assert!((20..=25).contains(&took), "{took} s");
+        drop(listener);
     }
 }

@@ -17,8 +17,12 @@ use crate::model::{AppId, DynoId, DynoState, Feature, ProcessType};
 use crate::supervisor::{AppView, Backend, Part, Snapshot};
 use crate::traffic::{AppTraffic, DynoTraffic};
 
-/// A dyno that refused a connect gets none for so long. Source: Dev Center, "HTTP Routing".
-pub(super) const QUARANTINE: Duration = Duration::from_secs(5);
+/// A dyno that refused a connection gets none for so long, twice as long if it refuses again, and
+/// so on: whoever waits for it tries ever more seldom.
+const QUARANTINE: Duration = Duration::from_secs(1);
+
+/// The longest; at once for one that took nothing in time. Source: Dev Center, "HTTP Routing".
+const QUARANTINE_MAX: Duration = Duration::from_secs(5);
 
 /// Longest time a dyno that said "503, Retry-After" is spared. It may say so again.
 const STRAIN_MAX: Duration = Duration::from_secs(10);
@@ -79,6 +83,8 @@ pub(super) struct DynoRoute {
     /// In the cookies of the browsers that belong to it.
     pub(super) mark: Mark,
     quarantined_until: AtomicU64,
+    /// Quarantines since it last took a connection.
+    quarantines: AtomicU32,
     strained_until: AtomicU64,
     strained_limit: AtomicU32,
 }
@@ -107,6 +113,7 @@ impl DynoRoute {
             traffic,
             mark: Mark::of(id),
             quarantined_until: AtomicU64::new(0),
+            quarantines: AtomicU32::new(0),
             strained_until: AtomicU64::new(0),
             strained_limit: AtomicU32::new(0),
         }
@@ -151,10 +158,26 @@ impl DynoRoute {
         }
     }
 
-    /// It refused a connection: none for a while.
-    pub(super) fn quarantine(&self) {
-        let until = now_ms() + u64::try_from(QUARANTINE.as_millis()).unwrap_or(u64::MAX);
+    /// It refused a connection, or (`is_deaf`) took it not in time: none for a while.
+    pub(super) fn quarantine(&self, is_deaf: bool) {
+        let now = now_ms();
+        if self.quarantined_until.load(Ordering::Relaxed) > now {
+            // Others of the same moment were refused, too.
+            return;
+        }
+        let before = self.quarantines.fetch_add(1, Ordering::Relaxed);
+        let pause = if is_deaf {
+            QUARANTINE_MAX
+        } else {
+            (QUARANTINE * (1 << before.min(4))).min(QUARANTINE_MAX)
+        };
+        let until = now + u64::try_from(pause.as_millis()).unwrap_or(u64::MAX);
         self.quarantined_until.store(until, Ordering::Relaxed);
+    }
+
+    /// It took a connection.
+    pub(super) fn accepted(&self) {
+        self.quarantines.store(0, Ordering::Relaxed);
     }
 
     /// It answered 503 with `Retry-After`: for so long it gets fewer requests than it had, and
@@ -175,6 +198,12 @@ impl DynoRoute {
         // A millisecond more: the look must not come before it is true.
         next.map(|until| *START + Duration::from_millis(until + 1))
     }
+}
+
+/// True if there are dynos, but none that takes requests.
+pub(super) fn are_closed(dynos: &[Arc<DynoRoute>]) -> bool {
+    let mut healths = dynos.iter().map(|dyno| dyno.load().health);
+    !dynos.is_empty() && healths.all(|health| health == Health::Closed)
 }
 
 /// All routes at one instant.
@@ -323,5 +352,31 @@ impl Table {
     /// Every dyno that may have idle connections.
     pub(super) fn dynos(&self) -> impl Iterator<Item = &Arc<DynoRoute>> {
         self.dynos.values()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test(start_paused = true)]
+    async fn a_dyno_that_refuses_on_is_left_alone_for_longer() {
+        let (backend, traffic) = (Backend::default(), Arc::default());
+        let dyno = DynoRoute::new(DynoId::new(), "web.1".to_owned(), 1, backend, traffic);
+        let pause = async |is_deaf| {
+            dyno.quarantine(is_deaf);
+            // One of the same moment changes nothing.
+            dyno.quarantine(is_deaf);
+            let start = tokio::time::Instant::now();
+            tokio::time::sleep_until(dyno.reopens().expect("closed")).await;
+            assert_eq!(dyno.load().health, Health::Open);
+            start.elapsed().as_secs()
+        };
+        for expected in [1, 2, 4, 5, 5] {
+            assert_eq!(pause(false).await, expected);
+        }
+        dyno.accepted();
+        assert_eq!(pause(false).await, 1);
+        assert_eq!(pause(true).await, 5);
     }
 }

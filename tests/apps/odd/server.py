@@ -198,8 +198,9 @@ def serve(connection):
         elif path == b"/die":
             os.kill(os.getpid(), 9)
         elif path == b"/deaf":
-            reply(connection, b"deaf from now on")
+            # First: what is in the kernel's line then would be reset.
             listener.close()
+            reply(connection, b"deaf from now on")
         elif path == b"/play":
             # The answer is in the request, percent-encoded; when to give it, and whether to close
             # behind it, too.
