@@ -10,7 +10,7 @@ const LINE_MAX: usize = 4096;
 /// All extensions of a body together, in bytes: one must not pay for a byte with a line of them.
 const EXTENSIONS_MAX: usize = 64 * 1024;
 
-/// Largest trailer section in bytes.
+/// Largest trailer section in bytes. It has no more lines than a head may have.
 const TRAILERS_MAX: usize = 64 * 1024;
 
 /// Trailers that would change framing or routing: dropped.
@@ -159,7 +159,9 @@ impl Decoder {
         };
         let section = buffer.split_to(end);
         self.state = State::Done;
-        let mut space = [httparse::EMPTY_HEADER; 64];
+        // Room for its lines, without the empty one: for as many as a head may have.
+        let count = memchr::memchr_iter(b'\n', &section).count() - 1;
+        let mut space = vec![httparse::EMPTY_HEADER; count.min(head::HEADERS_MAX)];
         let Ok(httparse::Status::Complete((_, headers))) =
             httparse::parse_headers(&section, &mut space)
         else {

@@ -157,9 +157,13 @@ pub(super) fn forwarded_for(head: &Head, peer: &SmolStr) -> SmolStr {
         return peer.clone();
     }
     let mut all = String::with_capacity(80);
-    for value in head.values(Name::XForwardedFor).filter(|v| !v.is_empty()) {
-        all.push_str(&String::from_utf8_lossy(value));
-        all.push_str(", ");
+    for value in head.values(Name::XForwardedFor) {
+        // What is no text names nobody: it ends here, rather than go on as something else.
+        let value = str::from_utf8(value).unwrap_or_default();
+        if !value.is_empty() {
+            all.push_str(value);
+            all.push_str(", ");
+        }
     }
     all.push_str(peer);
     all.into()

@@ -54,6 +54,11 @@ const LINGER: Duration = Duration::from_secs(1);
 /// What a dyno may be asked for, told where it is not asked. Source: RFC 9110 section 15.5.6.
 const ALLOW: &str = "Allow: GET, HEAD, POST, PUT, PATCH, DELETE, OPTIONS\r\n";
 
+const TOO_LONG: Refused = Refused {
+    status: 431,
+    cause: "head too long",
+};
+
 /// Serves a client to the end of its connection.
 pub(super) async fn serve(shared: Arc<Shared>, mut client: impl Wire, origin: Origin) {
     let mut buffer = BytesMut::new();
@@ -67,7 +72,9 @@ pub(super) async fn serve(shared: Arc<Shared>, mut client: impl Wire, origin: Or
             Ok(Some(request)) => request,
             Ok(None) => return,
             Err((refused, head)) => {
-                refuse(&shared, &mut client, refused, head.as_ref(), &origin).await;
+                let is_head = is_head(head.as_ref().map_or(&buffer[..], |head| head));
+                let head = head.as_ref();
+                refuse(&shared, &mut client, refused, head, is_head, &origin).await;
                 return linger(client).await;
             }
         };
@@ -104,7 +111,8 @@ pub(super) async fn stream(
             handled.await == Next::Cut
         }
         Err(refused) => {
-            refuse(shared, client, refused, Some(&head), origin).await;
+            let is_head = is_head(&head);
+            refuse(shared, client, refused, Some(&head), is_head, origin).await;
             false
         }
     }
@@ -162,13 +170,16 @@ async fn read_request(
         }
     }
     let mut due = None;
-    let mut looked = 0;
+    let (mut looked, mut skipped) = (0, 0);
+    let alone = |refused| (refused, None);
     loop {
-        // One empty line before a request is forgiven. Source: RFC 9112 section 2.2.
-        if looked == 0 && buffer.starts_with(b"\r\n") {
-            let _ = buffer.split_to(2);
+        // Empty lines before a request are forgiven. Source: RFC 9112 section 2.2.
+        while looked == 0 && buffer.starts_with(b"\r\n") {
+            skipped += buffer.split_to(2).len();
         }
-        let alone = |refused| (refused, None);
+        if skipped > head::REQUEST_HEAD_MAX {
+            return Err(alone(TOO_LONG));
+        }
         let end = head::end_of_head(buffer, looked);
         if let Ok(Some(end)) = end
             && end <= head::REQUEST_HEAD_MAX
@@ -182,10 +193,7 @@ async fn read_request(
         }
         end.map_err(alone)?;
         if buffer.len() > head::REQUEST_HEAD_MAX {
-            return Err(alone(Refused {
-                status: 431,
-                cause: "head too long",
-            }));
+            return Err(alone(TOO_LONG));
         }
         // A lone CR may be half of the empty line.
         looked = if buffer.len() > 1 { buffer.len() } else { 0 };
@@ -217,12 +225,18 @@ async fn is_heard(client: &mut impl Wire) -> bool {
     matches!(ready, Ok(Ok(())))
 }
 
+/// True if the first line, as far as it can be read, asks for no body.
+fn is_head(bytes: &[u8]) -> bool {
+    bytes.starts_with(b"HEAD ")
+}
+
 /// Says why a head was refused. If it still tells which app it was for, that app's log has it.
 async fn refuse(
     shared: &Shared,
     client: &mut impl Wire,
     refused: Refused,
     head: Option<&Bytes>,
+    is_head: bool,
     origin: &Origin,
 ) {
     tracing::debug!(
@@ -243,7 +257,7 @@ async fn refuse(
         turn.end_at_once(refused.status);
     }
     let page = failure::page(refused.status, None, None);
-    let answer = Answer::page(refused.status, &page, false, false);
+    let answer = Answer::page(refused.status, &page, is_head, false);
     answer.send(client).await;
 }
 

@@ -127,6 +127,12 @@ fn a_head_of_more_than_256_kib_is_431() {
         reply.starts_with("HTTP/1.1 431 Request Header Fields Too Large\r\n"),
         "{reply:.200}"
     );
+    // Nor may it begin with more than that of nothing.
+    let empty = "\r\n".repeat(100 << 10);
+    let (reply, _) = talk(&host, &format!("{empty}{}", head(1)));
+    assert!(reply.starts_with("HTTP/1.1 200 "), "{reply:.200}");
+    let (reply, _) = talk(&host, &"\r\n".repeat(129 << 10));
+    assert!(reply.starts_with("HTTP/1.1 431 "), "{reply:.200}");
 }
 
 #[test]

@@ -90,7 +90,8 @@ pub(super) fn is_token(bytes: &[u8]) -> bool {
 }
 
 /// Looks at the first line as soon as it is there, so that nobody waits for the rest of what is
-/// no HTTP/1 (HTTP/0.9, a preface of HTTP/2, TLS): `method SP target SP version CRLF`.
+/// no HTTP/1 (HTTP/0.9, a preface of HTTP/2, TLS): `method SP target SP version CRLF`. A target is
+/// ASCII: what is not comes percent-encoded. Source: RFC 3986 section 2.
 ///
 /// # Errors
 /// 414, 505, or 400.
@@ -112,7 +113,7 @@ pub(in crate::router) fn request_line(bytes: &[u8]) -> Result<(), Refused> {
     else {
         return Err(BAD);
     };
-    let is_visible = |b: &u8| *b > 0x20 && *b != 0x7f && *b != b'#';
+    let is_visible = |b: &u8| (0x21..0x7f).contains(b) && *b != b'#';
     if !is_token(method) || target.is_empty() || !target.iter().all(is_visible) {
         return Err(BAD);
     }
