@@ -70,6 +70,7 @@ pub fn request_head(bytes: &[u8]) {
         queue: Duration::ZERO,
         crowd: None,
         is_continue_passed: false,
+        is_last: false,
         version: "1.1",
     };
     let mut written = BytesMut::new();

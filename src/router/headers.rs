@@ -192,6 +192,8 @@ pub(super) struct Context<'a> {
     pub(super) crowd: Option<Crowd>,
     /// The dyno is asked whether it wants the body.
     pub(super) is_continue_passed: bool,
+    /// Its connection serves no other request.
+    pub(super) is_last: bool,
     /// Of HTTP, that it came in.
     pub(super) version: &'a str,
 }
@@ -235,6 +237,8 @@ pub(super) fn to_dyno(out: &mut BytesMut, request: &Request, context: Context<'_
     length.rest(out);
     if request.upgrade.is_some() {
         line(out, b"Connection", b"Upgrade");
+    } else if context.is_last {
+        line(out, b"Connection", b"close");
     }
     if context.is_continue_passed {
         line(out, b"Expect", b"100-continue");
@@ -420,6 +424,10 @@ mod tests {
     use crate::router::head;
 
     fn forwarded(lines: &str) -> String {
+        forwarded_over(lines, false)
+    }
+
+    fn forwarded_over(lines: &str, is_last: bool) -> String {
         let head = format!("POST /p HTTP/1.1\r\nHost: A.Example\r\n{lines}\r\n");
         let request = head::request(&Bytes::from(head)).expect("a request");
         let fwd = forwarded_for(&request.head, &"9.9.9.9".into());
@@ -435,6 +443,7 @@ mod tests {
             queue: Duration::from_millis(3),
             crowd: None,
             is_continue_passed: false,
+            is_last,
             version: "1.1",
         };
         let mut out = BytesMut::new();
@@ -466,6 +475,17 @@ mod tests {
         ] {
             assert!(text.contains(kept), "{kept} not in {text}");
         }
+    }
+
+    #[test]
+    fn a_connection_that_serves_one_request_says_so() {
+        let text = forwarded_over("Connection: keep-alive\r\n", true);
+        assert_eq!(text.matches("Connection: ").count(), 1, "{text}");
+        assert!(text.contains("\r\nConnection: close\r\n"), "{text}");
+        let upgrade = "Connection: Upgrade\r\nUpgrade: websocket\r\n";
+        let text = forwarded_over(upgrade, true);
+        assert!(text.contains("\r\nConnection: Upgrade\r\n"), "{text}");
+        assert!(!text.contains("close"), "{text}");
     }
 
     #[test]

@@ -454,6 +454,7 @@ async fn handle(
             queue: seat.waited,
             crowd: seat.crowd,
             is_continue_passed,
+            is_last: !is_pooled && !speaks_http2,
             version: origin.version(request.is_old),
         };
         let mut head = worker::lend();
