@@ -239,6 +239,7 @@ async fn refuse(
     is_head: bool,
     origin: &Origin,
 ) {
+    let mut is_strict = false;
     tracing::debug!(
         status = refused.status,
         cause = refused.cause,
@@ -255,9 +256,13 @@ async fn refuse(
         turn.record.host = &glimpse.host;
         turn.record.failure = Some(Failure::request(refused.status, "bad header"));
         turn.end_at_once(refused.status);
+        is_strict = turn.is_strict;
     }
     let page = failure::page(refused.status, None, None);
-    let answer = Answer::page(refused.status, &page, is_head, false);
+    let answer = Answer {
+        is_strict,
+        ..Answer::page(refused.status, &page, is_head, false)
+    };
     answer.send(client).await;
 }
 
@@ -269,6 +274,8 @@ struct Answer<'a> {
     body: &'a str,
     is_head: bool,
     is_keep_alive: bool,
+    /// Of an app that wants TLS always, over TLS.
+    is_strict: bool,
     /// So many of its first bytes the client has already.
     ahead: usize,
 }
@@ -281,6 +288,7 @@ impl<'a> Answer<'a> {
             body: page,
             is_head,
             is_keep_alive,
+            is_strict: false,
             ahead: 0,
         }
     }
@@ -293,10 +301,11 @@ impl<'a> Answer<'a> {
             "close"
         };
         let reason = failure::reason(status);
+        let strict = if self.is_strict { https::HSTS } else { "" };
         // Source: RFC 9110 section 6.6.1. A dyno's answer has the dyno's date, if any.
         let date = jiff::Timestamp::now().strftime("%a, %d %b %Y %H:%M:%S GMT");
         let mut answer = format!(
-            "HTTP/1.1 {status} {reason}\r\n{head}Content-Length: {}\r\nCache-Control: no-cache, no-store\r\nServer: Cowboy\r\nDate: {date}\r\nConnection: {connection}\r\n\r\n",
+            "HTTP/1.1 {status} {reason}\r\n{head}{strict}Content-Length: {}\r\nCache-Control: no-cache, no-store\r\nServer: Cowboy\r\nDate: {date}\r\nConnection: {connection}\r\n\r\n",
             self.body.len()
         );
         if !self.is_head {
@@ -385,6 +394,7 @@ async fn handle(
         turn.end_at_once(status);
         let answer = Answer {
             head: ALLOW,
+            is_strict: turn.is_strict,
             ..Answer::page(status, "", false, may_go_on)
         };
         answer.send(client).await;
@@ -464,7 +474,7 @@ async fn handle(
         let cookie = is_new.then(|| dyno.mark.line(origin.scheme));
         let manners = Manners {
             wants_more: wants_more && !worker::is_stopping(),
-            is_strict: https::is_strict(&app, origin),
+            is_strict: turn.is_strict,
             is_continue_passed,
             version: speaks_http2.then_some("2.0"),
             cookie: cookie.as_deref().unwrap_or_default(),
@@ -582,6 +592,8 @@ struct Turn<'a> {
     shared: &'a Shared,
     app: &'a AppRoute,
     record: Record<'a>,
+    /// Its answers say that TLS is a must.
+    is_strict: bool,
     ahead: Ahead,
     /// Of the dyno that was reached.
     traffic: Option<Arc<DynoTraffic>>,
@@ -614,6 +626,7 @@ impl<'a> Turn<'a> {
                 fwd,
                 ..Record::default()
             },
+            is_strict: https::is_strict(app, origin),
             ahead: Ahead::default(),
             traffic: None,
             has_ended: false,
@@ -660,6 +673,7 @@ impl<'a> Turn<'a> {
             let page = failure::page(failure.status, Some(failure.code), frame);
             let is_head = self.record.method == "HEAD";
             let answer = Answer {
+                is_strict: self.is_strict,
                 ahead: self.ahead.take(),
                 ..Answer::page(failure.status, &page, is_head, may_go_on)
             };

@@ -313,12 +313,28 @@ fn plain_requests_are_redirected_and_strictness_is_told() {
         "POST /x HTTP/1.1\r\nHost: odd.localhost\r\nContent-Length: 0\r\nConnection: close\r\n\r\n",
     );
     assert!(reply.starts_with("HTTP/1.1 308 "), "{reply}");
-    let mut tls = connect(&host, &config, "odd.localhost").expect("trusted");
-    let (head, _) = request(&mut tls, "odd.localhost", "/");
-    assert!(
-        head.contains("\r\nStrict-Transport-Security: max-age=31536000"),
-        "{head}"
-    );
+    // The app's answers, and the router's own: an error, a refusal, an answer in the app's place.
+    let ask = |bytes: &str| {
+        let mut tls = connect(&host, &config, "odd.localhost").expect("trusted");
+        tls.write_all(bytes.as_bytes()).expect("written");
+        let mut reply = Vec::new();
+        // An end without its word is one, too.
+        let _ = tls.read_to_end(&mut reply);
+        String::from_utf8_lossy(&reply).into_owned()
+    };
+    for (line, lines, status) in [
+        ("GET /", "", 200),
+        ("GET /close", "", 503),
+        ("GET /", "X : bad\r\n", 400),
+        ("GET /", "Expect: x\r\n", 417),
+        ("OPTIONS /", "Max-Forwards: 0\r\n", 200),
+    ] {
+        let end = "Host: odd.localhost\r\nConnection: close";
+        let reply = ask(&format!("{line} HTTP/1.1\r\n{end}\r\n{lines}\r\n"));
+        assert!(reply.starts_with(&format!("HTTP/1.1 {status} ")), "{reply}");
+        let strict = "\r\nStrict-Transport-Security: max-age=31536000\r\n";
+        assert_eq!(reply.matches(strict).count(), 1, "{line}: {reply}");
+    }
     host.ok(&["features:disable", "http-force-ssl", "-a", "odd"]);
     host.until("no redirect", || host.get("odd.localhost", "/").0 == 200);
 }
