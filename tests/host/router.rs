@@ -162,6 +162,65 @@ fn a_stopped_dyno_gets_no_request_and_the_next_one_is_waited_for() {
     }
 }
 
+/// Milliseconds, behind such a word.
+fn number(text: &str, word: &str) -> u32 {
+    let rest = text.split_once(word).expect(word).1;
+    let digits: String = rest.chars().take_while(char::is_ascii_digit).collect();
+    digits.parse().expect("a number")
+}
+
+/// A request that comes while no dyno is up is held, and served by the first one: its line, its dyno
+/// and the app's figures tell the same time.
+fn held(host: &Host, app: &str) {
+    let reply = host.get(&format!("{app}.localhost"), "/head?held");
+    assert_eq!(reply.0, 200, "{}", reply.1);
+    host.until("its line", || {
+        line(host, app).contains("path=\"/head?held\"")
+    });
+    let line = line(host, app);
+    let told = number(&line, " queue=");
+    assert!((300..30_000).contains(&told), "{line}");
+    let heard = number(&reply.2, "X-Heroku-Queue-Wait-Time: ");
+    assert_eq!(heard, told, "{line}\n{}", reply.2);
+    let traffic = host.json("GET", &format!("/apps/{app}/traffic"), "");
+    let slowest = traffic["total"]["queue"]["p99"].as_f64().expect("in ms");
+    // Counted by size, not one by one.
+    let ratio = slowest / f64::from(told);
+    assert!((0.8..1.25).contains(&ratio), "{traffic}\n{line}");
+}
+
+/// An app without preboot whose dyno takes its time to boot.
+fn slow(seconds: u32) -> Host {
+    let host = Host::start(Timings::default());
+    host.ok(&["create", "odd"]);
+    host.ok(&["features:disable", "preboot", "-a", "odd"]);
+    let command = format!("sleep {seconds}; exec python3 server.py");
+    host.release("odd", "odd", &[("web", &command)]);
+    host.until_up("odd", &["web.1"]);
+    host
+}
+
+#[test]
+fn a_request_that_comes_between_two_dynos_is_held_for_the_next() {
+    let host = slow(2);
+    host.ok(&["ps:restart", "-a", "odd"]);
+    host.until("it is stopped", || {
+        host.states("odd") != [("web.1".to_owned(), "up".to_owned())]
+    });
+    held(&host, "odd");
+}
+
+#[test]
+fn a_request_that_comes_while_the_first_dyno_boots_is_held_for_it() {
+    let host = slow(2);
+    host.ok(&["ps:scale", "web=0", "-a", "odd"]);
+    host.until("nobody serves", || host.get("odd.localhost", "/").0 == 503);
+    host.until("it is gone", || host.states("odd").is_empty());
+    host.ok(&["ps:scale", "web=1", "-a", "odd"]);
+    host.until("it boots", || !host.states("odd").is_empty());
+    held(&host, "odd");
+}
+
 #[test]
 fn a_request_under_way_ends_before_its_dyno_is_told_to() {
     let host = Host::start(Timings::default());
