@@ -125,6 +125,20 @@ mod tests {
     }
 
     #[test]
+    fn forty_milliseconds_are_no_long_queue_and_more_are() {
+        for (queue_ms, is_told) in [(39, false), (40, false), (41, true)] {
+            let traffic = AppTraffic::default();
+            let start = Instant::now();
+            let tick = |second| {
+                traffic.counters.add(&request(queue_ms));
+                traffic.tick(start + Duration::from_secs(second))
+            };
+            let told = (0..=65).filter_map(tick).count();
+            assert_eq!(told, usize::from(is_told), "{queue_ms} ms");
+        }
+    }
+
+    #[test]
     fn recent_forgets_what_is_older_than_a_minute() {
         let traffic = AppTraffic::default();
         let start = Instant::now();
