@@ -102,6 +102,7 @@ pub(crate) fn run(options: &Options) -> ExitCode {
         tested(&mut test, tally, &mut shown, &mut course)
     });
     report.tell(course, 0);
+    let long = process::signal().is_none().then(|| Long::begin(filter));
     if options.no_vm {
         report.skip("kernel tests in the virtual machine", "--no-vm");
     } else {
@@ -124,6 +125,16 @@ pub(crate) fn run(options: &Options) -> ExitCode {
             }
         });
         report.tell(course, SLOWEST);
+    }
+    match long {
+        Some(long) => {
+            let mut course = Course::begin();
+            report.always("tests of long waits, begun before", |tally| {
+                long.end(tally, &mut course)
+            });
+            report.tell(course, 0);
+        }
+        None => report.skip("tests of long waits", "interrupted"),
     }
     report.step("attacks", |_| shown.report());
     report.always("leftovers", |_| {
@@ -162,24 +173,60 @@ fn tested(
     }
 }
 
+/// Runs a command; what it says is told at the end, in one piece.
+fn hear(command: &mut Command) -> Result<(Vec<String>, Ended)> {
+    let mut said = Vec::new();
+    let ended = process::stream(command, LIMIT, |line| {
+        said.push(line.to_owned());
+        Next::GoOn
+    })?;
+    Ok((said, ended))
+}
+
+/// The host tests that wait for a minute and more and do nothing meanwhile, beside whatever runs.
+struct Long(JoinHandle<Result<(Vec<String>, Ended)>>);
+
+/// Where they are. The other ignored ones are parts of tests, run by these.
+const LONG: &str = "limits::";
+
+impl Long {
+    fn begin(filter: Option<&str>) -> Self {
+        let mut test = process::cargo();
+        // With all features of the workspace, as the host tests were built.
+        test.args(["test", "--workspace", "--test", "host", "--", "--ignored"]);
+        test.arg(filter.unwrap_or(LONG));
+        Self(std::thread::spawn(move || hear(&mut test)))
+    }
+
+    /// Waits for their end.
+    fn end(self, tally: &mut Tally, course: &mut Course) -> Result<()> {
+        let (said, ended) = self.0.join().expect("no panic")?;
+        for line in said {
+            println!("{line}");
+            tally.read(&line);
+            course.read(&line);
+        }
+        if ended.success() {
+            Ok(())
+        } else {
+            bail!("{ended}")
+        }
+    }
+}
+
 /// What is done in the time that the processors have left: clippy, and the unit tests are built.
 struct Beside(JoinHandle<Result<(Vec<String>, Ended)>>);
 
 impl Beside {
     fn begin() -> Self {
         Self(std::thread::spawn(|| {
-            // What it says is told at the end, in one piece.
-            let mut said = Vec::new();
             let mut clippy = idle_cargo(&["clippy", "--workspace", "--all-targets"]);
             clippy.args(["--", "-D", "warnings"]);
-            let ended = process::stream(&mut clippy, LIMIT, |line| {
-                said.push(line.to_owned());
-                Next::GoOn
-            })?;
+            let heard = hear(&mut clippy)?;
             // Why they cannot be built is told by the step that runs them.
             let mut build = idle_cargo(&["test", "--workspace", "--lib", "--no-run"]);
             let _ = process::stream(&mut build, LIMIT, |_| Next::GoOn)?;
-            Ok((said, ended))
+            Ok(heard)
         }))
     }
 
