@@ -1,4 +1,5 @@
-//! An open-loop load while everything that replaces dynos happens: no request may fail.
+//! An open-loop load of every kind of request while everything that replaces dynos happens: none may
+//! fail.
 
 use std::collections::BTreeMap;
 use std::process::{Child, Stdio};
@@ -175,7 +176,7 @@ fn no_request_fails() -> Result<(), Failed> {
     let source = versions()?;
     let dir = source.path().display().to_string();
     let _tail = Tail::start(&host)?;
-    let load = Load::start(host.http, "tiny.localhost", RATE);
+    let load = Load::mixed(host.http, "tiny.localhost", RATE);
     let mut events = Events {
         host: &host,
         count: 0,

@@ -3,12 +3,16 @@
 //! One thread with one event loop holds hundreds of requests a second, so that the machine's
 //! cores are left to what is tested.
 
+use std::cell::RefCell;
+use std::io;
 use std::net::SocketAddr;
+use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::net::TcpStream;
 use tokio::task::JoinSet;
 
 use crate::host::PATIENCE;
@@ -45,16 +49,29 @@ pub(crate) struct Outcome {
 impl Load {
     /// Asks `host` for `/`, `per_second` times a second, each over a connection of its own.
     pub(crate) fn start(http: SocketAddr, host: &str, per_second: u32) -> Self {
+        Self::of(&[Kind::Plain], http, host, per_second)
+    }
+
+    /// The same with requests of every kind.
+    pub(crate) fn mixed(http: SocketAddr, host: &str, per_second: u32) -> Self {
+        Self::of(&MIX, http, host, per_second)
+    }
+
+    fn of(kinds: &'static [Kind], http: SocketAddr, host: &str, per_second: u32) -> Self {
         let (stop, told) = (Arc::<AtomicBool>::default(), Arc::<Told>::default());
         let thread = std::thread::spawn({
             let (stop, told) = (Arc::clone(&stop), Arc::clone(&told));
-            let head = format!("GET / HTTP/1.1\r\nHost: {host}\r\nConnection: close\r\n\r\n");
+            let host = host.to_owned();
             move || {
+                let kept = RefCell::default();
+                let target = Rc::new(Target { http, host, kept });
                 let runtime = tokio::runtime::Builder::new_current_thread()
                     .enable_all()
                     .build()
                     .expect("an event loop");
-                runtime.block_on(run(http, head.into(), per_second, &stop, &told))
+                let local = tokio::task::LocalSet::new();
+                let run = run(&target, kinds, per_second, &stop, &told);
+                runtime.block_on(local.run_until(run))
             }
         });
         Self {
@@ -93,8 +110,8 @@ impl Drop for Load {
 }
 
 async fn run(
-    http: SocketAddr,
-    head: Arc<str>,
+    target: &Rc<Target>,
+    kinds: &[Kind],
     per_second: u32,
     stop: &AtomicBool,
     told: &Told,
@@ -114,7 +131,9 @@ async fn run(
         told.waiting.store(asked.len(), Ordering::Relaxed);
         outcome.took = begun.elapsed();
         if asked.len() < IN_FLIGHT_MAX {
-            asked.spawn(request(http, Arc::clone(&head)));
+            let number = outcome.sent;
+            let kind = kinds[number % kinds.len()];
+            asked.spawn_local(request(Rc::clone(target), kind, number));
         } else {
             outcome.note(Err(format!("{IN_FLIGHT_MAX} requests wait already")));
         }
@@ -134,19 +153,119 @@ impl Outcome {
     }
 }
 
-async fn request(http: SocketAddr, head: Arc<str>) -> Result<Duration, String> {
+/// Whom the load asks.
+struct Target {
+    http: SocketAddr,
+    host: String,
+    /// Connections that wait for their next request.
+    kept: RefCell<Vec<TcpStream>>,
+}
+
+/// What is asked.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Kind {
+    /// `GET /` on a connection of its own.
+    Plain,
+    /// The same on one that is kept.
+    Kept,
+    /// A body that comes back, on a kept one.
+    Body,
+    /// An answer that takes from one to three seconds.
+    Slow,
+}
+
+/// Of twenty requests.
+const MIX: [Kind; 20] = {
+    let mut mix = [Kind::Plain; 20];
+    let mut at = 0;
+    while at < 20 {
+        mix[at] = match at {
+            19 => Kind::Slow,
+            at if at % 3 == 1 => Kind::Kept,
+            at if at % 3 == 2 => Kind::Body,
+            _ => Kind::Plain,
+        };
+        at += 1;
+    }
+    mix
+};
+
+impl Target {
+    /// Asks, and checks the answer.
+    async fn ask(&self, kind: Kind, number: usize) -> io::Result<Result<(), String>> {
+        let host = &self.host;
+        let close = "Connection: close\r\n";
+        // From nothing to more than one read takes.
+        let body = "x".repeat(number % 7 * 20_000);
+        let (line, lines) = match kind {
+            Kind::Plain => ("GET /".to_owned(), close.to_owned()),
+            Kind::Kept => ("GET /".to_owned(), String::new()),
+            Kind::Body => (
+                "POST /".to_owned(),
+                format!("Content-Length: {}\r\n", body.len()),
+            ),
+            Kind::Slow => (
+                format!("GET /slow/{}", 1000 + number % 2001),
+                close.to_owned(),
+            ),
+        };
+        let mut bytes = format!("{line} HTTP/1.1\r\nHost: {host}\r\n{lines}\r\n");
+        let is_kept = matches!(kind, Kind::Kept | Kind::Body);
+        let kept = is_kept.then(|| self.kept.borrow_mut().pop()).flatten();
+        let mut stream = match kept {
+            Some(stream) => stream,
+            None => TcpStream::connect(self.http).await?,
+        };
+        if kind == Kind::Body {
+            bytes.push_str(&body);
+        }
+        stream.write_all(bytes.as_bytes()).await?;
+        let answer = read(&mut stream).await?;
+        let (head, got) = answer.split_once("\r\n\r\n").unwrap_or((&answer, ""));
+        if !head.starts_with("HTTP/1.1 200 ") {
+            let told = head.lines().next().unwrap_or("nothing");
+            return Ok(Err(format!("{kind:?}: {told}")));
+        }
+        let is_whole = match kind {
+            Kind::Plain | Kind::Kept => got.starts_with("hello from web.") || got == "ok",
+            Kind::Body => got == body,
+            Kind::Slow => got == "at last\n",
+        };
+        if !is_whole {
+            return Ok(Err(format!("{kind:?}: {} other bytes", got.len())));
+        }
+        if is_kept && head.contains("\r\nConnection: keep-alive") {
+            self.kept.borrow_mut().push(stream);
+        }
+        Ok(Ok(()))
+    }
+}
+
+/// One answer with a length.
+async fn read(stream: &mut TcpStream) -> io::Result<String> {
+    let mut bytes = Vec::new();
+    loop {
+        let text = String::from_utf8_lossy(&bytes);
+        if let Some((head, body)) = text.split_once("\r\n\r\n") {
+            let length = head
+                .lines()
+                .find_map(|line| line.strip_prefix("Content-Length: "))
+                .and_then(|length| length.parse().ok());
+            if length.is_some_and(|length: usize| body.len() >= length) {
+                return Ok(text.into_owned());
+            }
+        }
+        if stream.read_buf(&mut bytes).await? == 0 {
+            return Ok(String::from_utf8_lossy(&bytes).into_owned());
+        }
+    }
+}
+
+async fn request(target: Rc<Target>, kind: Kind, number: usize) -> Result<Duration, String> {
     let begun = Instant::now();
-    let ask = async {
-        let mut stream = tokio::net::TcpStream::connect(http).await?;
-        stream.write_all(head.as_bytes()).await?;
-        let mut answer = String::new();
-        stream.read_to_string(&mut answer).await?;
-        std::io::Result::Ok(answer)
-    };
-    match tokio::time::timeout(PATIENCE, ask).await {
-        Ok(Ok(answer)) if answer.starts_with("HTTP/1.1 200 ") => Ok(begun.elapsed()),
-        Ok(Ok(answer)) => Err(answer.lines().next().unwrap_or("nothing").to_owned()),
-        Ok(Err(error)) => Err(error.to_string()),
-        Err(_) => Err("no answer".to_owned()),
+    match tokio::time::timeout(PATIENCE, target.ask(kind, number)).await {
+        Ok(Ok(answered)) => answered.map(|()| begun.elapsed()),
+        Ok(Err(error)) => Err(format!("{kind:?}: {error}")),
+        Err(_) => Err(format!("{kind:?}: no answer")),
     }
 }

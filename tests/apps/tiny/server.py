@@ -3,6 +3,7 @@
 import http.server
 import os
 import sys
+import time
 
 
 class Handler(http.server.BaseHTTPRequestHandler):
@@ -13,6 +14,9 @@ class Handler(http.server.BaseHTTPRequestHandler):
             body = "\n".join(f"{k}={v}" for k, v in sorted(os.environ.items()))
         elif self.path == "/files":
             body = "\n".join(sorted(os.listdir("/app")))
+        elif self.path.startswith("/slow/"):
+            time.sleep(int(os.path.basename(self.path)) / 1000)
+            body = "at last"
         elif self.path.startswith("/write/"):
             name = os.path.join("/app", os.path.basename(self.path))
             with open(name, "w", encoding="utf-8") as file:
@@ -20,7 +24,12 @@ class Handler(http.server.BaseHTTPRequestHandler):
             body = "written"
         else:
             body = f"hello from {os.environ['DYNO']}"
-        data = (body + "\n").encode()
+        self.answer((body + "\n").encode())
+
+    def do_POST(self):
+        self.answer(self.rfile.read(int(self.headers["Content-Length"])))
+
+    def answer(self, data):
         self.send_response(200)
         self.send_header("Content-Type", "text/plain")
         self.send_header("Content-Length", str(len(data)))
