@@ -11,7 +11,7 @@ use std::net::{SocketAddr, TcpStream};
 use std::sync::mpsc;
 use std::time::{Duration, Instant};
 
-use anyhow::{Context as _, Result, bail, ensure};
+use anyhow::{Result, bail, ensure};
 use clap::Args;
 
 use crate::platform::Platform;
@@ -45,8 +45,20 @@ const POLICIES: [(&str, &[&str]); 4] = [
 /// Dynos and utilisation.
 const CASES: [(u32, f64); 5] = [(2, 0.7), (10, 0.5), (10, 0.7), (10, 0.9), (20, 0.7)];
 
-/// The most that the default's p99 queue time may be of random's, at 10 dynos and 0.7.
-const TARGET: f64 = 0.1;
+/// What a simulation of 10 dynos said (Poisson arrivals, the times above): the p99 queue time of one
+/// exact line per app in parts of random's, at a load of 0.7 and of 0.9.
+const SIMULATED: [(f64, f64); 2] = [(0.7, 0.052), (0.9, 0.089)];
+
+/// How far a short run with its few long requests may be from it.
+const SLACK: f64 = 2.0;
+
+/// One line per app and the global queue are the same to dynos that serve one at a time: their p99s
+/// differ by at most this factor, or by so many milliseconds (of times divided by `--scale`).
+const ALIKE: (f64, f64) = (2.0, 20.0);
+
+/// The policies that are blind to load wait at least so many times as long as the default. Which of
+/// the two is worse is chance in runs of seconds: a few long requests make the p99 of both.
+const BLIND: f64 = 4.0;
 
 /// Options of `cargo xtask bench routing`.
 #[derive(Args, Clone, Debug)]
@@ -82,7 +94,7 @@ pub(super) fn run(options: &Options) -> Result<()> {
     let platform = Platform::start(&program, "warn")?;
     platform.read(&["create", APP])?;
     platform.show(&["deploy", "tests/apps/single", "--app", APP])?;
-    let mut ratio = None;
+    let mut wrong = Vec::new();
     println!(
         "\nqueue times in ms of Rap Genius' requests, times divided by {}\n",
         options.scale
@@ -96,33 +108,62 @@ pub(super) fn run(options: &Options) -> Result<()> {
         if options.quick && !is_target {
             continue;
         }
-        let base = case(&platform, options, dynos, load)?;
-        if is_target {
-            ratio = Some(base);
+        let p99s = case(&platform, options, dynos, load)?;
+        // Few dynos, or little to do: chance has its say.
+        if dynos == 10 && load > 0.6 {
+            wrong.extend(faults(load, p99s));
         }
     }
     platform.stop()?;
-    let ratio = ratio.context("the case of the target was not run")?;
-    ensure!(
-        ratio <= TARGET,
-        "least-in-flight's p99 queue time is {ratio:.3} of random's at 10 dynos and 0.7: at most {TARGET} is wanted"
-    );
-    println!(
-        "\nleast-in-flight at 10 dynos and 0.7: p99 {ratio:.3} of random's (at most {TARGET})"
-    );
+    ensure!(wrong.is_empty(), "{}", wrong.join("; "));
+    println!("\nthe policies come in their order, as far apart as the simulation has them");
     Ok(())
 }
 
-/// One table of policies; returns the default's p99 in parts of random's.
-fn case(platform: &Platform, options: &Options, dynos: u32, load: f64) -> Result<f64> {
+/// What is wrong with the p99 queue times of 10 dynos, in ms and in the order of [`POLICIES`]: random
+/// and round-robin far behind the default, and the default like the global queue.
+fn faults(load: f64, [random, turns, global, default]: [f64; 4]) -> Vec<String> {
+    let mut faults = Vec::new();
+    let mut check = |is_right: bool, fault: String| {
+        if !is_right {
+            faults.push(format!("10 dynos at {load}: {fault}"));
+        }
+    };
+    for (policy, p99) in [("random", random), ("round-robin", turns)] {
+        check(
+            p99 >= default * BLIND,
+            format!("{policy} ({p99:.0} ms) is not far behind least-in-flight ({default:.0} ms)"),
+        );
+    }
+    let (factor, least) = ALIKE;
+    let (less, more) = (default.min(global), default.max(global));
+    check(
+        more <= less * factor || more - less <= least,
+        format!("least-in-flight ({default:.0} ms) is not like global-queue ({global:.0} ms)"),
+    );
+    for (_, part) in SIMULATED.iter().filter(|(at, _)| (at - load).abs() < 0.01) {
+        let most = part * SLACK;
+        check(
+            default <= random * most,
+            format!(
+                "least-in-flight is {:.3} of random: at most {most:.3} is wanted",
+                default / random
+            ),
+        );
+    }
+    faults
+}
+
+/// One table of policies; returns their p99 queue times in milliseconds.
+fn case(platform: &Platform, options: &Options, dynos: u32, load: f64) -> Result<[f64; 4]> {
     platform.read(&["ps:scale", &format!("web={dynos}"), "--app", APP])?;
     let names: Vec<String> = (1..=dynos).map(|n| format!("web.{n}")).collect();
     let names: Vec<&str> = names.iter().map(String::as_str).collect();
     platform.await_up(APP, &names, PATIENCE)?;
     let arrivals = arrivals(options, dynos, load);
     let mut random = f64::NAN;
-    let mut ratio = f64::NAN;
-    for (policy, words) in POLICIES {
+    let mut p99s = [f64::NAN; 4];
+    for ((policy, words), kept) in POLICIES.into_iter().zip(&mut p99s) {
         let set = [&["routing:set"], words, &["--app", APP]].concat();
         platform.read(&set)?;
         let (mut queues, refused) = replay(platform.http, &arrivals)?;
@@ -132,7 +173,8 @@ fn case(platform: &Platform, options: &Options, dynos: u32, load: f64) -> Result
         if policy == "random" {
             random = p99;
         }
-        ratio = p99 / random;
+        *kept = p99;
+        let ratio = p99 / random;
         #[expect(clippy::cast_precision_loss, reason = "a few thousand")]
         let mean = queues.iter().sum::<Duration>().as_secs_f64() * 1000.0 / queues.len() as f64;
         println!(
@@ -143,7 +185,7 @@ fn case(platform: &Platform, options: &Options, dynos: u32, load: f64) -> Result
             quantile(&queues, 0.95),
         );
     }
-    Ok(ratio)
+    Ok(p99s)
 }
 
 /// The stream of requests: the same for every policy.
@@ -260,6 +302,29 @@ impl Random {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn an_order_that_is_wrong_is_told() {
+        let check = |load, p99s, expected: &[&str]| {
+            let faults = faults(load, p99s);
+            assert_eq!(faults.len(), expected.len(), "{faults:?}");
+            for (fault, words) in faults.iter().zip(expected) {
+                assert!(fault.contains(words), "{fault}");
+            }
+        };
+        // As simulated, and as measured once.
+        check(0.9, [39_005.0, 30_000.0, 4_415.0, 3_462.0], &[]);
+        check(0.7, [5_345.0, 2_000.0, 70.0, 59.0], &[]);
+        let not_random = "random (100 ms) is not far behind least-in-flight (59 ms)";
+        let too_much = "least-in-flight is 0.590 of random: at most 0.104 is wanted";
+        check(0.7, [100.0, 2_000.0, 70.0, 59.0], &[not_random, too_much]);
+        let not_turns = "round-robin (60 ms) is not far behind least-in-flight (59 ms)";
+        check(0.7, [5_345.0, 60.0, 70.0, 59.0], &[not_turns]);
+        let not_alike = "least-in-flight (59 ms) is not like global-queue (400 ms)";
+        check(0.7, [5_345.0, 2_000.0, 400.0, 59.0], &[not_alike]);
+        let too_much = "least-in-flight is 0.200 of random: at most 0.104 is wanted";
+        check(0.7, [5_000.0, 4_000.0, 900.0, 1_000.0], &[too_much]);
+    }
 
     #[test]
     fn the_stream_has_the_published_times_and_the_load() {
