@@ -521,7 +521,10 @@ async fn handle(
         let done = Instant::now();
         turn.record.service = Some(done - served);
         match end {
-            End::Stale => (only_fresh, since) = (true, done),
+            End::Stale => {
+                (only_fresh, since) = (true, done);
+                turn.record.service = None;
+            }
             End::Done {
                 status,
                 bytes,
