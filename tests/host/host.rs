@@ -85,7 +85,7 @@ impl Host {
         }
     }
 
-    fn socket(&self) -> PathBuf {
+    pub(crate) fn socket(&self) -> PathBuf {
         self.dir.path().join("manifold.sock")
     }
 

@@ -20,4 +20,5 @@ mod routing;
 mod slugs;
 mod tidy;
 mod tls;
+mod top;
 mod websocket;
