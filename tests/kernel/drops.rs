@@ -67,10 +67,20 @@ told = 0
 class Handler(http.server.BaseHTTPRequestHandler):
     protocol_version = "HTTP/1.1"
     def do_GET(self):
+        if self.path == "/files":
+            data = "\n".join(os.listdir("/app"))
+        elif self.path.startswith("/slow/"):
+            time.sleep(int(os.path.basename(self.path)) / 1000)
+            data = "at last\n"
+        else:
+            data = f"hello from {os.environ['DYNO']}\n"
+        self.answer(data.encode())
+    def do_POST(self):
+        self.answer(self.rfile.read(int(self.headers["Content-Length"])))
+    def answer(self, data):
         if told:
             self.close_connection = True
             return
-        data = "\n".join(os.listdir("/app")).encode() if self.path == "/files" else b"hello"
         self.send_response(200)
         self.send_header("Content-Length", str(len(data)))
         self.end_headers()
