@@ -10,7 +10,7 @@ use nix::sys::signal::Signal;
 use crate::attack::{As, Report};
 use crate::certain::{firsts, keeper, supervisor};
 use crate::host::{Host, check, contains};
-use crate::load::{Load, Outcome};
+use crate::load::{Load, Outcome, told};
 use crate::support::{self, Leftovers};
 
 /// The cases of this file.
@@ -180,7 +180,7 @@ fn upgrades(host: &Host, program: &Path) -> Result<String, Failed> {
     let count = failed.len();
     check(
         failed.is_empty(),
-        format!("{count} of {sent}: {failed:?}\n{}", host.story()),
+        format!("{count} of {sent}: {}\n{}", told(&failed), host.story()),
     )?;
     lost(host, 0)?;
     Ok(format!(
@@ -211,7 +211,10 @@ fn kills(host: &Host) -> Result<String, Failed> {
     let bounded = format!(
         "{count} of {sent} requests failed in {KILLS} kills, the longest took {longest:.1?}"
     );
-    check(count <= KILLS * IN_FLIGHT, format!("{bounded}: {failed:?}"))?;
+    check(
+        count <= KILLS * IN_FLIGHT,
+        format!("{bounded}: {}", told(&failed)),
+    )?;
     let lost = lost(host, KILLS * UNWRITTEN)?;
     Ok(format!("{bounded}, {lost} lines lost"))
 }

@@ -225,7 +225,11 @@ fn no_request_fails() -> Result<(), Failed> {
     eprintln!("{sum}");
     check(
         failed.is_empty(),
-        format!("{sum}: {failed:?}\n{}", host.logs("tiny")),
+        format!(
+            "{sum}: {}\n{}",
+            crate::load::told(&failed),
+            host.logs("tiny")
+        ),
     )?;
     check(count >= 2 * DEPLOYS, format!("only {count} events"))?;
     // The load kept its time, except in an emulated machine.

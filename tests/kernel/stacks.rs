@@ -327,8 +327,9 @@ fn rebase() -> Result<(), Failed> {
     check(
         failed.is_empty(),
         format!(
-            "{} of {sent} failed: {failed:?}\n{}",
+            "{} of {sent} failed: {}\n{}",
             failed.len(),
+            crate::load::told(&failed),
             all_but_served(&std::fs::read_to_string(&told)?)
         ),
     )?;

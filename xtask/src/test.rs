@@ -251,6 +251,12 @@ fn idle_cargo(words: &[&str]) -> Command {
     command.current_dir(crate::root());
     command.args(["-c", r#"exec "$@" 2>&1"#, "sh", "chrt", "--idle", "0"]);
     command.arg(cargo.get_program()).args(words);
+    for (name, value) in cargo.get_envs() {
+        match value {
+            Some(value) => command.env(name, value),
+            None => command.env_remove(name),
+        };
+    }
     command
 }
 
