@@ -397,10 +397,7 @@ fn holdings(host: &Host) -> Result<BTreeMap<&'static str, usize>, Failed> {
 fn host_links(host: &Host) -> Result<usize, Failed> {
     let instance = std::fs::read_to_string(host.dir.path().join("state/instance"))?;
     let ours = format!("mf{}", instance.get(..8).unwrap_or_default());
-    let all = std::fs::read_dir("/sys/class/net")?.flatten();
-    Ok(all
-        .filter(|link| link.file_name().to_string_lossy().starts_with(&ours))
-        .count())
+    Ok(support::links(&ours).len())
 }
 
 /// Waits until no dyno is left.

@@ -127,6 +127,14 @@ fn ancestor_arguments(mut pid: u32) -> Vec<String> {
     arguments
 }
 
+/// Network links of the host whose names begin so.
+pub(crate) fn links(start: &str) -> Vec<String> {
+    let all = std::fs::read_dir("/sys/class/net").into_iter().flatten();
+    let names = all.flatten().map(|link| link.file_name());
+    let names = names.map(|name| name.to_string_lossy().into_owned());
+    names.filter(|name| name.starts_with(start)).collect()
+}
+
 /// What of ours is in the kernel.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Leftovers(BTreeSet<String>);
@@ -149,16 +157,7 @@ impl Leftovers {
                 .map(|l| format!("mount {l}")),
         );
         found.extend(loop_devices());
-        if let Ok(links) = std::fs::read_dir("/sys/class/net") {
-            let names = links
-                .flatten()
-                .map(|l| l.file_name().to_string_lossy().into_owned());
-            found.extend(
-                names
-                    .filter(|n| n.starts_with(&link))
-                    .map(|n| format!("link {n}")),
-            );
-        }
+        found.extend(links(&link).iter().map(|name| format!("link {name}")));
         if let Ok(output) = std::process::Command::new("nft")
             .args(["list", "tables"])
             .output()
