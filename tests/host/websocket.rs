@@ -126,6 +126,16 @@ const SOME: [&str; 28] = [
 /// How a case ended: its verdict, that on the end of the connection, the code of the end.
 type Verdict = (String, String, Option<u16>);
 
+/// Whether both ends of a case are the dyno's own. In reserved bits and opcodes (3 and 4) a fault comes
+/// right behind a message: whether that is answered first depends on how the bytes come together at the
+/// dyno, and Autobahn passes both (`OK` or `NON-STRICT`).
+fn same(case: &str, one: &Verdict, other: &Verdict) -> bool {
+    let passed = |(verdict, ..): &Verdict| matches!(verdict.as_str(), "OK" | "NON-STRICT");
+    let by_chance = case.starts_with("3.") || case.starts_with("4.");
+    let ends = (&one.1, one.2) == (&other.1, other.2);
+    one == other || (by_chance && ends && passed(one) && passed(other))
+}
+
 #[test]
 fn autobahns_verdicts_are_those_of_the_dyno_itself() {
     same_verdicts(&SOME, 287);
@@ -179,7 +189,7 @@ fn same_verdicts(cases: &[&str], count: usize) {
     assert_eq!(straight.len(), count);
     let differing: Vec<_> = straight
         .iter()
-        .filter(|(case, verdict)| routed.get(*case) != Some(*verdict))
+        .filter(|(case, verdict)| !routed.get(*case).is_some_and(|r| same(case, verdict, r)))
         .map(|(case, verdict)| format!("{case}: {verdict:?}, routed {:?}", routed.get(case)))
         .collect();
     assert!(differing.is_empty(), "{}", differing.join("\n"));
