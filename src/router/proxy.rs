@@ -577,6 +577,9 @@ async fn handle(
                 is_started,
             } => {
                 turn.record.bytes = Some(bytes);
+                if matches!(failure, Failure::CLOSED | Failure::INTERRUPTED) {
+                    dyno.doubt();
+                }
                 if !is_started {
                     return turn.fail(client, failure, false).await;
                 }

@@ -24,6 +24,10 @@ const QUARANTINE: Duration = Duration::from_secs(1);
 /// The longest; at once for one that took nothing in time. Source: Dev Center, "HTTP Routing".
 const QUARANTINE_MAX: Duration = Duration::from_secs(5);
 
+/// How long a dyno that broke off is the last one asked: the kernel closes what a killed process had one
+/// by one, so that for a moment a dead dyno still takes connections.
+const DOUBT: Duration = Duration::from_millis(100);
+
 /// Longest time a dyno that said "503, Retry-After" is spared. It may say so again.
 const STRAIN_MAX: Duration = Duration::from_secs(10);
 
@@ -188,6 +192,17 @@ impl DynoRoute {
         let span = retry_after.min(STRAIN_MAX).as_millis();
         let until = now_ms() + u64::try_from(span).unwrap_or(u64::MAX);
         self.strained_until.store(until, Ordering::Relaxed);
+    }
+
+    /// It closed a connection instead of answering: it may be dying, and gets for a moment only what no
+    /// other dyno has room for.
+    pub(super) fn doubt(&self) {
+        let now = now_ms();
+        if self.strained_until.load(Ordering::Relaxed) <= now {
+            self.strained_limit.store(u32::MAX, Ordering::Relaxed);
+            let until = now + u64::try_from(DOUBT.as_millis()).unwrap_or(u64::MAX);
+            self.strained_until.store(until, Ordering::Relaxed);
+        }
     }
 
     /// When it takes requests again without anybody saying so.
@@ -378,5 +393,21 @@ mod tests {
         dyno.accepted();
         assert_eq!(pause(false).await, 1);
         assert_eq!(pause(true).await, 5);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_dyno_that_broke_off_is_the_last_resort_for_a_moment() {
+        let (backend, traffic) = (Backend::default(), Arc::default());
+        let dyno = DynoRoute::new(DynoId::new(), "web.1".to_owned(), 1, backend, traffic);
+        dyno.doubt();
+        assert_eq!(dyno.load().health, Health::Strained(u32::MAX));
+        tokio::time::advance(DOUBT).await;
+        assert_eq!(dyno.load().health, Health::Open);
+        // What it asked for itself stays.
+        dyno.strain(Duration::from_secs(3));
+        dyno.doubt();
+        assert_eq!(dyno.load().health, Health::Strained(1));
+        tokio::time::advance(DOUBT).await;
+        assert_eq!(dyno.load().health, Health::Strained(1));
     }
 }

@@ -190,9 +190,10 @@ fn a_dyno_that_is_gone_fails_nobody_but_whom_it_left() {
     };
     let all_are_served = |count: usize| {
         for _ in 0..count {
-            assert_eq!(host.get("odd.localhost", "/").2, "hello");
+            let (_, _, body) = host.get("odd.localhost", "/");
+            assert_eq!(body, "hello", "{}", host.logs(APP));
             let reply = post("/echo");
-            assert!(reply.ends_with("\r\n\r\nhi"), "{reply}");
+            assert!(reply.ends_with("\r\n\r\nhi"), "{}", host.logs(APP));
         }
     };
     // Killed: it restarts at once, and until then the other one serves. A third end in a row would
