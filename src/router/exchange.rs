@@ -316,8 +316,11 @@ pub(super) async fn run<C: Wire, D: Wire>(exchange: Exchange<'_, C, D>) -> End {
         Ok(Answered::Switched) => {
             let client = (&mut from_client, &mut to_client);
             let dyno = (&mut from_dyno, &mut to_dyno);
+            let protocol = request.upgrade.as_deref().unwrap_or_default();
+            let is_websocket = protocol.eq_ignore_ascii_case("websocket");
+            let (up, down) = (buffer, &mut rest);
             // Boxed: other requests carry no room for it.
-            let run = tunnel::run(client, dyno, buffer, &mut rest, &progress, deadline);
+            let run = tunnel::run(client, dyno, up, down, &progress, deadline, is_websocket);
             let end = Box::pin(run).await;
             End::Piped {
                 bytes: progress.bytes.get(),

@@ -176,6 +176,8 @@ pub(super) struct Shared {
     pub(super) https_port: Option<u16>,
     /// No more requests on any connection.
     pub(super) stop: CancellationToken,
+    /// Part from those whose protocol has a word for it.
+    end: CancellationToken,
     /// Cut what still runs.
     pub(super) cut: CancellationToken,
     connections: Arc<Semaphore>,
@@ -213,6 +215,7 @@ impl Router {
             timings: settings.timings,
             proxies: settings.proxies.clone(),
             stop: CancellationToken::new(),
+            end: CancellationToken::new(),
             cut: CancellationToken::new(),
             connections: Arc::new(Semaphore::new(connections_max())),
             tasks: TaskTracker::new(),
@@ -253,9 +256,11 @@ impl Router {
         self.shared.stop.cancel();
     }
 
-    /// Waits for the requests under way, at most five seconds, then cuts them.
+    /// Tells every client that has a `WebSocket`, waits for the requests under way, at most five
+    /// seconds, then cuts them.
     pub async fn stop(self) {
         self.close();
+        self.shared.end.cancel();
         self.shared.tasks.close();
         if tokio::time::timeout(LAST_REQUESTS, self.shared.tasks.wait())
             .await
@@ -341,8 +346,14 @@ async fn serve(shared: Arc<Shared>, sockets: Vec<(std::net::TcpListener, Kind)>)
     own.wait().await;
     // Connections live on this thread: it goes last.
     shared.tasks.close();
+    let parting = async {
+        shared.end.cancelled().await;
+        worker::part();
+        std::future::pending::<()>().await;
+    };
     tokio::select! {
         () = shared.tasks.wait() => {}
+        () = parting => {}
         () = shared.cut.cancelled() => {}
     }
 }

@@ -561,6 +561,7 @@ async fn handle(
             End::Piped { bytes, end } => {
                 turn.record.bytes = Some(bytes);
                 turn.record.closed_by = Some(match end {
+                    tunnel::End::Parted => "router",
                     tunnel::End::Closed(Side::Client) => "client",
                     tunnel::End::Closed(Side::Dyno) => "dyno",
                     tunnel::End::Idle => {

@@ -29,6 +29,7 @@ thread_local! {
     static LINES: RefCell<Vec<(AppId, Line)>> = const { RefCell::new(Vec::new()) };
     static SPARE: RefCell<Vec<BytesMut>> = const { RefCell::new(Vec::new()) };
     static STOP: Cell<bool> = const { Cell::new(false) };
+    static PART: Cell<bool> = const { Cell::new(false) };
     /// Who is to be told to end.
     static LISTENING: RefCell<Listening> = const { RefCell::new(Listening::new()) };
 }
@@ -84,6 +85,21 @@ pub(super) fn is_stopping() -> bool {
 /// Ends this thread's idle connections, and the others after their request.
 pub(super) fn stop() {
     STOP.set(true);
+    wake();
+}
+
+/// Tells this thread's connections that are no HTTP any more that the router ends.
+pub(super) fn part() {
+    PART.set(true);
+    wake();
+}
+
+/// True once they are told.
+pub(super) fn is_parting() -> bool {
+    PART.get()
+}
+
+fn wake() {
     LISTENING.with_borrow_mut(|listening| {
         for place in &mut listening.places {
             place.wake();
@@ -166,13 +182,18 @@ impl Ear {
     /// the thread that made it.
     pub(super) async fn called(&self, is_idle: bool) {
         let _idle = is_idle.then(|| Idle::begin(self.place));
-        poll_fn(|context| self.poll(context)).await;
+        poll_fn(|context| self.poll(context, |place| is_stopping() || place.is_called)).await;
     }
 
-    fn poll(&self, context: &Context<'_>) -> Poll<()> {
+    /// Resolves when the router [parts](part).
+    pub(super) async fn parted(&self) {
+        poll_fn(|context| self.poll(context, |_| is_parting())).await;
+    }
+
+    fn poll(&self, context: &Context<'_>, is_over: impl Fn(&Place) -> bool) -> Poll<()> {
         LISTENING.with_borrow_mut(|listening| {
             let place = &mut listening.places[self.place];
-            if is_stopping() || place.is_called {
+            if is_over(place) {
                 return Poll::Ready(());
             }
             match &mut place.waker {
@@ -217,6 +238,12 @@ impl Drop for Idle {
             (place.turn, place.is_called) = (0, false);
         });
     }
+}
+
+/// Takes [`part`] back: the thread's next test is another one.
+#[cfg(test)]
+pub(super) fn stay() {
+    PART.set(false);
 }
 
 #[cfg(test)]
@@ -271,5 +298,9 @@ mod tests {
         tokio::join!(ear.called(false), async { stop() });
         assert!(is_stopping());
         STOP.set(false);
+        let mut parted = pin!(ear.parted());
+        assert!(parted.as_mut().now_or_never().is_none());
+        tokio::join!(parted, async { part() });
+        stay();
     }
 }

@@ -331,17 +331,7 @@ fn h24_the_router_ends_before_the_client_has_read() {
     (&slow).read_exact(&mut first).expect("an answer");
     assert_eq!(&first, b"HTTP/1.1 200");
     host.stop();
-    let logs = host.dir.path().join("state/logs");
-    let cut = || {
-        let mut apps = std::fs::read_dir(&logs).expect("logs").flatten();
-        apps.find_map(|app| {
-            let file = std::fs::read_to_string(app.path().join("current")).ok()?;
-            let wanted = |line: &&str| line.contains("path=\"/bytes?33554432\"");
-            file.lines().find(wanted).map(str::to_owned)
-        })
-    };
-    host.until("it is on the disk", || cut().is_some());
-    let cut = cut().expect("a line");
+    let cut = host.written("path=\"/bytes?33554432\"");
     let (_, cut) = cut.split_once("router").expect("its source");
     let cut = &cut[cut.find("at=").expect("its text")..];
     let start = "at=error code=H24 desc=\"Forced close\"";

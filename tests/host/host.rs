@@ -23,6 +23,8 @@ const PATIENCE: Duration = Duration::from_mins(1);
 pub(crate) struct Host {
     runtime: tokio::runtime::Runtime,
     platform: Option<Platform>,
+    settings: Settings,
+    machine: Processes,
     pub(crate) http: SocketAddr,
     pub(crate) https: Option<SocketAddr>,
     pub(crate) dir: tempfile::TempDir,
@@ -38,6 +40,22 @@ pub(crate) fn short() -> Timings {
         stop_grace: Duration::from_secs(2),
         ..Timings::default()
     }
+}
+
+/// Starts a platform; where its router listens is in the settings then.
+async fn platform(settings: &mut Settings) -> (Platform, Processes) {
+    let doors = Doors::open(settings).await.expect("doors");
+    settings.http = doors.http();
+    settings.https = doors.https();
+    let hub = Hub::open(&settings.paths().logs()).expect("a hub");
+    let (sender, exits) = mpsc::unbounded_channel();
+    let machine = Processes::new(settings.paths(), sender);
+    let shared = Arc::new(machine.clone());
+    let supervisor = Supervisor::start(shared, exits, hub.clone(), settings.timings);
+    let upgrades = manifold::api::Upgrades::default();
+    let settings = Arc::new(settings.clone());
+    let started = Platform::start(settings, doors, hub, supervisor, upgrades).await;
+    (started.expect("a platform"), machine)
 }
 
 impl Host {
@@ -62,27 +80,26 @@ impl Host {
             .enable_all()
             .build()
             .expect("a runtime");
-        let settings = Arc::new(settings);
-        let (platform, http, https) = runtime.block_on(async {
-            let doors = Doors::open(&settings).await.expect("doors");
-            let (http, https) = (doors.http()[0], doors.https().first().copied());
-            let hub = Hub::open(&settings.paths().logs()).expect("a hub");
-            let (sender, exits) = mpsc::unbounded_channel();
-            let machine = Arc::new(Processes::new(settings.paths(), sender));
-            let supervisor = Supervisor::start(machine, exits, hub.clone(), settings.timings);
-            let upgrades = manifold::api::Upgrades::default();
-            let settings = Arc::clone(&settings);
-            let started = Platform::start(settings, doors, hub, supervisor, upgrades).await;
-            (started.expect("a platform"), http, https)
-        });
+        let (platform, machine) = runtime.block_on(platform(&mut settings));
+        let (http, https) = (settings.http[0], settings.https.first().copied());
         Self {
             runtime,
             platform: Some(platform),
+            settings,
+            machine,
             http,
             https,
             dir,
             _state: state,
         }
+    }
+
+    /// Another platform over the same files, at the same addresses.
+    pub(crate) fn restart(&mut self) {
+        self.stop();
+        let started = self.runtime.block_on(platform(&mut self.settings));
+        self.platform = Some(started.0);
+        self.machine = started.1;
     }
 
     pub(crate) fn socket(&self) -> PathBuf {
@@ -270,6 +287,29 @@ impl Host {
         if let Some(platform) = self.platform.take() {
             self.runtime.block_on(platform.stop());
         }
+    }
+
+    /// Ends it as for an upgrade: the dynos would go on, if there were another one to have them.
+    pub(crate) fn leave(&mut self) {
+        if let Some(platform) = self.platform.take() {
+            self.runtime.block_on(platform.leave());
+            self.machine.end();
+        }
+    }
+
+    /// A line of the only app's log as it is on the disk.
+    pub(crate) fn written(&self, words: &str) -> String {
+        let logs = self.dir.path().join("state/logs");
+        let find = || {
+            let mut apps = std::fs::read_dir(&logs).expect("logs").flatten();
+            apps.find_map(|app| {
+                let file = std::fs::read_to_string(app.path().join("current")).ok()?;
+                let mut lines = file.lines();
+                lines.find(|line| line.contains(words)).map(str::to_owned)
+            })
+        };
+        self.until("it is on the disk", || find().is_some());
+        find().expect("a line")
     }
 }
 

@@ -125,6 +125,14 @@ impl Processes {
 }
 
 impl Processes {
+    /// Ends whatever runs.
+    pub(crate) fn end(&self) {
+        for group in self.live().values() {
+            // It may have ended this very moment.
+            let _ = killpg(*group, Signal::SIGKILL);
+        }
+    }
+
     /// A number of the first process's `/proc/PID/status`.
     fn figure(&self, id: DynoId, name: &str) -> Option<u64> {
         let pid = *self.live().get(&id)?;

@@ -109,6 +109,27 @@ fn a_dyno_that_must_go_closes_its_sockets_itself() {
     );
 }
 
+/// As an upgrade does it.
+#[test]
+fn a_router_that_makes_way_says_goodbye_to_every_client() {
+    let mut host = start(Timings::default());
+    let mut child = client(&host, "restart");
+    let mut out = BufReader::new(child.stdout.take().expect("piped"));
+    let mut line = String::new();
+    out.read_line(&mut line).expect("a line");
+    assert_eq!(line, "open\n");
+    host.leave();
+    line.clear();
+    out.read_to_string(&mut line).expect("the rest");
+    assert!(child.wait().expect("it ends").success());
+    assert_eq!(line, "done\n");
+    let line = host.written("path=\"/chat?x=1\"");
+    assert!(
+        line.contains("at=info ") && line.ends_with(" closed_by=router"),
+        "{line}"
+    );
+}
+
 /// Set where the network reaches the package indexes.
 const NETWORK: &str = "MANIFOLD_TEST_NETWORK";
 

@@ -68,5 +68,30 @@ async def drain():
         assert socket.close_code == 1001, socket.close_code
 
 
-asyncio.run(asyncio.wait_for({"messages": messages, "many": many, "idle": idle, "drain": drain}[act](), 60))
+async def restart():
+    """The router makes way: each client is told between two messages, and may come again at once."""
+    async def one(number):
+        async with connect() as socket:
+            assert await socket.recv() == "welcome"
+            yield
+            for turn in range(1000):
+                try:
+                    await socket.send(f"{number} {turn} {'x' * 70000}")
+                    assert (await socket.recv()).startswith(f"{number} {turn} ")
+                    await asyncio.sleep(0.01)
+                except websockets.ConnectionClosed:
+                    break
+            await socket.wait_closed()
+            assert socket.close_code == 1012, socket.close_code
+    clients = [one(number) for number in range(10)]
+    for client in clients:
+        await anext(client)
+    print("open", flush=True)
+    async def end(client):
+        async for _ in client:
+            pass
+    await asyncio.gather(*(end(client) for client in clients))
+
+
+asyncio.run(asyncio.wait_for({"messages": messages, "many": many, "idle": idle, "drain": drain, "restart": restart}[act](), 60))
 print("done", flush=True)
