@@ -2,16 +2,19 @@
 
 use std::io::{Read as _, Write as _};
 use std::net::{SocketAddr, TcpListener, TcpStream};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::time::{Duration, Instant};
 
 use manifold::settings::{AcmeChallenge, AcmeSettings, Timings};
 use rcgen::{CertificateParams, KeyPair};
 use rustls::pki_types::ServerName;
-use rustls::{ClientConnection, StreamOwned};
+use rustls::{ClientConfig, ClientConnection, StreamOwned};
 
 use crate::host::Host;
-use crate::tls::{client, connect, with_tls};
+use crate::tls::{client, connect, request, with_tls};
 
 /// An address that nobody has right now, and that no socket without a wish of its own gets before a
 /// server is there: below the kernel's range for those. Source: ip(7), `ip_local_port_range`.
@@ -26,8 +29,9 @@ fn free() -> SocketAddr {
 struct Server(Child);
 
 impl Server {
-    fn start(command: &mut Command) -> Self {
-        let command = command.stdout(Stdio::null()).stderr(Stdio::null());
+    /// What it says goes to `said`.
+    fn start(command: &mut Command, said: Stdio) -> Self {
+        let command = command.stdout(said).stderr(Stdio::null());
         let started = command.spawn();
         Self(
             started
@@ -50,7 +54,11 @@ struct Pebble {
     own: String,
     management: SocketAddr,
     names: SocketAddr,
+    said: PathBuf,
 }
+
+/// The life of a certificate, unless a test wants a short one.
+const LIFE: u64 = 90 * 24 * 60 * 60;
 
 impl Pebble {
     fn settings(directory: SocketAddr, root: &Path, challenge: AcmeChallenge) -> AcmeSettings {
@@ -62,8 +70,8 @@ impl Pebble {
         }
     }
 
-    /// It looks for proofs at the ports of `host`.
-    fn start(host: &Host, listen: SocketAddr, dir: &Path, own: String) -> Self {
+    /// It looks for proofs at the ports of `host`. `life`: of its certificates, in seconds.
+    fn start(host: &Host, listen: SocketAddr, dir: &Path, own: String, life: u64) -> Self {
         let (management, dns, names) = (free(), free(), free());
         let mut command = Command::new("pebble-challtestsrv");
         command.args([
@@ -82,7 +90,7 @@ impl Pebble {
             "-management",
             &names.to_string(),
         ]);
-        let name_server = Server::start(&mut command);
+        let name_server = Server::start(&mut command, Stdio::null());
         let config = serde_json::json!({ "pebble": {
             "listenAddress": listen.to_string(),
             "managementListenAddress": management.to_string(),
@@ -90,6 +98,7 @@ impl Pebble {
             "privateKey": dir.join("pebble.key"),
             "httpPort": host.http.port(),
             "tlsPort": host.https.expect("TLS").port(),
+            "certificateValidityPeriod": life,
         }});
         let path = dir.join("pebble.json");
         std::fs::write(&path, config.to_string()).expect("written");
@@ -97,7 +106,9 @@ impl Pebble {
         command.arg("-config").arg(&path);
         command.args(["-dnsserver", &dns.to_string()]);
         command.env("PEBBLE_VA_NOSLEEP", "1");
-        let server = Server::start(&mut command);
+        let said = dir.join("pebble.log");
+        let file = std::fs::File::create(&said).expect("made");
+        let server = Server::start(&mut command, file.into());
         for address in [listen, management, names] {
             host.until("pebble listens", || TcpStream::connect(address).is_ok());
         }
@@ -107,7 +118,18 @@ impl Pebble {
             own,
             management,
             names,
+            said,
         }
+    }
+
+    /// How many it has had, as it says: `orders in the db`, `accounts in memory`.
+    fn count(&self, what: &str) -> usize {
+        let said = std::fs::read_to_string(&self.said).expect("read");
+        let counts = said.lines().filter_map(|line| {
+            let (_, count) = line.split_once("There are now ")?;
+            count.strip_suffix(what)?.trim().parse().ok()
+        });
+        counts.max().unwrap_or(0)
     }
 
     /// The root of this run: it is another one each time.
@@ -167,36 +189,70 @@ fn status(host: &Host, domain: &str) -> String {
     status
 }
 
-fn automatic(challenge: AcmeChallenge) {
-    let (dir, listen) = (tempfile::tempdir().expect("a directory"), free());
-    let own = own(dir.path());
-    let root = dir.path().join("pebble.crt");
-    let host = Host::start_with(Timings::default(), |settings| {
-        with_tls(settings);
-        settings.acme = Pebble::settings(listen, &root, challenge);
-    });
-    let pebble = Pebble::start(&host, listen, dir.path(), own);
-    pebble.place("lost.example.test", Some("127.0.0.9"));
-    host.web("odd", "odd", "python3 server.py");
-    for domain in ["www.example.test", "api.example.test", "lost.example.test"] {
-        host.ok(&["domains:add", domain, "-a", "odd"]);
+/// A platform and its ACME server, an app with these domains, and automatic certificates for it.
+struct Yard {
+    host: Host,
+    pebble: Pebble,
+    _dir: tempfile::TempDir,
+}
+
+impl Yard {
+    /// `lost`: domains that lie elsewhere.
+    fn start(challenge: AcmeChallenge, life: u64, domains: &[&str], lost: &[&str]) -> Self {
+        let (dir, listen) = (tempfile::tempdir().expect("a directory"), free());
+        let own = own(dir.path());
+        let root = dir.path().join("pebble.crt");
+        let host = Host::start_with(Timings::default(), |settings| {
+            with_tls(settings);
+            settings.acme = Pebble::settings(listen, &root, challenge);
+        });
+        let pebble = Pebble::start(&host, listen, dir.path(), own, life);
+        for name in lost {
+            pebble.place(name, Some("127.0.0.9"));
+        }
+        host.web("odd", "odd", "python3 server.py");
+        for domain in domains.iter().chain(lost) {
+            host.ok(&["domains:add", domain, "-a", "odd"]);
+        }
+        host.ok(&["certs:auto:enable", "-a", "odd"]);
+        Self {
+            host,
+            pebble,
+            _dir: dir,
+        }
     }
-    host.ok(&["certs:auto:enable", "-a", "odd"]);
+
+    fn until_ok(&self, domain: &str) {
+        self.host
+            .until("a certificate", || status(&self.host, domain) == "ok");
+    }
+
+    /// The certificate that a client gets who trusts this server only.
+    fn shown(&self, config: &Arc<ClientConfig>, name: &str) -> Vec<u8> {
+        let tls = connect(&self.host, config, name).expect("served and trusted");
+        tls.conn.peer_certificates().expect("shown")[0].to_vec()
+    }
+}
+
+fn automatic(challenge: AcmeChallenge) {
+    let lost = "lost.example.test";
+    let yard = Yard::start(
+        challenge,
+        LIFE,
+        &["www.example.test", "api.example.test"],
+        &[lost],
+    );
+    let (host, pebble) = (&yard.host, &yard.pebble);
     for domain in ["www.example.test", "api.example.test"] {
-        host.until("a certificate", || status(&host, domain) == "ok");
+        yard.until_ok(domain);
     }
     let config = client(&pebble.root(), &[]);
-    let shown = |name: &str| {
-        let tls = connect(&host, &config, name).expect("served and trusted");
-        tls.conn.peer_certificates().expect("shown")[0].to_vec()
-    };
+    let shown = |name: &str| yard.shown(&config, name);
     let first = shown("www.example.test");
     assert_ne!(first, shown("api.example.test"));
     // What cannot be proved says why, is tried later, and harms nobody.
-    host.until("the failure", || {
-        status(&host, "lost.example.test") == "failing"
-    });
-    assert!(connect(&host, &config, "lost.example.test").is_err());
+    host.until("the failure", || status(host, lost) == "failing");
+    assert!(connect(host, &config, lost).is_err());
     let auto = host.ok(&["certs:auto", "-a", "odd"]);
     assert!(
         auto.contains("lost.example.test") && auto.contains("127.0.0.9"),
@@ -214,14 +270,12 @@ fn automatic(challenge: AcmeChallenge) {
     // Proofs are shown only while the server looks.
     let (status_code, ..) = host.get("www.example.test", "/.well-known/acme-challenge/x");
     assert_eq!(status_code, 200, "the app answers");
-    pebble.place("lost.example.test", None);
+    pebble.place(lost, None);
     let account = host.dir.path().join("state/certs/acme-account.json");
     let before = std::fs::read(&account).expect("an account");
     host.ok(&["certs:auto:refresh", "-a", "odd"]);
-    host.until("the third certificate", || {
-        status(&host, "lost.example.test") == "ok"
-    });
-    shown("lost.example.test");
+    yard.until_ok(lost);
+    shown(lost);
     host.until("a renewal", || shown("www.example.test") != first);
     assert_eq!(
         before,
@@ -247,4 +301,92 @@ fn certificates_come_by_http_01() {
 #[test]
 fn certificates_come_by_tls_alpn_01() {
     automatic(AcmeChallenge::TlsAlpn01);
+}
+
+#[test]
+fn a_certificate_is_renewed_by_itself_and_nobody_is_dropped() {
+    let name = "www.example.test";
+    // A renewal each 10 seconds or a little less.
+    let yard = Yard::start(AcmeChallenge::Http01, 15, &[name], &[]);
+    let host = &yard.host;
+    yard.until_ok(name);
+    let config = client(&yard.pebble.root(), &[]);
+    let (is_over, served) = (AtomicBool::new(false), AtomicUsize::new(0));
+    let mut seen = vec![yard.shown(&config, name)];
+    std::thread::scope(|scope| {
+        // One that stays, one that comes anew each time and refuses what has expired.
+        for stays in [true, false] {
+            let (config, is_over, served) = (&config, &is_over, &served);
+            scope.spawn(move || {
+                let mut tls = connect(host, config, name).expect("served");
+                while !is_over.load(Ordering::Relaxed) {
+                    if !stays {
+                        tls = connect(host, config, name).expect("served and not expired");
+                    }
+                    let (head, _) = request(&mut tls, name, "/");
+                    assert!(head.starts_with("HTTP/1.1 200 "), "{head}");
+                    served.fetch_add(1, Ordering::Relaxed);
+                    std::thread::park_timeout(Duration::from_millis(5));
+                }
+            });
+        }
+        let renewals = || {
+            for _ in 0..2 {
+                host.until("a renewal", || !seen.contains(&yard.shown(&config, name)));
+                seen.push(yard.shown(&config, name));
+                let goal = served.load(Ordering::Relaxed) + 20;
+                host.until("requests go on", || served.load(Ordering::Relaxed) >= goal);
+                assert_eq!(status(host, name), "ok");
+            }
+        };
+        // Whatever becomes of them, the clients end.
+        let renewed = std::panic::catch_unwind(std::panic::AssertUnwindSafe(renewals));
+        is_over.store(true, Ordering::Relaxed);
+        if let Err(panic) = renewed {
+            std::panic::resume_unwind(panic);
+        }
+    });
+    assert!(yard.pebble.count("orders in the db") >= 3);
+    assert_eq!(yard.pebble.count("accounts in memory"), 1);
+}
+
+#[test]
+fn another_supervisor_has_the_certificates_and_the_account_of_the_one_before() {
+    let (name, next) = ("www.example.test", "next.example.test");
+    let mut yard = Yard::start(AcmeChallenge::TlsAlpn01, LIFE, &[name], &[]);
+    yard.until_ok(name);
+    let config = client(&yard.pebble.root(), &[]);
+    let before = yard.shown(&config, name);
+    let orders = yard.pebble.count("orders in the db");
+    assert!(orders > 0, "it counts");
+    yard.host.restart();
+    assert_eq!(yard.shown(&config, name), before, "served at once");
+    // It has looked at the old one when it has got the new one.
+    yard.host.ok(&["domains:add", next, "-a", "odd"]);
+    yard.until_ok(next);
+    assert_eq!(yard.shown(&config, name), before);
+    assert_ne!(yard.shown(&config, next), before);
+    assert_eq!(yard.pebble.count("orders in the db"), orders + 1);
+    assert_eq!(yard.pebble.count("accounts in memory"), 1);
+}
+
+/// Called where long waits are.
+pub(crate) fn a_domain_that_failed_is_tried_again() {
+    let name = "lost.example.test";
+    let yard = Yard::start(AcmeChallenge::Http01, LIFE, &[], &[name]);
+    let host = &yard.host;
+    let failed = format!("Certificate for {name} failed: ");
+    host.until("the failure", || status(host, name) == "failing");
+    let begin = Instant::now();
+    yard.pebble.place(name, None);
+    let patience = begin + Duration::from_secs(90);
+    while status(host, name) != "ok" {
+        assert!(Instant::now() < patience, "{}", host.logs("odd"));
+        std::thread::park_timeout(Duration::from_secs(1));
+    }
+    // After a minute, and up to a quarter of it.
+    let took = begin.elapsed().as_secs_f64();
+    assert!((55.0..85.0).contains(&took), "{took} s");
+    assert_eq!(host.logs("odd").matches(&failed).count(), 1);
+    yard.shown(&client(&yard.pebble.root(), &[]), name);
 }

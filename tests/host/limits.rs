@@ -169,3 +169,9 @@ fn a_minute_of_long_queues_has_a_line() {
     // Every other one waited for 300 ms.
     assert!((100..300).contains(&average), "{line}");
 }
+
+#[test]
+#[ignore = "takes a minute"]
+fn an_automatic_certificate_that_failed_is_tried_again_after_a_minute() {
+    crate::acme::a_domain_that_failed_is_tried_again();
+}

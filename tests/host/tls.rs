@@ -55,7 +55,7 @@ pub(crate) fn connect(host: &Host, config: &Arc<ClientConfig>, name: &str) -> st
 }
 
 /// One request on a connection that stays; head and body.
-fn request(tls: &mut Tls, name: &str, path: &str) -> (String, String) {
+pub(crate) fn request(tls: &mut Tls, name: &str, path: &str) -> (String, String) {
     let head = format!("GET {path} HTTP/1.1\r\nHost: {name}\r\n\r\n");
     tls.write_all(head.as_bytes()).expect("written");
     let mut reply = String::new();
