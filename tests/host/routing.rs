@@ -2,11 +2,13 @@
 
 use std::io::Write as _;
 use std::process::{Command, Stdio};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use manifold::settings::Timings;
 
 use crate::host::Host;
+use crate::tls::{client, connect, request, with_tls};
 
 const APP: &str = "odd";
 
@@ -212,26 +214,101 @@ fn what_the_operator_sees_is_well_formed() {
     let now = SystemTime::now().duration_since(UNIX_EPOCH);
     let age = now.expect("past 1970").as_secs_f64() - started;
     assert!((0.0..600.0).contains(&age), "{age}");
-    let promtool = Command::new("promtool")
+    let mut promtool = Command::new("promtool")
         .args(["check", "metrics"])
         .stdin(Stdio::piped())
         .stdout(Stdio::piped())
         .stderr(Stdio::piped())
-        .spawn();
-    match promtool {
-        Ok(mut child) => {
-            let mut stdin = child.stdin.take().expect("piped");
-            stdin.write_all(text.as_bytes()).expect("written");
-            drop(stdin);
-            let output = child.wait_with_output().expect("it ends");
-            let said = String::from_utf8_lossy(&output.stderr).into_owned();
-            assert!(output.status.success() && said.is_empty(), "{said}\n{text}");
-        }
-        // `cargo xtask test` installs it.
-        Err(error) => eprintln!("promtool is not there ({error}): not checked by it"),
-    }
+        .spawn()
+        .expect("promtool is installed (Debian package `prometheus`)");
+    let mut stdin = promtool.stdin.take().expect("piped");
+    stdin.write_all(text.as_bytes()).expect("written");
+    drop(stdin);
+    let output = promtool.wait_with_output().expect("it ends");
+    let said = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert!(output.status.success() && said.is_empty(), "{said}\n{text}");
     let top = host.ok(&["top"]);
     assert!(top.contains("odd") && top.contains("web.1"), "{top}");
     let one = host.ok(&["metrics", "-a", "odd"]);
     assert!(one.contains("2 requests (2xx 1, 5xx 1, H13 1)"), "{one}");
+}
+
+/// One change of every kind that makes the router another table.
+fn changes(round: usize) -> Vec<Vec<String>> {
+    let domain = format!("www{round}.example.test");
+    let other = format!("other-{round}");
+    let of = |app: &str, words: &str| {
+        let words = format!("{words} -a {app}");
+        words.split(' ').map(str::to_owned).collect()
+    };
+    vec![
+        of(APP, "routing:set random"),
+        of(APP, &format!("domains:add {domain}")),
+        of(APP, "routing:set global-queue"),
+        of(APP, "features:enable http-session-affinity"),
+        of(APP, "routing:set round-robin"),
+        vec!["create".to_owned(), other.clone()],
+        of(&other, "maintenance:on"),
+        of(APP, "features:disable http-session-affinity"),
+        of(APP, "routing:set least-in-flight --concurrency 3"),
+        of(APP, "features:enable http-disable-keepalive-to-dyno"),
+        of(&other, &format!("domains:add {other}.test")),
+        of(APP, "features:disable http-disable-keepalive-to-dyno"),
+        of(APP, &format!("domains:remove {domain}")),
+        of(&other, &format!("apps:destroy --confirm {other}")),
+        of(APP, "routing:set least-in-flight"),
+    ]
+}
+
+#[test]
+fn router_changes_under_load_drop_nothing() {
+    const ROUNDS: usize = 3;
+    let host = Host::start_with(Timings::default(), with_tls);
+    host.ok(&["create", APP]);
+    host.release(APP, "odd", &[("web", "python3 server.py")]);
+    host.ok(&["ps:scale", "web=2", "-a", APP]);
+    host.until_up(APP, &["web.1", "web.2"]);
+    let name = "odd.localhost";
+    let config = client(&host.ok(&["certs:ca"]), &[]);
+    let (is_over, served) = (AtomicBool::new(false), AtomicUsize::new(0));
+    std::thread::scope(|scope| {
+        // Connections that stay, and ones that come anew each time.
+        for stays in [true, true, false, false] {
+            let (host, config, is_over, served) = (&host, &config, &is_over, &served);
+            scope.spawn(move || {
+                let mut tls = connect(host, config, name).expect("served");
+                while !is_over.load(Ordering::Relaxed) {
+                    let head = if stays {
+                        request(&mut tls, name, "/who?x").0
+                    } else {
+                        host.get(name, "/who?x").1
+                    };
+                    if !head.starts_with("HTTP/1.1 200 ") {
+                        is_over.store(true, Ordering::Relaxed);
+                        panic!("{head}");
+                    }
+                    served.fetch_add(1, Ordering::Relaxed);
+                }
+            });
+        }
+        for change in (0..ROUNDS).flat_map(changes) {
+            let words: Vec<&str> = change.iter().map(String::as_str).collect();
+            let output = host.cli(&words);
+            let goal = served.load(Ordering::Relaxed) + 20;
+            let goes_on =
+                || served.load(Ordering::Relaxed) >= goal || is_over.load(Ordering::Relaxed);
+            host.until("requests go on", goes_on);
+            if !output.status.success() || is_over.load(Ordering::Relaxed) {
+                is_over.store(true, Ordering::Relaxed);
+                panic!("{words:?}: {output:?}");
+            }
+        }
+        is_over.store(true, Ordering::Relaxed);
+    });
+    let count = ROUNDS * changes(0).len();
+    let served = served.load(Ordering::Relaxed);
+    eprintln!("0 of {served} requests failed in {count} changes");
+    assert!(served >= 20 * count, "{served}");
+    let failed = lines(&host, &["at=error"]);
+    assert_eq!(failed, Vec::<String>::new());
 }
