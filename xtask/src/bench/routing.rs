@@ -52,6 +52,9 @@ const SIMULATED: [(f64, f64); 2] = [(0.7, 0.052), (0.9, 0.089)];
 /// How far a short run with its few long requests may be from it.
 const SLACK: f64 = 2.0;
 
+/// Most that the default's p99 may be of random's at 0.7, whatever the slack.
+const TARGET: f64 = 0.1;
+
 /// One line per app and the global queue are the same to dynos that serve one at a time: their p99s
 /// differ by at most this factor, or by so many milliseconds (of times divided by `--scale`).
 const ALIKE: (f64, f64) = (2.0, 20.0);
@@ -143,6 +146,7 @@ fn faults(load: f64, [random, turns, global, default]: [f64; 4]) -> Vec<String> 
     );
     for (_, part) in SIMULATED.iter().filter(|(at, _)| (at - load).abs() < 0.01) {
         let most = part * SLACK;
+        let most = if load < 0.8 { most.min(TARGET) } else { most };
         check(
             default <= random * most,
             format!(
@@ -316,13 +320,13 @@ mod tests {
         check(0.9, [39_005.0, 30_000.0, 4_415.0, 3_462.0], &[]);
         check(0.7, [5_345.0, 2_000.0, 70.0, 59.0], &[]);
         let not_random = "random (100 ms) is not far behind least-in-flight (59 ms)";
-        let too_much = "least-in-flight is 0.590 of random: at most 0.104 is wanted";
+        let too_much = "least-in-flight is 0.590 of random: at most 0.100 is wanted";
         check(0.7, [100.0, 2_000.0, 70.0, 59.0], &[not_random, too_much]);
         let not_turns = "round-robin (60 ms) is not far behind least-in-flight (59 ms)";
         check(0.7, [5_345.0, 60.0, 70.0, 59.0], &[not_turns]);
         let not_alike = "least-in-flight (59 ms) is not like global-queue (400 ms)";
         check(0.7, [5_345.0, 2_000.0, 400.0, 59.0], &[not_alike]);
-        let too_much = "least-in-flight is 0.200 of random: at most 0.104 is wanted";
+        let too_much = "least-in-flight is 0.200 of random: at most 0.100 is wanted";
         check(0.7, [5_000.0, 4_000.0, 900.0, 1_000.0], &[too_much]);
     }
 
