@@ -5,8 +5,10 @@ use std::io;
 use std::os::fd::OwnedFd;
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
+use super::failure::Bound;
 use super::release_yaml::{self, Release};
 use super::run::BuildOrder;
 use super::source::Workdir;
@@ -76,7 +78,11 @@ pub(super) async fn run(
     output: &Output,
     (task, deadline): (Task, Instant),
 ) -> Result<Finding, BuildError> {
-    let _cache = Cache::open(supervisor, paths, order.app.0).await?;
+    // What fetches submodules has no use for it: the app's own file says from where.
+    let _cache = match task {
+        Task::Submodules => None,
+        Task::Build => Some(Cache::open(supervisor, paths, order.app.0).await?),
+    };
     let left = deadline.saturating_duration_since(Instant::now());
     if left.is_zero() {
         return Err(BuildError::Timeout(order.time_max));
@@ -88,6 +94,7 @@ pub(super) async fn run(
         supervisor,
         dyno: Some((order.app.0, started.dyno.name.clone())),
     };
+    let is_starved = Arc::clone(&started.is_starved);
     let ended = tokio::time::timeout(left + STOP_TIME, wait(started, output)).await;
     let Ok(ended) = ended else {
         return Err(BuildError::Timeout(order.time_max));
@@ -101,7 +108,20 @@ pub(super) async fn run(
     if status != ExitStatus(0) && Instant::now() >= deadline {
         return Err(BuildError::Timeout(order.time_max));
     }
-    verdict(workdir, task, status)
+    verdict(workdir, task, status).map_err(|error| {
+        // What a tool says of either differs from tool to tool, if it says anything.
+        let memory = (Bound::Memory, order.size.memory_bytes);
+        let used_up = (is_starved.load(Ordering::Relaxed).then_some(memory))
+            .or_else(|| Some((Bound::Disk, workdir.is_full()?)));
+        match used_up {
+            None => error,
+            Some((what, max_bytes)) => BuildError::UsedUp {
+                what,
+                max_bytes,
+                source: Box::new(error),
+            },
+        }
+    })
 }
 
 /// The app's build cache on its bounded volume, as long as a build uses it.
@@ -164,12 +184,6 @@ fn run_order(
 ) -> Result<RunOrder, BuildError> {
     let packs = buildpack::install(&paths.buildpacks())
         .map_err(BuildError::file("write", &paths.buildpacks()))?;
-    // Used in place: what a failed build leaves there is seen by the next one, as with any
-    // interrupted package manager; `builds:cache` purges it.
-    let cache = paths.cache(order.app.0);
-    std::fs::create_dir_all(&cache)
-        .and_then(|()| sys::give_to_app(&cache))
-        .map_err(BuildError::file("make", &cache))?;
     let inside = |what: &str| PathBuf::from(format!("/tmp/{what}_{PATHS}"));
     let bind = |source: PathBuf, target: PathBuf, read_only| Bind {
         source,
@@ -189,14 +203,22 @@ fn run_order(
             Task::Build => "",
         }
     );
-    let binds = vec![
+    let mut binds = vec![
         bind(packs, "/buildpacks".into(), true),
-        bind(cache, "/tmp/cache".into(), false),
         bind(workdir.env(), env, true),
         bind(workdir.packs(), uploads, true),
         bind(workdir.result(), result, false),
         bind(workdir.source(), source, false),
     ];
+    if task == Task::Build {
+        // Used in place: what a failed build leaves there is seen by the next one, as with any
+        // interrupted package manager; `builds:cache:purge` removes it.
+        let cache = paths.cache(order.app.0);
+        std::fs::create_dir_all(&cache)
+            .and_then(|()| sys::give_to_app(&cache))
+            .map_err(BuildError::file("make", &cache))?;
+        binds.push(bind(cache, "/tmp/cache".into(), false));
+    }
     Ok(RunOrder {
         app: order.app.0,
         kind: RunKind::Build {
@@ -315,6 +337,7 @@ fn printable(text: &str, max: usize) -> String {
 #[cfg(test)]
 mod tests {
     use std::fs;
+    use std::path::Path;
     use std::str::FromStr as _;
 
     use nix::fcntl::OFlag;
@@ -349,9 +372,9 @@ mod tests {
         let workdir = Workdir::make(&paths, BuildId::new()).expect("made");
         let time = Duration::from_mins(15);
         let run = |task| run_order(&paths, &order(), &workdir, (task, time)).expect("an order");
-        let fetch = run(Task::Submodules).command;
+        let fetch = run(Task::Submodules);
         let run = run(Task::Build);
-        assert_eq!(fetch, format!("{} submodules", run.command));
+        assert_eq!(fetch.command, format!("{} submodules", run.command));
         let RunKind::Build { binds, .. } = &run.kind else {
             panic!("not a build: {run:?}");
         };
@@ -363,14 +386,19 @@ mod tests {
             targets,
             [
                 ("/buildpacks", true),
-                ("/tmp/cache", false),
                 ("/tmp/env_5b1d3c2f", true),
                 ("/tmp/packs_5b1d3c2f", true),
                 ("/tmp/result_5b1d3c2f", false),
                 ("/tmp/build_5b1d3c2f", false),
+                ("/tmp/cache", false),
             ]
         );
         assert!(binds.iter().all(|b| b.source.is_dir()));
+        let RunKind::Build { binds: fewer, .. } = &fetch.kind else {
+            panic!("not a build: {fetch:?}");
+        };
+        assert!(fewer.iter().all(|b| b.target != Path::new("/tmp/cache")));
+        assert_eq!(fewer.len() + 1, binds.len());
         assert_eq!(run.time_to_live, Some(time));
     }
 

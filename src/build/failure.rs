@@ -45,6 +45,16 @@ pub enum BuildError {
         /// Of the build dyno.
         status: ExitStatus,
     },
+    /// It failed when it had used up what it has.
+    #[error("the build used up its {what} of {max_bytes} bytes")]
+    UsedUp {
+        /// Of what.
+        what: Bound,
+        /// So much.
+        max_bytes: u64,
+        /// How it failed.
+        source: Box<BuildError>,
+    },
     /// It took too long and was stopped.
     #[error("the build took longer than {}", length(*.0))]
     Timeout(Duration),
@@ -91,6 +101,24 @@ pub enum BuildError {
     },
 }
 
+/// What a build can use up.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Bound {
+    /// That of its dyno.
+    Memory,
+    /// For its source and what is made of it.
+    Disk,
+}
+
+impl std::fmt::Display for Bound {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(match self {
+            Self::Memory => "memory",
+            Self::Disk => "disk",
+        })
+    }
+}
+
 impl BuildError {
     /// For `map_err`.
     pub(super) fn file(act: &'static str, path: &Path) -> impl FnOnce(io::Error) -> Self {
@@ -126,6 +154,22 @@ impl BuildError {
                 output.plain("");
                 output.error("Build timed out");
                 output.error(&format!("It was stopped after {}.", length(*limit)));
+            }
+            Self::UsedUp {
+                what,
+                max_bytes,
+                source,
+            } => {
+                let size = human(*max_bytes);
+                output.error(&match what {
+                    Bound::Memory => format!(
+                        "The build ran out of memory, of which it has {size}: let it do less at once (fewer jobs, a smaller heap)."
+                    ),
+                    Bound::Disk => format!(
+                        "The build filled its disk, which has {size}: leave out what the app does not need (the host's settings bound it: [disk] build_mb)."
+                    ),
+                });
+                return source.explain(output);
             }
             Self::TooLarge {
                 size_bytes,
@@ -221,6 +265,20 @@ mod tests {
         insta::assert_snapshot!("too_large", said(&too_large).await);
         let timeout = BuildError::Timeout(Duration::from_mins(15));
         insta::assert_snapshot!("timeout", said(&timeout).await);
+        for (name, what, max_bytes) in [
+            ("memory", Bound::Memory, 1 << 30),
+            ("disk", Bound::Disk, 8 << 30),
+        ] {
+            let used_up = BuildError::UsedUp {
+                what,
+                max_bytes,
+                source: Box::new(BuildError::Compile {
+                    buildpack: "Python".to_owned(),
+                    status: ExitStatus(137),
+                }),
+            };
+            insta::assert_snapshot!(name, said(&used_up).await);
+        }
         let refused = SlugError::Refused("entry `a\nb` is a device".to_owned());
         insta::assert_snapshot!("source", said(&BuildError::Source(refused)).await);
     }

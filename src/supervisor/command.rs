@@ -3,6 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::Ipv4Addr;
 use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
 
 use arc_swap::ArcSwap;
 use jiff::Timestamp;
@@ -158,6 +159,8 @@ pub struct RunStarted {
     pub exit: oneshot::Receiver<Result<ExitStatus, Arc<Failure>>>,
     /// Builds: the read end of its output.
     pub output: Option<LaunchedStdio>,
+    /// Set before `exit` resolves if it, or a process of it, was killed because memory ran out.
+    pub is_starved: Arc<AtomicBool>,
 }
 
 /// A client's hold on an attached one-off.

@@ -6,6 +6,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::os::fd::AsFd as _;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use jiff::Timestamp;
@@ -389,6 +390,7 @@ impl Driver {
                 dyno: dyno.view(),
                 exit,
                 output: Some(launched.stdio),
+                is_starved: Arc::clone(&dyno.is_starved),
             };
             later(&mut self.answers, reply, Ok(started));
         } else if let LaunchedStdio::Logged(output) = launched.stdio {
@@ -435,8 +437,11 @@ impl Driver {
     fn read_out(&mut self, id: DynoId, status: ExitStatus) {
         let pump = self.dynos.get_mut(&id).and_then(|dyno| dyno.pump.take());
         let events = self.events.clone();
-        let is_killed =
-            status == KILLED && self.machine.glance(id).is_some_and(|g| g.oom_kills > 0);
+        let is_starved = self.machine.glance(id).is_some_and(|g| g.oom_kills > 0);
+        let is_killed = status == KILLED && is_starved;
+        if let (true, Some(dyno)) = (is_starved, self.dynos.get(&id)) {
+            dyno.is_starved.store(true, Ordering::Relaxed);
+        }
         if pump.is_none() && !is_killed {
             let _ = events.send(Event::Ended(id, status));
             return;
@@ -463,6 +468,9 @@ impl Driver {
             return;
         };
         let before = dyno.life;
+        if matches!(input, Input::Exceeded(_)) {
+            dyno.is_starved.store(true, Ordering::Relaxed);
+        }
         let effects = dyno.life.step(input, &self.timings);
         if dyno.life.state != before.state {
             dyno.since = Timestamp::now();

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
 use std::time::{Duration, Instant};
 
 use jiff::Timestamp;
@@ -53,6 +54,8 @@ pub(super) struct Dyno {
     pub(super) status: Option<ExitStatus>,
     pub(super) failure: Option<Arc<Failure>>,
     pub(super) exits: Vec<ExitSender>,
+    /// Memory ran out: it, or a process of it, was killed for that.
+    pub(super) is_starved: Arc<AtomicBool>,
     /// The caller of `attach`, until it is launched.
     pub(super) attaching: Option<Reply<Attachment>>,
     /// The caller of `run` for a build, until it is launched.
@@ -181,6 +184,7 @@ impl Dyno {
             status: None,
             failure: None,
             exits: Vec::new(),
+            is_starved: Arc::default(),
             attaching: None,
             starting: None,
         }

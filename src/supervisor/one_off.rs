@@ -44,6 +44,7 @@ impl Driver {
                         dyno: dyno.view(),
                         exit,
                         output: None,
+                        is_starved: Arc::clone(&dyno.is_starved),
                     };
                     self.answer(reply, Ok(started));
                 }
