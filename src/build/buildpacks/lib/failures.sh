@@ -324,3 +324,195 @@ bundler_failed() {
     because "Its output above says why; \`bundle install\` in a new clone on your machine should do the same."
   fi
 }
+
+# What the installers of Node.js have in common: $1 is the lock's name, $2 how it is made anew.
+registry_is_out_of_reach() {
+  said '(ECONNREFUSED|ENOTFOUND|EAI_AGAIN|ETIMEDOUT|ECONNRESET|ENETUNREACH|EHOSTUNREACH|UNABLE_TO_[A-Z_]+|SELF_SIGNED[A-Z_]+)' || return 1
+  because "The registry could not be reached (${found[0]}): check the one that the lock or the settings name, else try again later." \
+    "What came already is kept."
+}
+
+engine_is_wrong() {
+  because "$1 asks for node $2, and gets $3." \
+    "Set engines.node in package.json to a version that fits: it is fetched then. Or take another version of the package."
+}
+
+yarn_failed() {
+  local log=$1 found
+  warning "Failed to install the dependencies with Yarn."
+  if said 'lockfile needs to be updated, but yarn was run with|lockfile would have been modified by this install'; then
+    because "yarn.lock is not that of package.json: run \`yarn install\`, and commit both."
+  elif said 'yarn\.lock$|YN0047|in (.*/)?yarn\.lock'; then
+    because "yarn.lock cannot be read (is it merged by hand, or of another Yarn?): correct it, or remove it and run \`yarn install\`, and commit it."
+  elif said 'SyntaxError: (.*/)?([^/]*/?package\.json): '; then
+    because "${found[1]} is not valid JSON: see the line with its place above."
+  elif said "Couldn't find package \"([^\"]+)\"|YN0035: [^A-Za-z0-9@]*([^ ]+): Package not found"; then
+    because "The registry has no ${found[0]:-${found[1]}}, or does not show it to us: check its name." \
+      "A private one needs a token: \`npmAuthToken: \"\${NPM_TOKEN}\"\` in .yarnrc.yml (Yarn 1: .npmrc), and manifold config:set NPM_TOKEN=..."
+  elif said "Couldn't find any versions for \"([^\"]+)\" that matches \"([^\"]+)\"|YN0082: [^A-Za-z0-9@]*([^ ]+): No candidates found"; then
+    because "No version that is published fits ${found[2]:-${found[0]}@${found[1]}}." \
+      "Correct it in package.json, run \`yarn install\`, and commit yarn.lock."
+  elif said 'error ([^ ]+): The engine "node" is incompatible with this module\. Expected version "([^"]+)"\. Got "([^"]+)"'; then
+    engine_is_wrong "${found[@]}"
+  elif said 'Request failed "(401|403)|YN0041'; then
+    because "The registry let us not in: check the token in .yarnrc.yml or .npmrc, or the config var that it names."
+  elif said "YN0018: [^A-Za-z0-9@]*([^ ]+): The remote archive doesn't match|Integrity check failed for \"([^\"]+)\""; then
+    because "${found[0]:-${found[1]}} is not the one that yarn.lock has the checksum of." \
+      "Start anew (manifold builds:cache:purge); if that is not it, remove it from the lock, run \`yarn install\`, and commit it."
+  elif registry_is_out_of_reach; then
+    :
+  elif native_is_missing; then
+    :
+  elif said 'heap out of memory'; then
+    because "It ran out of memory: an install script needs more than a build has."
+  elif said "YN0009: [^A-Za-z0-9@]*([^ ]+) couldn't be built"; then
+    because "The install script of ${found[0]} failed. To see what it says: enableInlineBuilds: true in .yarnrc.yml."
+  elif said 'error (.*/node_modules/([^ :]+))?:? ?Command failed'; then
+    because "The install script of ${found[1]:-the app} failed: see above."
+  else
+    because "Its output above says why; \`yarn install\` in a new clone on your machine should do the same."
+  fi
+}
+
+pnpm_failed() {
+  local log=$1 found
+  warning "Failed to install the dependencies with pnpm."
+  if said 'ERR_PNPM_OUTDATED_LOCKFILE'; then
+    because "pnpm-lock.yaml is not that of package.json: run \`pnpm install\`, and commit both."
+  elif said 'ERR_PNPM_LOCKFILE_BREAKING_CHANGE|Ignoring not compatible lockfile'; then
+    because "pnpm-lock.yaml is of another pnpm than the one that reads it here: name yours in package.json (\"packageManager\": \"pnpm@VERSION\"), or write the lock anew."
+  elif said 'ERR_PNPM_NO_LOCKFILE'; then
+    because "pnpm-lock.yaml is missing: run \`pnpm install\`, and commit it."
+  elif said 'ERR_PNPM_BROKEN_LOCKFILE'; then
+    because "pnpm-lock.yaml cannot be read (is it merged by hand?): run \`pnpm install\`, and commit it."
+  elif said 'ERR_PNPM_FETCH_(401|403)'; then
+    because "The registry let us not in (${found[0]}): check the token in .npmrc or the config var that it names."
+  elif said 'ERR_PNPM_FETCH_404.*GET ([^ ]+):'; then
+    local url=${found[0]}
+    said '^([^ ]+) is not in the npm registry' || found=("$url")
+    because "The registry has no ${found[0]}, or does not show it to us: check its name and version." \
+      "A private one needs a token: .npmrc with //HOST/:_authToken=\${NPM_TOKEN}, and manifold config:set NPM_TOKEN=..."
+  elif said 'ERR_PNPM_NO_MATCHING_VERSION.*No matching version found for ([^ ]+)'; then
+    because "No version that is published fits ${found[0]}." \
+      "Correct it in package.json, run \`pnpm install\`, and commit pnpm-lock.yaml."
+  elif said 'ERR_PNPM_TARBALL_INTEGRITY.*checksum for "([^"]+)"'; then
+    because "${found[0]##*/} is not the one that pnpm-lock.yaml has the checksum of." \
+      "Start anew (manifold builds:cache:purge); if that is not it, remove the lock, run \`pnpm install\`, and commit it."
+  elif said 'ERR_PNPM_UNSUPPORTED_ENGINE'; then
+    local wanted='' who='The app'
+    said '^Expected version: (.+)$' && wanted=${found[0]}
+    said 'incompatible with "(.*/node_modules/([^"]+))"' && who=${found[1]}
+    said '^Got: v?(.+)$' || found=('another')
+    engine_is_wrong "$who" "$wanted" "${found[0]}"
+  elif registry_is_out_of_reach; then
+    :
+  elif native_is_missing; then
+    :
+  elif said 'heap out of memory'; then
+    because "It ran out of memory: an install script needs more than a build has."
+  elif said 'ELIFECYCLE|Command failed with exit code'; then
+    because "An install script failed: see above."
+  else
+    because "Its output above says why; \`pnpm install --frozen-lockfile\` in a new clone on your machine should do the same."
+  fi
+}
+
+# The installer itself comes by pip. True if that was what failed.
+installer_is_missing() {
+  said "^ERROR: .*(No matching distribution found for|satisfies the requirement) $1( |\$)" || return 1
+  because "$1 itself could not be fetched from the package index: check PIP_INDEX_URL if it is set, else try again later."
+}
+
+uv_failed() {
+  local log=$1 found
+  warning "Failed to install the dependencies with uv."
+  if said 'lockfile at .uv\.lock. needs to be updated'; then
+    because "uv.lock is not that of pyproject.toml: run \`uv lock\`, and commit both."
+  elif said 'Failed to parse:? [`]?(.*/)?(uv\.lock|pyproject\.toml)'; then
+    because "${found[1]} cannot be read: see the place above. A lock that was merged by hand is made anew by \`uv lock\`."
+  elif said 'resolved to Python ([0-9.]+), which is incompatible with .* Python requirement: `([^`]+)`'; then
+    because "The app asks for Python ${found[1]}; the stack $STACK has ${found[0]}." \
+      "Change requires-python in pyproject.toml, or choose another stack (\`manifold stack\`)."
+  elif said 'Hash mismatch for `([^`]+)`'; then
+    because "${found[0]} is not the one that uv.lock has the hash of: run \`uv lock --upgrade-package ${found[0]%%=*}\`, and commit it."
+  elif said 'HTTP status client error \((401|403)'; then
+    because "The package index let us not in (${found[0]}): its credentials belong into config vars, UV_INDEX_NAME_USERNAME and UV_INDEX_NAME_PASSWORD (NAME as in pyproject.toml, in capitals)."
+  elif said 'HTTP status client error \((404|410)'; then
+    said 'Failed to download `([^`]+)`' || found=('what uv.lock names')
+    because "The package index has no ${found[0]} any more: run \`uv lock --upgrade\`, and commit it."
+  elif said 'Distribution not found at: (file://)?([^ ]+)'; then
+    because "\`${found[1]#"${build_dir:-}/"}\` is named as a path and is not there: commit it, or see whether .slugignore or .gitignore hides it."
+  elif said 'No solution found when resolving'; then
+    said '(Because .*)$' || found=('the versions that are asked for exclude each other.')
+    because "uv.lock is not that of pyproject.toml, and cannot be: ${found[0]}" \
+      "Correct it there, run \`uv lock\`, and commit both."
+  elif said 'invalid peer certificate'; then
+    because "The package index shows a certificate that nobody here trusts: let the host trust who issued it."
+  elif said 'error sending request for url|dns error|tcp connect error|operation timed out'; then
+    said 'Failed to (download|fetch).*`([^`]+)`' || found=('' 'something')
+    because "The package index could not be reached: ${found[1]} was not fetched. Try again later: what came already is kept."
+  elif installer_is_missing uv || native_is_missing; then
+    :
+  elif said 'Failed to build `([^`]+)`'; then
+    because "${found[0]} is built here, and that failed: see above." \
+      "Take a version of it that is published as a wheel."
+  elif said 'No space left on device'; then
+    because "The disk of the build is full: leave out what the app does not need (the host's settings bound it: [disk] build_mb)."
+  else
+    because "Its output above says why; \`uv sync --locked\` in a new clone on your machine should do the same."
+  fi
+}
+
+poetry_failed() {
+  local log=$1 found
+  warning "Failed to install the dependencies with Poetry."
+  if said 'changed significantly since poetry\.lock was last generated|poetry\.lock is not up to date with pyproject\.toml'; then
+    because "poetry.lock is not that of pyproject.toml: run \`poetry lock\`, and commit both."
+  elif said 'lock file is not compatible with the current version of Poetry'; then
+    because "poetry.lock is of a newer Poetry than the one that reads it here: manifold builds:cache:purge fetches the newest, or write the lock anew with \`poetry lock\`."
+  elif said 'Invalid TOML file ([^:]+)'; then
+    because "\`${found[0]#"${build_dir:-}/"}\` cannot be read: see the place above."
+  elif said '^(Invalid|Unexpected|Empty) .*\(at line ([0-9]+)|Unable to read the lock file'; then
+    because "poetry.lock cannot be read${found[1]:+ (line ${found[1]})}: remove what a merge left in it, or make it anew (\`poetry lock\`), and commit it."
+  elif said 'Current Python version \(([0-9.]+)\) is not (allowed|supported) by the project \(([^)]+)\)'; then
+    because "The app asks for Python ${found[2]}; the stack $STACK has ${found[0]}." \
+      "Change it in pyproject.toml, or choose another stack (\`manifold stack\`)."
+  elif said 'Authorization error accessing ([^ ]+)'; then
+    because "The package index let us not in (${found[0]}): its credentials belong into config vars, POETRY_HTTP_BASIC_NAME_USERNAME and POETRY_HTTP_BASIC_NAME_PASSWORD (NAME as in pyproject.toml, in capitals)."
+  elif said 'All attempts to connect to ([^ ]+) failed'; then
+    because "The package index ${found[0]} could not be reached. Try again later: what came already is kept."
+  elif said 'Downloaded distributions for ([^ ]+) \(([^)]+)\) did not match any known checksums'; then
+    because "${found[0]} ${found[1]} is not the one that poetry.lock has the hash of: start anew (manifold builds:cache:purge); if that is not it, \`poetry lock --regenerate\`, and commit it."
+  elif said 'Unable to find installation candidates for ([^ ]+) \(([^)]+)\)'; then
+    because "The package index has no ${found[0]} ${found[1]} for the stack's Python: run \`poetry update ${found[0]}\`, and commit poetry.lock." \
+      "Or choose another stack (\`manifold stack\`)."
+  elif said 'Path ([^ ]+) for ([^ ]+) does not exist'; then
+    because "\`${found[0]#"${build_dir:-}/"}\` is the path of ${found[1]} and is not there: commit it, or see whether .slugignore or .gitignore hides it."
+  elif installer_is_missing poetry || native_is_missing; then
+    :
+  elif said 'issues with ([^ ]+) \('; then
+    because "${found[0]} is built here, and that failed: see above." \
+      "Take a version of it that is published as a wheel."
+  elif said 'No space left on device'; then
+    because "The disk of the build is full: leave out what the app does not need (the host's settings bound it: [disk] build_mb)."
+  else
+    because "Its output above says why; \`poetry install --only main\` in a new clone on your machine should do the same."
+  fi
+}
+
+# It only says what is locked: pip installs that.
+pipenv_failed() {
+  local log=$1 found
+  if said 'Failed to load lockfile at|LockfileCorruptException'; then
+    warning "Failed to install the dependencies with Pipenv."
+    because "Pipfile.lock cannot be read (is it merged by hand?): run \`pipenv lock\`, and commit it."
+  elif said 'tomlkit\.exceptions|TOMLDecodeError'; then
+    warning "Failed to install the dependencies with Pipenv."
+    because "The Pipfile cannot be read: see the place above; \`pipenv verify\` on your machine tells the same."
+  elif said "^ERROR: .*(No matching distribution found for|satisfies the requirement) pipenv( |\$)"; then
+    warning "Failed to install the dependencies with Pipenv."
+    installer_is_missing pipenv
+  else
+    pip_failed "$log"
+  fi
+}

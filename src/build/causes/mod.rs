@@ -5,6 +5,8 @@ use std::os::unix::fs::PermissionsExt as _;
 
 use super::buildpack::install;
 
+mod locks;
+
 /// What is said of a tool's log. The stack is `cedar-12` with Java 17, the build at `/tmp/build_1`.
 fn said(tool: &str, log: &str) -> String {
     let dir = tempfile::tempdir().expect("a directory");
