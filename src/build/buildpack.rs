@@ -21,6 +21,7 @@ const FILES: &[(&str, &str)] = &[
         "lib/failures.sh",
         include_str!("buildpacks/lib/failures.sh"),
     ),
+    ("lib/jars.pl", include_str!("buildpacks/lib/jars.pl")),
     ("lib/jvm.sh", include_str!("buildpacks/lib/jvm.sh")),
     (
         "clojure/bin/compile",

@@ -16,6 +16,8 @@ mod contract;
 mod dyno;
 mod failure;
 mod ignore;
+#[cfg(test)]
+mod jars;
 mod output;
 mod procfile;
 mod release_yaml;

@@ -86,6 +86,15 @@ keep() {
   warning "Warning: the build cache cannot hold this: the next build makes it anew."
 }
 
+# Before a tool that makes jars; after it `even_jars`: the same source is to make the same jar.
+before_jars() { : >"$TMPDIR/begun"; }
+
+even_jars() {
+  command -v perl >/dev/null || return 0
+  find "$build_dir" -type f -name '*.[ejw]ar' -newer "$TMPDIR/begun" -print0 |
+    xargs -0r perl "$here/../lib/jars.pl" 2>&1 | indent
+}
+
 # need PROGRAM PACKAGE...: the stack has to have it.
 need() {
   local program=$1
