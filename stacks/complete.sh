@@ -11,6 +11,9 @@ for spec in "$root"/usr/share/rubygems-integration/*/specifications/*.gemspec; d
   mkdir -p "$(dirname "$(dirname "$spec")")/gems/$(basename "$spec" .gemspec)"
 done
 
+# Buildpacks that install packages read it, whether there is anything in it or not.
+[ -e "$root/etc/apt/sources.list" ] || : >"$root/etc/apt/sources.list"
+
 # Java's keystore has its certificates in another order and with another date in every build: they
 # are sorted and dated anew. Source: the JDK's `sun.security.provider.JavaKeyStore`.
 keystore=$root/etc/ssl/certs/java/cacerts

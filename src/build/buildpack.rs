@@ -257,6 +257,7 @@ mod tests {
                 .env("HOME", self.at("home"))
                 .env("STACK", "host")
                 .env("SECRET_OF_THE_DYNO", "x")
+                .env("TMPDIR", self.dir.path())
                 .stdin(std::process::Stdio::null())
                 .output()
                 .expect("bash runs");
@@ -382,6 +383,47 @@ mod tests {
         assert!(built.join(".profile.d/python.sh").is_file());
         let config = fs::read_to_string(built.join(".heroku/python/pyvenv.cfg")).expect("read");
         assert!(config.contains("home = /usr"), "{config}");
+    }
+
+    #[test]
+    fn buildpacks_from_elsewhere_know_a_stack_of_herokus_and_share_a_directory_with_ours() {
+        if !has("/usr/bin/python3") {
+            return;
+        }
+        let bench = Bench::new(&[("requirements.txt", "# none\n")]);
+        // As Heroku's do: what is at $HOME while it builds lies in the source.
+        let script = "#!/bin/bash\nset -e\nown=$(basename \"$(dirname \"$(dirname \"$0\")\")\")\n\
+            echo \"stack $STACK\"; [ -x bin/compile ]\n\
+            mkdir -p \"$1/.heroku/$own\" \"$HOME/.heroku\"\n\
+            ln -nsf \"$1/.heroku/$own\" \"$HOME/.heroku/$own\"\n\
+            echo here >\"$HOME/.heroku/$own/file\"\n\
+            ls -d \"$HOME/.heroku/python/bin\" 2>/dev/null || true\n";
+        for name in ["first", "last"] {
+            let bin = bench.at("uploads").join(name).join("bin");
+            fs::create_dir_all(&bin).expect("made");
+            for (file, text) in [("detect", "#!/bin/bash\necho Other\n"), ("compile", script)] {
+                fs::write(bin.join(file), text).expect("written");
+                fs::set_permissions(bin.join(file), Permissions::from_mode(0o755)).expect("set");
+            }
+        }
+        let list = "uploaded first first\nbuiltin python\nuploaded last last\n";
+        fs::write(bench.at("result").join("buildpacks"), list).expect("written");
+        let (status, text) = bench.drive();
+        assert_eq!(status, 0, "{text}");
+        let release = fs::read_to_string("/etc/os-release").unwrap_or_default();
+        if release.contains("VERSION_ID=\"12\"") && release.contains("ID=debian") {
+            assert_eq!(text.matches("stack heroku-22\n").count(), 2, "{text}");
+        }
+        // Ours is seen by those after it, where it is when the app runs.
+        assert!(text.ends_with("/.heroku/python/bin\n"), "{text}");
+        let built = bench.at("build").join(".heroku");
+        assert!(built.join("python/bin/python").exists());
+        let own = |index: usize| fs::read_dir(&built).expect("listed").nth(index);
+        assert!(own(2).is_some() && own(3).is_none(), "three and no more");
+        for entry in fs::read_dir(&built).expect("listed") {
+            let entry = entry.expect("read");
+            assert!(entry.file_type().expect("known").is_dir(), "{entry:?}");
+        }
     }
 
     #[test]

@@ -27,7 +27,7 @@ clean=(
   # compiled files name the content of their source instead of its time.
   "SOURCE_DATE_EPOCH=946684800"
 )
-for name in STACK REQUEST_ID SOURCE_VERSION PIP_INDEX_URL PIP_EXTRA_INDEX_URL PIP_TRUSTED_HOST \
+for name in REQUEST_ID SOURCE_VERSION PIP_INDEX_URL PIP_EXTRA_INDEX_URL PIP_TRUSTED_HOST \
   NPM_CONFIG_REGISTRY npm_config_registry HTTP_PROXY HTTPS_PROXY NO_PROXY ALL_PROXY \
   http_proxy https_proxy no_proxy all_proxy; do
   [ -n "${!name+set}" ] && clean+=("$name=${!name}")
@@ -41,6 +41,30 @@ if [ -r "$bundle" ]; then
   done
 fi
 
+# Buildpacks from elsewhere know Heroku's stacks alone, and choose by them what they fetch. They are
+# told the newest whose C library is not newer than this stack's.
+like=$STACK
+case $STACK in
+  heroku-*) ;;
+  *)
+    # shellcheck source=/dev/null
+    case $(. /etc/os-release 2>/dev/null && echo "${ID:-}-${VERSION_ID:-}") in
+      debian-12 | ubuntu-22.04) like=heroku-22 ;;
+      debian-13 | ubuntu-24.04) like=heroku-24 ;;
+      ubuntu-26.04) like=heroku-26 ;;
+    esac
+    ;;
+esac
+
+# as PACK COMMAND...: with what this buildpack sees. One from elsewhere is in its own folder, as on
+# Heroku: some copy files of theirs from there.
+as() {
+  local pack=$1 stack=$STACK place=$build_dir
+  shift
+  case $pack in "$packs"/*) ;; *) stack=$like place=$pack ;; esac
+  (cd "$place" && exec env -i "${clean[@]}" "STACK=$stack" "$@")
+}
+
 if [ "${6:-}" = submodules ]; then
   stage submodules
   exec env -i "${clean[@]}" "$packs/submodules.sh" "$build_dir" "$result_dir"
@@ -49,7 +73,7 @@ fi
 # Where a buildpack lies, fetched if it has to be. Chosen by hand, so it says what goes wrong.
 place=''
 fetch() {
-  local kind=$1 what=$2 at=$3 url ref='' dir=/tmp/buildpack_$3
+  local kind=$1 what=$2 at=$3 url ref='' dir=${TMPDIR:-/tmp}/buildpack_$3
   case $kind in
     builtin)
       place=$packs/$what
@@ -105,7 +129,7 @@ if [ -s "$result_dir/buildpacks" ]; then
   done <"$result_dir/buildpacks"
 fi
 
-detect() { env -i "${clean[@]}" "$1/bin/detect" "$build_dir" </dev/null; }
+detect() { as "$1" "$1/bin/detect" "$build_dir" </dev/null; }
 
 names=()
 stage detect
@@ -148,6 +172,18 @@ else
   done
 fi
 
+# One that was built in links $HOME/.heroku as a whole, others what they put there, name by name: for
+# those that follow it is always so.
+apart() {
+  [ -L "$HOME/.heroku" ] || return 0
+  local entry
+  rm "$HOME/.heroku" && mkdir "$HOME/.heroku"
+  for entry in "$build_dir"/.heroku/*; do
+    [ -e "$entry" ] && ln -s "$entry" "$HOME/.heroku/"
+  done
+  return 0
+}
+
 mkdir -p "$cache_dir"
 exports=()
 for at in "${!chosen[@]}"; do
@@ -156,20 +192,20 @@ for at in "${!chosen[@]}"; do
   printf '%s\n' "${titles[at]}" >"$result_dir/pack"
   echo "-----> $name app detected"
   stage compile
-  cd "$build_dir" || exit 1
   # What a pack exports is for those that come after it.
-  env -i "${clean[@]}" bash -c 'n=$1; shift; for ((; n > 0; n--)); do . "$1"; shift; done; exec "$@"' - \
+  as "$pack" bash -c 'n=$1; shift; for ((; n > 0; n--)); do . "$1"; shift; done; exec "$@"' - \
     "${#exports[@]}" "${exports[@]}" "$pack/bin/compile" "$build_dir" "$cache_dir" "$env_dir" </dev/null 2>&1
   status=$?
   [ "$status" -ne 0 ] && exit "$status"
   [ -f "$pack/export" ] && exports+=("$pack/export")
+  apart
 done
 
 stage release
 for at in "${!chosen[@]}"; do
   pack=${chosen[at]}
   if [ -x "$pack/bin/release" ]; then
-    env -i "${clean[@]}" "$pack/bin/release" "$build_dir" </dev/null >"$result_dir/release.$at" || exit $?
+    as "$pack" "$pack/bin/release" "$build_dir" </dev/null >"$result_dir/release.$at" || exit $?
   fi
 done
 rmdir "$build_dir/.heroku" 2>/dev/null

@@ -366,7 +366,8 @@ fn outside() -> Result<(), Failed> {
         "-----> Using buildpacks:",
         "       1. first (uploaded)",
         "-----> Pack first app detected",
-        "stack host, source abc, secret unset, file s3cret",
+        // They know Heroku's stacks alone: the one that this machine's Debian 12 comes nearest to.
+        "stack heroku-22, source abc, secret unset, file s3cret",
         // Heroku's packs read the size of the dyno off this file.
         "limit 1073741824, cached , home /app",
         "CapEff:\t0000000000000000",

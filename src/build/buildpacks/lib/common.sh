@@ -30,6 +30,13 @@ export_env() {
 
 # What lies below $HOME/.heroku lands in the slug, at the path that it has at run time.
 heroku_dir() {
+  # What buildpacks before this one linked or left there.
+  if [ -d "$HOME/.heroku" ] && [ ! -L "$HOME/.heroku" ]; then
+    mkdir -p "$build_dir/.heroku"
+    find "$HOME/.heroku" -mindepth 1 -maxdepth 1 -lname "$build_dir/*" -delete
+    cp -an "$HOME/.heroku/." "$build_dir/.heroku/"
+    rm -rf "$HOME/.heroku"
+  fi
   if ! mkdir -p "$build_dir/.heroku" || ! ln -sfn "$build_dir/.heroku" "$HOME/.heroku"; then
     warning "The app has a file .heroku: this name is used by the platform for a directory."
     exit 1
