@@ -20,6 +20,15 @@ pub(crate) fn cases() -> Vec<Trial> {
         Trial::test("build::a_failed_build_changes_nothing", failure),
         Trial::test("build::a_build_past_its_time_is_stopped", timeout),
         Trial::test(
+            "build::memory_tasks_and_disk_are_bounded_and_what_ran_out_is_told",
+            bounds,
+        ),
+        Trial::test(
+            "build::the_cache_of_a_failed_build_is_there_until_it_is_purged",
+            failed_cache,
+        ),
+        Trial::test("build::every_kind_of_release_passes_its_phase", gated),
+        Trial::test(
             "build::archives_ignore_files_and_profiles_are_honoured",
             archive,
         ),
@@ -176,6 +185,165 @@ fn timeout() -> Result<(), Failed> {
     // The next one gets all of its time.
     step("true\n")?;
     contains(&host.ok(&["deploy", &path, "-a", "slow"])?, "Released v3")
+}
+
+/// A host with an app whose builds run the returned script.
+fn scripted(settings: &str) -> Result<(Host, tempfile::TempDir), Failed> {
+    let host = Host::with(settings)?;
+    let dir = tempfile::tempdir()?;
+    write(
+        dir.path(),
+        &[
+            ("requirements.txt", ""),
+            ("Procfile", "worker: sleep 1000\n"),
+        ],
+    )?;
+    host.ok(&["create", "odd"])?;
+    Ok((host, dir))
+}
+
+/// What a build says whose `bin/pre_compile` is this, and how the client ended.
+fn built(host: &Host, dir: &Path, script: &str) -> Result<(Option<i32>, String), Failed> {
+    write(dir, &[("bin/pre_compile", script)])?;
+    let output = host.cli(&["deploy", &dir.display().to_string(), "-a", "odd"]);
+    let text = String::from_utf8_lossy(&output.stdout).into_owned();
+    Ok((output.status.code(), text))
+}
+
+fn bounds() -> Result<(), Failed> {
+    let (host, dir) = scripted("[disk]\nbuild_mb = 64\n")?;
+    let failed = "\n !     Push rejected, failed to compile Python app.\n\n !     Push failed\n";
+    let fails = |script: &str, words: &str| -> Result<String, Failed> {
+        let (status, text) = built(&host, dir.path(), script)?;
+        check(status == Some(9), text.clone())?;
+        contains(&text, words)?;
+        check(text.ends_with(failed), text.clone())?;
+        Ok(text)
+    };
+    let memory = " !     The build ran out of memory, of which it has 1024.0M: ";
+    // Itself, and one of its processes, whose end the build may or may not outlive.
+    let greedy =
+        "python3 -c 'import itertools; [b\"x\" * (n % 2 + (1 << 20)) for n in itertools.count(1)]'";
+    fails(&format!("exec {greedy}\n"), memory)?;
+    let text = fails(
+        &format!("{greedy}; echo it ended with $?; exit 1\n"),
+        memory,
+    )?;
+    check(text.matches(memory).count() == 1, text)?;
+    let disk = " !     The build filled its disk, which has ";
+    fails("head -c 200M /dev/zero >filler\n", disk)?;
+    fails(
+        "mkdir many; cd many; for n in {1..100000}; do : >$n || exit 1; done\n",
+        disk,
+    )?;
+    let forks = "exec python3 -c '\n\
+        import os, time\n\
+        for n in range(5000):\n    \
+            try:\n        \
+                if os.fork() == 0: time.sleep(60); os._exit(0)\n    \
+            except OSError as error: print(\"stopped at\", n, error.strerror); break\n\
+        os._exit(1)'\n";
+    let text = fails(forks, "stopped at ")?;
+    let count = text.lines().find_map(|line| {
+        let (_, rest) = line.split_once("stopped at ")?;
+        rest.split(' ').next()?.parse::<u32>().ok()
+    });
+    check(
+        count.is_some_and(|count| (100..=512).contains(&count)),
+        text.clone(),
+    )?;
+    contains(&text, "Resource temporarily unavailable")?;
+    // None of it is left, and the next one has all again.
+    let (status, text) = built(&host, dir.path(), "true\n")?;
+    check(status == Some(0), text)
+}
+
+/// Heroku saves a cache only after a build that succeeded. Here it is used in place: what a package
+/// manager fetched before something else failed is not fetched again.
+fn failed_cache() -> Result<(), Failed> {
+    let (host, dir) = scripted("")?;
+    let cache = |script: &str| built(&host, dir.path(), script);
+    let look = "ls -A /tmp/cache | sed 's/^/found /'\n";
+    let (status, text) = cache("touch /tmp/cache/good\n")?;
+    check(status == Some(0), text)?;
+    let (status, text) = cache(&format!("{look}touch /tmp/cache/bad; exit 1\n"))?;
+    check(status == Some(9), text.clone())?;
+    contains(&text, "found good")?;
+    let (status, text) = cache(look)?;
+    check(status == Some(0), text.clone())?;
+    contains(&text, "found good")?;
+    contains(&text, "found bad")?;
+    host.ok(&["builds:cache:purge", "-a", "odd"])?;
+    let (_, text) = cache(look)?;
+    check(
+        !text.contains("found bad") && !text.contains("found good"),
+        text,
+    )
+}
+
+/// Deploys, changes of config vars, rollbacks and promotions.
+fn gated() -> Result<(), Failed> {
+    let host = Host::start()?;
+    let dir = tempfile::tempdir()?;
+    write(
+        dir.path(),
+        &[
+            ("requirements.txt", ""),
+            (
+                "Procfile",
+                "worker: sleep 1000\nrelease: echo \"phase of ${MODE:-none}\"; [ \"${MODE:-}\" != bad ]\n",
+            ),
+        ],
+    )?;
+    for app in ["from", "to"] {
+        host.ok(&["create", app])?;
+    }
+    let newest = |app: &str| -> Result<(u64, String), Failed> {
+        let text = host.ok(&["releases", "-a", app, "-n", "1", "--json"])?;
+        let list: serde_json::Value = serde_json::from_str(&text)?;
+        let status = list[0]["status"].as_str().unwrap_or_default().to_owned();
+        Ok((list[0]["version"].as_u64().unwrap_or_default(), status))
+    };
+    let settles = |app: &str, version: u64, status: &str| {
+        host.eventually(&format!("v{version} of {app}: {status}"), || {
+            newest(app).is_ok_and(|now| now == (version, status.to_owned()))
+        })
+    };
+    let mode = |app: &str| host.ok(&["config:get", "MODE", "-a", app]);
+    host.ok(&["deploy", &dir.path().display().to_string(), "-a", "from"])?;
+    settles("from", 3, "succeeded")?;
+    host.cli(&["config:set", "MODE=good", "-a", "from"]);
+    settles("from", 4, "succeeded")?;
+    host.ok(&["ps:scale", "worker=1", "-a", "from"])?;
+    host.eventually("worker.1 is up", || host.all_up("from", &["worker.1"]))?;
+    let dyno = || -> Result<String, Failed> { host.ok(&["ps", "-a", "from", "--json"]) };
+    let before = dyno()?;
+    // It is not current: what runs goes on, without the change.
+    host.cli(&["config:set", "MODE=bad", "-a", "from"]);
+    settles("from", 5, "failed")?;
+    contains(&host.logs("from"), "phase of bad")?;
+    check(mode("from")?.trim() == "good", "a failed change is seen")?;
+    check(dyno()? == before, "a failed change restarted a dyno")?;
+    host.cli(&["rollback", "v3", "-a", "from"]);
+    settles("from", 6, "succeeded")?;
+    check(
+        host.logs("from").matches("phase of none").count() == 2,
+        host.logs("from"),
+    )?;
+    let refused = host.cli(&["rollback", "v5", "-a", "from"]);
+    check(!refused.status.success(), "rolled back to what failed")?;
+    // Of the app that it goes to.
+    host.cli(&["config:set", "MODE=bad", "-a", "to"]);
+    settles("to", 3, "succeeded")?;
+    host.cli(&["promote", "-a", "from", "--to", "to"]);
+    settles("to", 4, "failed")?;
+    contains(&host.logs("to"), "phase of bad")?;
+    check(host.states("to").is_empty(), "a failed promotion runs")?;
+    host.cli(&["config:set", "MODE=fine", "-a", "to"]);
+    settles("to", 5, "succeeded")?;
+    host.cli(&["promote", "-a", "from", "--to", "to"]);
+    settles("to", 6, "succeeded")?;
+    contains(&host.logs("to"), "phase of fine")
 }
 
 /// Slugs are named by their sha256.
