@@ -394,6 +394,8 @@ mod tests {
         // As Heroku's do: what is at $HOME while it builds lies in the source.
         let script = "#!/bin/bash\nset -e\nown=$(basename \"$(dirname \"$(dirname \"$0\")\")\")\n\
             echo \"stack $STACK\"; [ -x bin/compile ]\n\
+            echo \"cached $(ls -A \"$2\" | tr '\\n' ' ')\"; touch \"$2/$own-$(cat \"$3/TURN\")\"\n\
+            [ ! -f \"$3/FAIL\" ] || exit 1\n\
             mkdir -p \"$1/.heroku/$own\" \"$HOME/.heroku\"\n\
             ln -nsf \"$1/.heroku/$own\" \"$HOME/.heroku/$own\"\n\
             echo here >\"$HOME/.heroku/$own/file\"\n\
@@ -408,7 +410,29 @@ mod tests {
         }
         let list = "uploaded first first\nbuiltin python\nuploaded last last\n";
         fs::write(bench.at("result").join("buildpacks"), list).expect("written");
-        let (status, text) = bench.drive();
+        let turn = |number: &str| {
+            fs::write(bench.at("env").join("TURN"), number).expect("written");
+            for gone in ["buildpack_0", "buildpack_2"] {
+                let _ = fs::remove_dir_all(bench.at(gone));
+            }
+            bench.drive()
+        };
+        // What a failed build leaves in their cache is no part of it.
+        fs::write(bench.at("env").join("FAIL"), "").expect("written");
+        let (status, text) = turn("1");
+        assert!(status == 1 && text.contains("cached \n"), "{text}");
+        fs::remove_file(bench.at("env").join("FAIL")).expect("removed");
+        let (status, text) = turn("2");
+        assert!(status == 0 && text.contains("cached \n"), "{text}");
+        fs::write(bench.at("env").join("FAIL"), "").expect("written");
+        let (status, text) = turn("3");
+        assert!(
+            status == 1 && text.contains("cached first-2 last-2 \n"),
+            "{text}"
+        );
+        fs::remove_file(bench.at("env").join("FAIL")).expect("removed");
+        let (status, text) = turn("4");
+        assert!(text.contains("cached first-2 last-2 \n"), "{text}");
         assert_eq!(status, 0, "{text}");
         let release = fs::read_to_string("/etc/os-release").unwrap_or_default();
         if release.contains("VERSION_ID=\"12\"") && release.contains("ID=debian") {

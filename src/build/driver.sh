@@ -185,6 +185,26 @@ apart() {
 }
 
 mkdir -p "$cache_dir"
+# Those from elsewhere count on it that a build that fails changes nothing of their cache: they work on
+# a copy, at the same path each time. Those built in keep what was fetched before a failure.
+others=$cache_dir/.others copy=$cache_dir/.new
+is_copied=no
+own_cache() {
+  case $1 in "$packs"/*)
+    own=$cache_dir
+    return
+    ;;
+  esac
+  own=$copy
+  [ "$is_copied" = no ] || return 0
+  is_copied=yes
+  rm -rf "$copy"
+  if [ -d "$others" ] && cp -a "$others" "$copy" 2>/dev/null; then return; fi
+  # None yet, or no room for two.
+  rm -rf "$copy"
+  mkdir "$copy"
+}
+
 exports=()
 for at in "${!chosen[@]}"; do
   pack=${chosen[at]} name=${names[at]}
@@ -192,9 +212,10 @@ for at in "${!chosen[@]}"; do
   printf '%s\n' "${titles[at]}" >"$result_dir/pack"
   echo "-----> $name app detected"
   stage compile
+  own_cache "$pack"
   # What a pack exports is for those that come after it.
   as "$pack" bash -c 'n=$1; shift; for ((; n > 0; n--)); do . "$1"; shift; done; exec "$@"' - \
-    "${#exports[@]}" "${exports[@]}" "$pack/bin/compile" "$build_dir" "$cache_dir" "$env_dir" </dev/null 2>&1
+    "${#exports[@]}" "${exports[@]}" "$pack/bin/compile" "$build_dir" "$own" "$env_dir" </dev/null 2>&1
   status=$?
   [ "$status" -ne 0 ] && exit "$status"
   [ -f "$pack/export" ] && exports+=("$pack/export")
@@ -209,4 +230,5 @@ for at in "${!chosen[@]}"; do
   fi
 done
 rmdir "$build_dir/.heroku" 2>/dev/null
+if [ "$is_copied" = yes ]; then rm -rf "$others" && mv "$copy" "$others"; fi
 stage done

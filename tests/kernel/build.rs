@@ -258,8 +258,8 @@ fn bounds() -> Result<(), Failed> {
     check(status == Some(0), text)
 }
 
-/// Heroku saves a cache only after a build that succeeded. Here it is used in place: what a package
-/// manager fetched before something else failed is not fetched again.
+/// Heroku saves a cache only after a build that succeeded, and so it is for buildpacks from elsewhere.
+/// Those built in use it in place: what was fetched before something failed is not fetched again.
 fn failed_cache() -> Result<(), Failed> {
     let (host, dir) = scripted("")?;
     let cache = |script: &str| built(&host, dir.path(), script);

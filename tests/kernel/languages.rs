@@ -341,6 +341,7 @@ fn outside() -> Result<(), Failed> {
          echo \"stack $STACK, source $SOURCE_VERSION, secret ${SECRET:-unset}, file $(cat \"$3/SECRET\")\"\n\
          echo \"limit $(cat /sys/fs/cgroup/memory/memory.limit_in_bytes), cached $(ls -A \"$2\"), home $HOME\"\n\
          touch \"$2/kept\"\n\
+         [ ! -f \"$1/fails\" ] || { touch \"$2/half\"; exit 1; }\n\
          [ -w / ] && echo 'the stack is writable'\n\
          id -u; cat /proc/self/status | grep -E '^(CapEff|NoNewPrivs)'\n\
          mkdir -p \"$1/.profile.d\"; echo 'export AT_START=yes' >\"$1/.profile.d/first.sh\"",
@@ -380,6 +381,11 @@ fn outside() -> Result<(), Failed> {
         contains(&text, line)?;
     }
     check(!text.contains("writable"), text)?;
+    // A build that fails changes nothing of its cache.
+    std::fs::write(source.path().join("fails"), "")?;
+    let output = host.cli(&["deploy", &folder, "-a", "packs"]);
+    check(output.status.code() == Some(9), format!("{output:?}"))?;
+    std::fs::remove_file(source.path().join("fails"))?;
     let text = host.ok(&["deploy", &folder, "-a", "packs"])?;
     contains(&text, "cached kept, home /app")?;
     // The last buildpack has the last word, and all start-up files stay.
