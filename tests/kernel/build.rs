@@ -241,7 +241,7 @@ fn bounds() -> Result<(), Failed> {
         for n in range(5000):\n    \
             try:\n        \
                 if os.fork() == 0: time.sleep(60); os._exit(0)\n    \
-            except OSError as error: print(\"stopped at\", n, error.strerror); break\n\
+            except OSError as error: print(\"stopped at\", n, error.strerror, flush=True); break\n\
         os._exit(1)'\n";
     let text = fails(forks, "stopped at ")?;
     let count = text.lines().find_map(|line| {
@@ -295,7 +295,7 @@ fn gated() -> Result<(), Failed> {
             ),
         ],
     )?;
-    for app in ["from", "to"] {
+    for app in ["from", "into"] {
         host.ok(&["create", app])?;
     }
     let newest = |app: &str| -> Result<(u64, String), Failed> {
@@ -333,17 +333,17 @@ fn gated() -> Result<(), Failed> {
     let refused = host.cli(&["rollback", "v5", "-a", "from"]);
     check(!refused.status.success(), "rolled back to what failed")?;
     // Of the app that it goes to.
-    host.cli(&["config:set", "MODE=bad", "-a", "to"]);
-    settles("to", 3, "succeeded")?;
-    host.cli(&["promote", "-a", "from", "--to", "to"]);
-    settles("to", 4, "failed")?;
-    contains(&host.logs("to"), "phase of bad")?;
-    check(host.states("to").is_empty(), "a failed promotion runs")?;
-    host.cli(&["config:set", "MODE=fine", "-a", "to"]);
-    settles("to", 5, "succeeded")?;
-    host.cli(&["promote", "-a", "from", "--to", "to"]);
-    settles("to", 6, "succeeded")?;
-    contains(&host.logs("to"), "phase of fine")
+    host.cli(&["config:set", "MODE=bad", "-a", "into"]);
+    settles("into", 3, "succeeded")?;
+    host.cli(&["promote", "-a", "from", "--to", "into"]);
+    settles("into", 4, "failed")?;
+    contains(&host.logs("into"), "phase of bad")?;
+    check(host.states("into").is_empty(), "a failed promotion runs")?;
+    host.cli(&["config:set", "MODE=fine", "-a", "into"]);
+    settles("into", 5, "succeeded")?;
+    host.cli(&["promote", "-a", "from", "--to", "into"]);
+    settles("into", 6, "succeeded")?;
+    contains(&host.logs("into"), "phase of fine")
 }
 
 /// Slugs are named by their sha256.
