@@ -427,12 +427,15 @@ mod tests {
         fs::write(bench.at("env").join("FAIL"), "").expect("written");
         let (status, text) = turn("3");
         assert!(
-            status == 1 && text.contains("cached first-2 last-2 \n"),
+            status == 1 && text.contains("cached buildpack_0-2 buildpack_2-2 \n"),
             "{text}"
         );
         fs::remove_file(bench.at("env").join("FAIL")).expect("removed");
         let (status, text) = turn("4");
-        assert!(text.contains("cached first-2 last-2 \n"), "{text}");
+        assert!(
+            text.contains("cached buildpack_0-2 buildpack_2-2 \n"),
+            "{text}"
+        );
         assert_eq!(status, 0, "{text}");
         let release = fs::read_to_string("/etc/os-release").unwrap_or_default();
         if release.contains("VERSION_ID=\"12\"") && release.contains("ID=debian") {
