@@ -6,7 +6,6 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::os::fd::AsFd as _;
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use jiff::Timestamp;
@@ -22,7 +21,7 @@ use super::lifecycle::{Effect, Input, Outcome, Phase, Stop, Timer};
 use super::preboot::Roll;
 use super::{
     Adopted, AppSpec, AppView, Attachment, CommandError, Exited, Failure, Launched, LaunchedStdio,
-    Machine, RunStarted, Snapshot, StopSignal, Supervisor,
+    Machine, Snapshot, StopSignal, Supervisor,
 };
 use crate::keeper::Mark;
 use crate::logs::Hub;
@@ -384,14 +383,7 @@ impl Driver {
             });
             later(&mut self.answers, reply, Ok(attachment));
         } else if let Some(reply) = dyno.starting.take() {
-            let (sender, exit) = oneshot::channel();
-            dyno.exits.push(sender);
-            let started = RunStarted {
-                dyno: dyno.view(),
-                exit,
-                output: Some(launched.stdio),
-                is_starved: Arc::clone(&dyno.is_starved),
-            };
+            let started = dyno.begun(Some(launched.stdio));
             later(&mut self.answers, reply, Ok(started));
         } else if let LaunchedStdio::Logged(output) = launched.stdio {
             if dyno.is_kept {
@@ -440,7 +432,7 @@ impl Driver {
         let is_starved = self.machine.glance(id).is_some_and(|g| g.oom_kills > 0);
         let is_killed = status == KILLED && is_starved;
         if let (true, Some(dyno)) = (is_starved, self.dynos.get(&id)) {
-            dyno.is_starved.store(true, Ordering::Relaxed);
+            dyno.starve();
         }
         if pump.is_none() && !is_killed {
             let _ = events.send(Event::Ended(id, status));
@@ -469,7 +461,7 @@ impl Driver {
         };
         let before = dyno.life;
         if matches!(input, Input::Exceeded(_)) {
-            dyno.is_starved.store(true, Ordering::Relaxed);
+            dyno.starve();
         }
         let effects = dyno.life.step(input, &self.timings);
         if dyno.life.state != before.state {

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
-use std::sync::atomic::AtomicBool;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use jiff::Timestamp;
@@ -13,7 +13,8 @@ use super::command::Reply;
 use super::heritage::{Record, monotonic};
 use super::lifecycle::{Kind, Life};
 use super::{
-    Attachment, Backend, Bind, DynoView, Failure, LaunchOrder, Part, RunStarted, StdioOrder,
+    Attachment, Backend, Bind, DynoView, Failure, LaunchOrder, LaunchedStdio, Part, RunStarted,
+    StdioOrder,
 };
 use crate::dyno::{EnvironmentRequest, environment, shown};
 use crate::model::{
@@ -205,6 +206,23 @@ impl Dyno {
             size: self.order.size.clone(),
             port: self.port,
         }
+    }
+
+    /// What its caller hears: how it ends comes later.
+    pub(super) fn begun(&mut self, output: Option<LaunchedStdio>) -> RunStarted {
+        let (sender, exit) = oneshot::channel();
+        self.exits.push(sender);
+        RunStarted {
+            dyno: self.view(),
+            exit,
+            output,
+            is_starved: Arc::clone(&self.is_starved),
+        }
+    }
+
+    /// It, or a process of it, was killed because memory ran out.
+    pub(super) fn starve(&self) {
+        self.is_starved.store(true, Ordering::Relaxed);
     }
 
     pub(super) fn view(&self) -> DynoView {

@@ -3,8 +3,6 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use tokio::sync::oneshot;
-
 use super::command::Reply;
 use super::driver::Driver;
 use super::dyno::{Dyno, Recipe};
@@ -38,14 +36,7 @@ impl Driver {
                     // Answered with its output, when it was launched.
                     dyno.starting = Some(reply);
                 } else {
-                    let (sender, exit) = oneshot::channel();
-                    dyno.exits.push(sender);
-                    let started = RunStarted {
-                        dyno: dyno.view(),
-                        exit,
-                        output: None,
-                        is_starved: Arc::clone(&dyno.is_starved),
-                    };
+                    let started = dyno.begun(None);
                     self.answer(reply, Ok(started));
                 }
                 self.dynos.insert(id, dyno);
