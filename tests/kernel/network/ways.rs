@@ -535,7 +535,7 @@ fn poured(yard: &Yard, host: &Host) -> Result<String, Failed> {
         check(served > 0, "nothing was asked meanwhile")?;
         Ok::<String, Failed>(sent)
     })?;
-    check(sent.parse::<u32>()? > 0, format!("{sent} thousand sent"))?;
+    check(sent.parse::<u32>()? > 0, format!("{sent} datagrams sent"))?;
     Ok("not shaped; router and another dyno go on".to_owned())
 }
 
