@@ -44,22 +44,11 @@ pub struct Group {
 }
 
 impl Group {
-    /// Makes the directories (mode 0700) and sets the limits; on failure none is left.
-    pub(super) fn make(
-        version: Version,
-        memory: PathBuf,
-        dirs: Vec<PathBuf>,
-        limits: &Limits,
-        offers: &Offers,
-    ) -> Result<Self, CgroupError> {
-        let group = Self {
-            version,
-            memory,
-            dirs,
-        };
+    /// Makes the directories; on failure none is left.
+    pub(super) fn make(version: Version, dirs: Vec<PathBuf>) -> Result<Self, CgroupError> {
+        let group = Self::existing(version, dirs);
         for dir in &group.dirs {
-            let made = sys::fault("make the cgroup");
-            if let Err(source) = made.and_then(|()| std::fs::create_dir(dir)) {
+            if let Err(source) = std::fs::create_dir(dir) {
                 let error = CgroupError::Make {
                     path: dir.clone(),
                     source,
@@ -68,16 +57,10 @@ impl Group {
                 return Err(error);
             }
         }
-        match group.limit(limits, offers) {
-            Ok(()) => Ok(group),
-            Err(error) => {
-                let _ = group.remove();
-                Err(error)
-            }
-        }
+        Ok(group)
     }
 
-    /// The group of existing directories (sweeping).
+    /// The group of existing directories, the memory controller's first.
     pub(super) fn existing(version: Version, dirs: Vec<PathBuf>) -> Self {
         Self {
             version,
@@ -86,7 +69,7 @@ impl Group {
         }
     }
 
-    fn limit(&self, limits: &Limits, offers: &Offers) -> Result<(), CgroupError> {
+    pub(super) fn limit(&self, limits: &Limits, offers: &Offers) -> Result<(), CgroupError> {
         let has_swap = offers.has_swap;
         let memory = limits.memory_max_bytes(has_swap).to_string();
         let tasks = limits.tasks_max.to_string();
@@ -161,6 +144,12 @@ impl Group {
                 tasks.collect::<Result<_, _>>().map(Entry::V1)
             }
         }
+    }
+
+    /// Its name below the parent group.
+    pub fn name(&self) -> String {
+        let name = self.memory.file_name().unwrap_or_default();
+        name.to_string_lossy().into_owned()
     }
 
     /// The group's directories, for tests and reports.

@@ -10,7 +10,6 @@ use super::offers::Offers;
 use super::own::Own;
 use super::weights::{self, Scheduling};
 use super::{CgroupError, Group, Limits};
-use crate::model::DynoId;
 
 /// The interface a host offers.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -93,30 +92,43 @@ impl Manager {
         self.version
     }
 
-    /// Makes the group of a dyno.
+    /// Makes the group of the dyno that gets this slot, without limits: it may be made ahead. Its
+    /// name is never used twice, so that the kernel's old messages are of nobody who lives.
     ///
     /// # Errors
     /// See [`CgroupError`]; nothing is left then.
-    pub fn create(&self, id: DynoId, limits: &Limits) -> Result<Group, CgroupError> {
-        let name = id.to_string();
-        let dirs: Vec<PathBuf> = self.parents.iter().map(|p| p.join(&name)).collect();
-        Group::make(self.version, dirs[0].clone(), dirs, limits, &self.offers)
+    pub fn make(&self, slot: u16) -> Result<Group, CgroupError> {
+        let random = uuid::Uuid::new_v4().as_fields().0;
+        let dirs = self.dirs(&format!("{slot:04x}-{random:08x}"));
+        Group::make(self.version, dirs)
     }
 
-    /// The group of a dyno that an earlier supervisor made it for.
-    pub fn inherit(&self, id: DynoId) -> Group {
-        let name = id.to_string();
-        let dirs = self.parents.iter().map(|parent| parent.join(&name));
-        Group::existing(self.version, dirs.collect())
+    /// Sets the limits of a group.
+    ///
+    /// # Errors
+    /// See [`CgroupError`].
+    pub fn limit(&self, group: &Group, limits: &Limits) -> Result<(), CgroupError> {
+        group.limit(limits, &self.offers)
     }
 
-    /// Kills and removes every group below ours but those of `living` dynos. Call before the first
+    /// The group of this name that an earlier supervisor made.
+    pub fn inherit(&self, name: &str) -> Group {
+        Group::existing(self.version, self.dirs(name))
+    }
+
+    fn dirs(&self, name: &str) -> Vec<PathBuf> {
+        self.parents
+            .iter()
+            .map(|parent| parent.join(name))
+            .collect()
+    }
+
+    /// Kills and removes every group below ours but those of `living` names. Call before the first
     /// launch.
     ///
     /// # Errors
     /// The first group that stayed; the others are removed all the same.
-    pub fn sweep(&self, living: &BTreeSet<DynoId>) -> Result<usize, CgroupError> {
-        let living: BTreeSet<String> = living.iter().map(ToString::to_string).collect();
+    pub fn sweep(&self, living: &BTreeSet<String>) -> Result<usize, CgroupError> {
         let mut by_name: BTreeMap<std::ffi::OsString, Vec<PathBuf>> = BTreeMap::new();
         for parent in &self.parents {
             for entry in std::fs::read_dir(parent).into_iter().flatten().flatten() {

@@ -124,7 +124,7 @@ async fn serve(
     let doors = Doors::open_with(&settings, kept).await?;
     let hub = Hub::open(&paths.logs())?;
     let cgroups = Manager::open(&format!("manifold-{}", state.instance), paths.state())?;
-    sweep(&paths, &cgroups, &estate.living());
+    sweep(&paths, &cgroups, &estate.groups());
     // Without it dynos are still bounded each, so the platform may go on.
     match cgroups.keep_for_host(|total| settings.reserve.memory(total)) {
         Ok(limit) => tracing::debug!(?limit, "memory of all dynos together"),

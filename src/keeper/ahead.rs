@@ -1,9 +1,10 @@
-//! What of a launch is made before anybody asks for it: its mount, UTS and IPC namespaces.
+//! PID 1s made before anybody asks for them.
 //!
-//! A child makes them, leaves the host's mounts for the keeper's scratch, mounts there what does
-//! not depend on the app, hands over the namespaces, and ends. They live on in our descriptors,
-//! each for one launch into one range of ids: its PID 1 enters them instead of making its own,
-//! and moves the mounts to their places. A launch that finds none makes all of it itself.
+//! Each is cloned for one launch into one range of ids and does what does not depend on the app: it
+//! joins the launch's group, enters its network, makes its other namespaces, and in a root of the
+//! keeper's scratch the mounts that are the same for all. Then it goes back to the host's mounts,
+//! where the layers of its root are, and waits for its plan. It ends with the keeper, or when it is
+//! let go of. A launch that finds none makes all of it itself, by the same steps.
 
 use std::collections::VecDeque;
 use std::fs::File;
@@ -12,10 +13,13 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::Path;
 use std::time::{Duration, Instant};
 
-use nix::sched::{CloneFlags, setns};
+use nix::sched::{CloneFlags, setns, unshare};
+use nix::sys::socket::MsgFlags;
 
-use super::protocol;
+use super::child::{self, DynoChild};
+use super::protocol::{self, Request};
 use super::scratch::{self, INERT, Scratch};
+use super::steps;
 use crate::dyno::{SHM_BYTES, UserRange};
 use crate::sys::{self, Clone3, Fault, Fork, FsContext, MountAttributes};
 
@@ -26,49 +30,44 @@ pub(super) const TTY_GID: u32 = 5;
 pub(super) const TERMINALS: &str = "terminals";
 pub(super) const SHARED_MEMORY: &str = "memory";
 pub(super) const QUEUES: &str = "queues";
+pub(super) const PROC: &str = "proc";
+pub(super) const SYS: &str = "sys";
+pub(super) const UNIFIED: &str = "unified";
 
-/// Most launches that are prepared; the supervisor says of eight at a time that they are near. Past
-/// it the oldest goes: nobody came for it.
+/// Most of them; the supervisor says of eight launches at a time that they are near. Past it the
+/// oldest goes: nobody came for it.
 const MADE_MAX: usize = 16;
 
-/// Prepared only when no launch came for so long: in a burst there is no time ahead.
+/// Made only when no launch came for so long: in a burst there is no time ahead.
 const QUIET: Duration = Duration::from_millis(20);
 
-/// The point at which preparing may be made to fail.
-const POINT: &str = "make namespaces ahead";
+/// What one says when it is finished. Nothing at all would be the channel's end.
+const READY: u8 = 1;
 
-/// The namespaces of a launch to come.
+/// The point at which making one may be made to fail.
+const POINT: &str = "make a process ahead";
+
+/// Namespaces that a PID 1 has beside those of processes, users, its group and the network.
+pub(super) const NAMESPACES: CloneFlags = CloneFlags::CLONE_NEWNS
+    .union(CloneFlags::CLONE_NEWUTS)
+    .union(CloneFlags::CLONE_NEWIPC);
+
+/// A launch that is near.
 #[derive(Debug)]
-pub(super) struct Namespaces {
-    mounts: OwnedFd,
-    names: OwnedFd,
-    queues: OwnedFd,
-}
-
-impl Namespaces {
-    /// Kinds that a launch without them makes with its clone.
-    pub(super) const KINDS: CloneFlags = CloneFlags::CLONE_NEWNS
-        .union(CloneFlags::CLONE_NEWUTS)
-        .union(CloneFlags::CLONE_NEWIPC);
-
-    pub(super) fn descriptors(&self) -> [BorrowedFd<'_>; 3] {
-        [&self.mounts, &self.names, &self.queues].map(AsFd::as_fd)
-    }
-
-    /// Root and working directory are the scratch from here on.
-    pub(super) fn enter(&self) -> io::Result<()> {
-        setns(&self.queues, CloneFlags::CLONE_NEWIPC)?;
-        setns(&self.names, CloneFlags::CLONE_NEWUTS)?;
-        Ok(setns(&self.mounts, CloneFlags::CLONE_NEWNS)?)
-    }
+pub(super) struct Near {
+    pub(super) range: UserRange,
+    pub(super) network: OwnedFd,
+    /// One v2 directory, or the v1 `tasks` files.
+    pub(super) cgroup: Vec<OwnedFd>,
+    pub(super) is_cgroup_v2: bool,
 }
 
 /// All launches to come.
 #[derive(Debug)]
 pub(super) struct Ahead {
-    made: VecDeque<(UserRange, Namespaces)>,
-    making: Option<Making>,
-    wanted: VecDeque<UserRange>,
+    made: VecDeque<Made>,
+    making: Option<Made>,
+    wanted: VecDeque<Near>,
     /// When the last launch came.
     last: Instant,
 }
@@ -85,9 +84,15 @@ impl Default for Ahead {
 }
 
 impl Ahead {
-    /// A launch into this range is near.
-    pub(super) fn want(&mut self, range: UserRange) {
-        self.wanted.push_back(range);
+    /// A launch is near. What was made for its range before is of an earlier one.
+    pub(super) fn want(&mut self, near: Near) {
+        if let Some(made) = self.find(near.range) {
+            made.give_up();
+        }
+        self.wanted.push_back(near);
+        if self.wanted.len() > MADE_MAX {
+            self.wanted.pop_front();
+        }
     }
 
     /// How long until the next may be made, if there is one.
@@ -99,129 +104,169 @@ impl Ahead {
     }
 
     /// Starts the next.
-    pub(super) fn start(&mut self, scratch: &Scratch) {
-        if let Some(range) = self.wanted.pop_front() {
+    pub(super) fn start(&mut self, scratch: &Scratch, filter: &[libc::sock_filter]) {
+        if let Some(near) = self.wanted.pop_front() {
             // A launch that finds none makes its own, and says what failed.
-            self.making = Making::start(scratch, range).ok();
+            self.making = Made::start(near, scratch, filter).ok();
         }
     }
 
-    /// Readable when what is being made is finished.
+    /// Readable when the one that is being made is finished.
     pub(super) fn channel(&self) -> Option<BorrowedFd<'_>> {
         self.making.as_ref().map(|making| making.channel.as_fd())
     }
 
-    /// Takes what was being made.
+    /// Takes the one that was being made, unless it failed.
     pub(super) fn finish(&mut self, buffer: &mut Vec<u8>) {
-        if let Some(making) = self.making.take()
-            && let (range, Some(made)) = (making.range, making.finish(buffer))
-            // A launch may have been faster.
-            && let Some(range) = range
+        let Some(made) = self.making.take() else {
+            return;
+        };
+        let heard = protocol::receive::<u8>(made.channel.as_fd(), buffer);
+        if !matches!(heard, Ok(Some((READY, _)))) {
+            return made.give_up();
+        }
+        self.made.push_back(made);
+        if self.made.len() > MADE_MAX
+            && let Some(oldest) = self.made.pop_front()
         {
-            self.made.push_back((range, made));
-            if self.made.len() > MADE_MAX {
-                self.made.pop_front();
-            }
+            oldest.give_up();
         }
     }
 
     /// A launch into this range is here.
-    pub(super) fn take(&mut self, range: UserRange) -> Option<Namespaces> {
+    pub(super) fn take(&mut self, range: UserRange) -> Option<Made> {
         self.last = Instant::now();
-        self.wanted.retain(|wanted| *wanted != range);
-        if let Some(making) = &mut self.making
-            && making.range == Some(range)
-        {
-            making.range = None;
+        self.find(range)
+    }
+
+    fn find(&mut self, range: UserRange) -> Option<Made> {
+        self.wanted.retain(|near| near.range != range);
+        // A launch may be faster.
+        if let Some(making) = self.making.take_if(|making| making.range == range) {
+            making.give_up();
         }
-        let at = self.made.iter().position(|(made, _)| *made == range)?;
-        self.made.remove(at).map(|(_, made)| made)
+        let at = self.made.iter().position(|made| made.range == range)?;
+        self.made.remove(at)
     }
 
     /// Lets go of all of it.
     pub(super) fn forget(&mut self) {
-        self.made.clear();
         self.wanted.clear();
-        if let Some(making) = self.making.take() {
-            making.give_up();
+        for made in self.made.drain(..).chain(self.making.take()) {
+            made.give_up();
         }
     }
 }
 
-/// A child that is making them.
+/// A PID 1 that waits for its plan.
 #[derive(Debug)]
-struct Making {
-    /// None: nobody wants it any more.
-    range: Option<UserRange>,
-    channel: OwnedFd,
-    pid: u32,
-    pidfd: OwnedFd,
+pub(super) struct Made {
+    range: UserRange,
+    pub(super) channel: OwnedFd,
+    pub(super) pid: u32,
+    pub(super) pidfd: OwnedFd,
 }
 
-impl Making {
-    /// Starts; what was made, or that it failed, comes over the channel.
-    fn start(scratch: &Scratch, range: UserRange) -> io::Result<Self> {
-        let (ours, theirs) = protocol::channel()?;
+impl Made {
+    /// Starts one; that it is finished comes over the channel, else the channel's end.
+    fn start(near: Near, scratch: &Scratch, filter: &[libc::sock_filter]) -> io::Result<Self> {
+        let (ours, theirs) = protocol::pair()?;
+        let into = near.is_cgroup_v2.then(|| near.cgroup.first()).flatten();
         let clone = Clone3 {
-            namespaces: Namespaces::KINDS.bits(),
-            cgroup: None,
+            namespaces: CloneFlags::CLONE_NEWPID.bits(),
+            cgroup: into.map(AsFd::as_fd),
         };
         match clone.call()? {
             Fork::Parent { pid, pidfd } => Ok(Self {
-                range: Some(range),
+                range: near.range,
                 channel: ours,
                 pid,
                 pidfd,
             }),
             Fork::Child => {
                 drop(ours);
-                // Nobody hears of a failure: a launch without it tries again, and says what failed.
-                let is_told = make(scratch, range).is_ok_and(|made| {
-                    protocol::send(theirs.as_fd(), &(), &made.descriptors()).is_ok()
-                });
-                sys::exit_now(u8::from(!is_told));
+                wait(&near, theirs, scratch, filter)
             }
         }
     }
 
-    /// Takes what was made, once the channel says something; waits for the child's end. Whatever went
-    /// wrong with it concerns no dyno.
-    fn finish(self, buffer: &mut Vec<u8>) -> Option<Namespaces> {
-        let heard = protocol::receive::<()>(self.channel.as_fd(), buffer);
-        self.reap();
-        let ((), fds) = heard.ok().flatten()?;
-        let [mounts, names, queues] = <[OwnedFd; 3]>::try_from(fds).ok()?;
-        Some(Namespaces {
-            mounts,
-            names,
-            queues,
-        })
+    /// Hands over the launch, as it came: the plan and the descriptors of user namespace, writable
+    /// layer and streams. An error: it is gone.
+    pub(super) fn send(&self, launch: &[u8], fds: [BorrowedFd<'_>; 5]) -> io::Result<()> {
+        protocol::send_bytes(self.channel.as_fd(), launch, &fds, MsgFlags::empty())
     }
 
     /// Ends it.
-    fn give_up(self) {
+    pub(super) fn give_up(self) {
         // It may have ended by itself.
         let _ = sys::pidfd_send_signal(self.pidfd.as_fd(), libc::SIGKILL);
-        self.reap();
-    }
-
-    fn reap(&self) {
         let pid = nix::unistd::Pid::from_raw(i32::try_from(self.pid).unwrap_or(i32::MAX));
         if let Err(errno) = nix::sys::wait::waitpid(pid, None) {
-            tracing::warn!("waiting for a child that made namespaces failed: {errno}");
+            tracing::warn!("waiting for a process that was made ahead failed: {errno}");
         }
     }
 }
 
-fn make(scratch: &Scratch, range: UserRange) -> io::Result<Namespaces> {
-    Fault::read().at(POINT)?;
-    // While the host's /proc is in sight.
-    let open = |kind| File::open(format!("/proc/self/ns/{kind}")).map(OwnedFd::from);
-    let made = Namespaces {
-        mounts: open("mnt")?,
-        names: open("uts")?,
-        queues: open("ipc")?,
+/// The life of a PID 1 that was made ahead. Nobody hears of a failure: a launch without it tries
+/// again, and says what failed.
+fn wait(near: &Near, channel: OwnedFd, scratch: &Scratch, filter: &[libc::sock_filter]) -> ! {
+    let mounts = prepare(near, channel.as_fd(), scratch);
+    let ready = mounts.and_then(|mounts| {
+        protocol::send(channel.as_fd(), &READY, &[])?;
+        Ok(mounts)
+    });
+    let Ok(mounts) = ready else {
+        sys::exit_now(1);
     };
+    let launch = protocol::receive::<Request>(channel.as_fd(), &mut Vec::new());
+    let Ok(Some((Request::Launch { plan, .. }, fds))) = launch else {
+        // The keeper is gone, or wants none.
+        sys::exit_now(0);
+    };
+    let Ok([user, writable, stdin, stdout, stderr]) = <[OwnedFd; 5]>::try_from(fds) else {
+        sys::exit_now(1);
+    };
+    let child = DynoChild {
+        plan: &plan,
+        scratch,
+        ahead: Some(mounts.as_fd()),
+        user: user.as_fd(),
+        network: near.network.as_fd(),
+        writable: writable.as_fd(),
+        streams: [stdin.as_fd(), stdout.as_fd(), stderr.as_fd()],
+        tasks: &[],
+        filter,
+        channel,
+        fault: Fault::read(),
+    };
+    child.run()
+}
+
+/// Its mount namespace, which it has left again.
+fn prepare(near: &Near, channel: BorrowedFd<'_>, scratch: &Scratch) -> io::Result<OwnedFd> {
+    Fault::read().at(POINT)?;
+    let tasks = if near.is_cgroup_v2 {
+        &[]
+    } else {
+        &near.cgroup[..]
+    };
+    let ours = [channel, near.network.as_fd()].into_iter();
+    child::begin(
+        &ours
+            .chain(tasks.iter().map(AsFd::as_fd))
+            .collect::<Vec<_>>(),
+    )?;
+    sys::die_with_parent()?;
+    sys::show_as_spare()?;
+    steps::neutral()?;
+    steps::join_cgroup(tasks)?;
+    setns(&near.network, CloneFlags::CLONE_NEWNET)?;
+    unshare(CloneFlags::CLONE_NEWCGROUP)?;
+    // While the host's /proc is in sight.
+    let here = || File::open("/proc/thread-self/ns/mnt").map(OwnedFd::from);
+    let home = here()?;
+    unshare(NAMESPACES)?;
+    let mounts = here()?;
     scratch::keep_mounts_private()?;
     std::env::set_current_dir(&scratch.dir)?;
     scratch::pivot_here()?;
@@ -229,10 +274,34 @@ fn make(scratch: &Scratch, range: UserRange) -> io::Result<Namespaces> {
         let target = scratch::place(&Path::new("/").join(name))?;
         sys::attach(mounted.as_fd(), target.as_fd())
     };
-    at(terminals(range)?, TERMINALS)?;
+    at(terminals(near.range)?, TERMINALS)?;
     at(shared_memory(SHM_BYTES)?, SHARED_MEMORY)?;
     at(queues()?, QUEUES)?;
-    Ok(made)
+    at(processes()?, PROC)?;
+    at(kernel()?, SYS)?;
+    if scratch.has_unified {
+        at(unified()?, UNIFIED)?;
+    }
+    setns(&home, CloneFlags::CLONE_NEWNS)?;
+    Ok(mounts)
+}
+
+/// A /proc of this pid namespace.
+pub(super) fn processes() -> io::Result<OwnedFd> {
+    FsContext::open(c"proc")?.mount(MountAttributes {
+        read_only: false,
+        ..INERT
+    })
+}
+
+/// A read-only /sys of this network namespace.
+pub(super) fn kernel() -> io::Result<OwnedFd> {
+    FsContext::open(c"sysfs")?.mount(INERT)
+}
+
+/// The v2 hierarchy from this cgroup namespace's root on.
+pub(super) fn unified() -> io::Result<OwnedFd> {
+    FsContext::open(c"cgroup2")?.mount(INERT)
 }
 
 /// A fresh devpts.

@@ -5,7 +5,6 @@ use std::io;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::time::Duration;
 
-use super::ahead::Namespaces;
 use super::init;
 use super::privileges::{self, AppContext, Prepared};
 use super::protocol::{self, StepFailure};
@@ -27,7 +26,8 @@ pub(super) enum Said {
 pub(super) struct DynoChild<'a> {
     pub(super) plan: &'a LaunchPlan,
     pub(super) scratch: &'a Scratch,
-    pub(super) ahead: Option<&'a Namespaces>,
+    /// The mount namespace of one that was made ahead.
+    pub(super) ahead: Option<BorrowedFd<'a>>,
     pub(super) user: BorrowedFd<'a>,
     pub(super) network: BorrowedFd<'a>,
     pub(super) writable: BorrowedFd<'a>,
@@ -64,13 +64,11 @@ impl DynoChild<'_> {
                 self.fail(step, &error);
             }
         };
-        or_fail("let go of the keeper's descriptors", self.close_others());
-        or_fail("block signals", sys::swap_signal_mask(true));
-        // A Ctrl-C on the supervisor's terminal is for the supervisor only.
-        or_fail(
-            "start a session",
-            nix::unistd::setsid().map(drop).map_err(io::Error::from),
-        );
+        if self.ahead.is_some() {
+            or_fail("show its name", sys::show_own_name());
+        } else {
+            or_fail("let go of the keeper", begin(&self.descriptors()));
+        }
         let mut set_up = SetUp::new(&self);
         for step in &self.plan.set_up {
             let fault = self.fault.at_lazily(|| steps::name(step));
@@ -136,18 +134,10 @@ impl DynoChild<'_> {
         sys::exit_now(status)
     }
 
-    /// The keeper has a descriptor for every dyno and every range of ids: closed here once, and not
-    /// again by PID 1 and by the app's exec. Their owners in this copy of the keeper are never
-    /// dropped.
-    fn close_others(&self) -> io::Result<()> {
+    fn descriptors(&self) -> Vec<BorrowedFd<'_>> {
         let ours = [self.user, self.network, self.writable, self.channel.as_fd()];
-        let tasks = self.tasks.iter().map(AsFd::as_fd);
-        let ahead = self.ahead.iter().flat_map(|ahead| ahead.descriptors());
-        let kept = ours.into_iter().chain(self.streams).chain(tasks);
-        let kept = kept.chain(ahead);
-        let mut kept: Vec<i32> = kept.map(|fd| fd.as_raw_fd()).collect();
-        kept.sort_unstable();
-        sys::close_all_but(libc::STDERR_FILENO + 1, &kept)
+        let ours = ours.into_iter().chain(self.streams);
+        ours.chain(self.tasks.iter().map(AsFd::as_fd)).collect()
     }
 
     /// The steps in order; the first that failed by name.
@@ -163,6 +153,19 @@ impl DynoChild<'_> {
         }
         Ok(())
     }
+}
+
+/// From a copy of the keeper to a process of its own, with these descriptors. The keeper has one for
+/// every dyno and every range of ids: closed here once, and not again by PID 1 and by the app's exec.
+/// Their owners in this copy of the keeper are never dropped.
+pub(super) fn begin(kept: &[BorrowedFd<'_>]) -> io::Result<()> {
+    let mut kept: Vec<i32> = kept.iter().map(AsRawFd::as_raw_fd).collect();
+    kept.sort_unstable();
+    sys::close_all_but(libc::STDERR_FILENO + 1, &kept)?;
+    sys::swap_signal_mask(true)?;
+    // A Ctrl-C on the supervisor's terminal is for the supervisor only.
+    nix::unistd::setsid()?;
+    Ok(())
 }
 
 /// PID 1 has no streams: those of the keeper lead to the host's journal.

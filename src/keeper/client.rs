@@ -253,13 +253,13 @@ impl Client {
         }
     }
 
-    /// Says that a launch into this range is near. Dropped when the queue is full: it only saves
-    /// time.
-    pub fn warm(&self, user: UserRange) {
-        let message = Outgoing {
-            request: Request::Warm(user),
-            fds: Vec::new(),
-        };
+    /// Says that a launch into this range, network and cgroup (see [`LaunchFds`]) is near. Dropped
+    /// when the queue is full: it only saves time.
+    pub fn warm(&self, user: UserRange, network: OwnedFd, cgroup: Vec<OwnedFd>, cgroup_v2: bool) {
+        let mut fds = vec![network];
+        fds.extend(cgroup);
+        let request = Request::Warm { user, cgroup_v2 };
+        let message = Outgoing { request, fds };
         if self.outgoing.try_send(message).is_err() {
             tracing::debug!("a range of ids was not prepared ahead");
         }

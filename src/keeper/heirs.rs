@@ -27,7 +27,7 @@ pub const RENEW: u8 = 84;
 
 /// Which language keeper and supervisor speak: raised with every change of `Request`, `Reply` or of
 /// what a parcel means.
-const VERSION: u32 = 1;
+const VERSION: u32 = 2;
 
 /// What both ends say first; never to be changed, so that every two versions understand it.
 const HELLO: &str = "manifold keeper ";

@@ -23,7 +23,7 @@ const FDS_MAX: usize = 16;
 pub(super) enum Request {
     /// Make a dyno. Descriptors, in order: netns, mount of the writable layer, stdin, stdout,
     /// stderr (or one /dev/null where a terminal takes their place), then the cgroup's, then the
-    /// user namespace if there is one.
+    /// user namespace if there is one. To a PID 1 that waits: user namespace, writable layer, streams.
     Launch {
         /// Echoed in the reply.
         request: u64,
@@ -41,8 +41,14 @@ pub(super) enum Request {
         /// Number.
         signal: i32,
     },
-    /// A launch into this range is near: make now what it needs.
-    Warm(UserRange),
+    /// A launch into this range is near: make now what it needs. Descriptors, in order: netns, then
+    /// the cgroup's.
+    Warm {
+        /// Its ids.
+        user: UserRange,
+        /// As in `Launch`.
+        cgroup_v2: bool,
+    },
     /// A launched dyno outlives its supervisor from now on: beside, a parcel for the next one.
     Keep {
         /// Which.

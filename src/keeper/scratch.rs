@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 use nix::mount::{MntFlags, MsFlags, mount, umount2};
 use nix::sched::{CloneFlags, unshare};
 
-use super::ahead::{QUEUES, SHARED_MEMORY, TERMINALS};
+use super::ahead::{PROC, QUEUES, SHARED_MEMORY, SYS, TERMINALS, UNIFIED};
 use crate::dyno::{LaunchPlan, SetUpStep, ShownSize};
 use crate::sys::{self, MountAttributes, TreeFlags};
 
@@ -59,6 +59,9 @@ impl Scratch {
             TERMINALS,
             SHARED_MEMORY,
             QUEUES,
+            PROC,
+            SYS,
+            UNIFIED,
         ] {
             std::fs::create_dir(dir.join(name))?;
         }

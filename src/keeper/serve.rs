@@ -13,7 +13,7 @@ use nix::sys::signalfd::SignalFd;
 use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
 use zeroize::Zeroize as _;
 
-use super::ahead::{Ahead, Namespaces};
+use super::ahead::{self, Ahead, Near};
 use super::child::{DynoChild, Said, points};
 use super::protocol::{self, Mark, Reply, Request, StepFailure};
 use super::reign::End;
@@ -46,7 +46,7 @@ pub(super) struct Dyno {
 pub(super) struct Keeper {
     pub(super) scratch: Scratch,
     /// Ranges to make ready when there is nothing else to do.
-    pub(super) warm: VecDeque<UserRange>,
+    pub(super) warm: VecDeque<Near>,
     /// Ranges whose namespace this supervisor has been given: a launch may be faster than `warm`.
     pub(super) warmed: HashSet<u32>,
     pub(super) ahead: Ahead,
@@ -111,7 +111,7 @@ impl Keeper {
                 match poll(&mut fds, timeout) {
                     Err(Errno::EINTR) => continue,
                     Ok(0) if self.warm.is_empty() => {
-                        self.ahead.start(&self.scratch);
+                        self.ahead.start(&self.scratch, &self.filter);
                         continue;
                     }
                     Ok(0) => {
@@ -232,7 +232,17 @@ impl Keeper {
                     let _ = sys::pidfd_send_signal(dyno.pidfd.as_fd(), signal);
                 }
             }
-            Request::Warm(user) => self.warm.push_back(user),
+            Request::Warm { user, cgroup_v2 } => {
+                let mut fds = fds.into_iter();
+                if let Some(network) = fds.next() {
+                    self.warm.push_back(Near {
+                        range: user,
+                        network,
+                        cgroup: fds.collect(),
+                        is_cgroup_v2: cgroup_v2,
+                    });
+                }
+            }
             Request::Keep { dyno, mark } => self.keep(dyno, mark, fds.into_iter().next()),
             Request::Mark { dyno, mark } => self.mark(dyno, mark),
             Request::Forget(dyno) => self.forget(dyno),
@@ -246,10 +256,11 @@ impl Keeper {
 
     fn warm_one(&mut self) -> io::Result<()> {
         // A launch that finds none tries again, and says what failed.
-        let Some(range) = self.warm.pop_front() else {
+        let Some(near) = self.warm.pop_front() else {
             return Ok(());
         };
-        self.ahead.want(range);
+        let range = near.range;
+        self.ahead.want(near);
         if !self.warmed.contains(&range.base)
             && let Ok(user) = users::make(range)
         {
@@ -302,17 +313,30 @@ impl Keeper {
             // What was made before does not have it.
             self.ahead.forget();
         }
-        let ahead = self.ahead.take(plan.user);
-        tracing::debug!(dyno = %plan.dyno, is_ahead = ahead.is_some(), "a launch's namespaces");
-        let pair = fault
+        fault
             .at("make a channel")
-            .and_then(|()| protocol::channel());
-        let (ours, theirs) = pair.map_err(failed("make a channel"))?;
-        let flags = if ahead.is_some() {
-            CloneFlags::CLONE_NEWPID
-        } else {
-            CloneFlags::CLONE_NEWPID | Namespaces::KINDS
-        };
+            .map_err(failed("make a channel"))?;
+        fault.at("clone").map_err(failed("clone"))?;
+        self.warm.retain(|near| near.range != plan.user);
+        let made = self.ahead.take(plan.user);
+        tracing::debug!(dyno = %plan.dyno, is_ahead = made.is_some(), "a launch's PID 1");
+        if let Some(made) = made {
+            let streams = [stdin, stdout, stderr].map(AsFd::as_fd);
+            let [stdin, stdout, stderr] = streams;
+            let fds = [user.as_fd(), writable.as_fd(), stdin, stdout, stderr];
+            match made.send(&self.buffer, fds) {
+                Ok(()) => {
+                    self.launches(request, plan.dyno, made.pid, made.pidfd, made.channel);
+                    return Ok(());
+                }
+                Err(error) => {
+                    tracing::debug!(%error, "a process that was made ahead is gone");
+                    made.give_up();
+                }
+            }
+        }
+        let (ours, theirs) = protocol::channel().map_err(failed("make a channel"))?;
+        let flags = CloneFlags::CLONE_NEWPID | ahead::NAMESPACES;
         let into = if cgroup_v2 {
             cgroup.first().map(AsFd::as_fd)
         } else {
@@ -322,27 +346,10 @@ impl Keeper {
             namespaces: flags.bits(),
             cgroup: into,
         };
-        let cloned = fault.at("clone").and_then(|()| clone.call());
-        match cloned.map_err(failed("clone"))? {
+        match clone.call().map_err(failed("clone"))? {
             Fork::Parent { pid, pidfd } => {
                 drop(theirs);
-                self.dynos.insert(
-                    plan.dyno,
-                    Dyno {
-                        pid,
-                        pidfd,
-                        is_launched: false,
-                        parcel: None,
-                        mark: Mark::Started,
-                        ended: None,
-                    },
-                );
-                self.launching.push(Launching {
-                    request,
-                    dyno: plan.dyno,
-                    pid,
-                    channel: ours,
-                });
+                self.launches(request, plan.dyno, pid, pidfd, ours);
                 Ok(())
             }
             Fork::Child => {
@@ -351,7 +358,7 @@ impl Keeper {
                 let child = DynoChild {
                     plan,
                     scratch: &self.scratch,
-                    ahead: ahead.as_ref(),
+                    ahead: None,
                     user: user.as_fd(),
                     network: network.as_fd(),
                     writable: writable.as_fd(),
@@ -364,6 +371,27 @@ impl Keeper {
                 child.run()
             }
         }
+    }
+
+    /// From now on it is a dyno's, and says on the channel how far it came.
+    fn launches(&mut self, request: u64, dyno: DynoId, pid: u32, pidfd: OwnedFd, channel: OwnedFd) {
+        self.dynos.insert(
+            dyno,
+            Dyno {
+                pid,
+                pidfd,
+                is_launched: false,
+                parcel: None,
+                mark: Mark::Started,
+                ended: None,
+            },
+        );
+        self.launching.push(Launching {
+            request,
+            dyno,
+            pid,
+            channel,
+        });
     }
 
     /// Takes everything a launching dyno has said.

@@ -15,7 +15,7 @@ use nix::errno::Errno;
 use nix::mount::{MsFlags, mount};
 use nix::sched::{CloneFlags, setns, unshare};
 
-use super::ahead::{self, Namespaces, QUEUES, SHARED_MEMORY, TERMINALS, TTY_GID};
+use super::ahead::{self, PROC, QUEUES, SHARED_MEMORY, SYS, TERMINALS, TTY_GID, UNIFIED};
 use super::child::DynoChild;
 use super::scratch::{self, INERT, LAYERS_MAX, Scratch};
 use crate::dyno::{APP_UID, Attributes, Layer, SHM_BYTES, SetUpStep, ShownSize, UserRange};
@@ -26,7 +26,8 @@ pub(super) struct SetUp<'a> {
     scratch: &'a Scratch,
     /// Where the scratch is seen: at the root of namespaces that were made ahead.
     dir: PathBuf,
-    ahead: Option<&'a Namespaces>,
+    /// The mount namespace of a PID 1 that was made ahead.
+    ahead: Option<BorrowedFd<'a>>,
     steps: &'a [SetUpStep],
     user: BorrowedFd<'a>,
     range: UserRange,
@@ -61,8 +62,17 @@ impl<'a> SetUp<'a> {
     /// Applies one step.
     pub(super) fn apply(&mut self, step: &SetUpStep) -> io::Result<()> {
         match step {
+            // `ahead::prepare` did it.
+            SetUpStep::Neutral
+            | SetUpStep::JoinCgroup
+            | SetUpStep::EnterNetwork
+            | SetUpStep::NewCgroupNamespace
+                if self.ahead.is_some() =>
+            {
+                Ok(())
+            }
             SetUpStep::Neutral => neutral(),
-            SetUpStep::JoinCgroup => self.join_cgroup(),
+            SetUpStep::JoinCgroup => join_cgroup(self.tasks),
             SetUpStep::EnterNetwork => Ok(setns(self.network, CloneFlags::CLONE_NEWNET)?),
             SetUpStep::NewCgroupNamespace => Ok(unshare(CloneFlags::CLONE_NEWCGROUP)?),
             SetUpStep::PrivateMounts => self.private_mounts(),
@@ -76,14 +86,8 @@ impl<'a> SetUp<'a> {
                 let tree = self.mapped(*attributes, *must_map)?;
                 self.attach_made(&tree, target)
             }
-            SetUpStep::Proc => {
-                let flags = MountAttributes {
-                    read_only: false,
-                    ..INERT
-                };
-                self.attach(&FsContext::open(c"proc")?.mount(flags)?, "proc")
-            }
-            SetUpStep::Sys => self.attach(&FsContext::open(c"sysfs")?.mount(INERT)?, "sys"),
+            SetUpStep::Proc => self.attach(&self.made(PROC, ahead::processes)?, "proc"),
+            SetUpStep::Sys => self.attach(&self.made(SYS, ahead::kernel)?, "sys"),
             SetUpStep::Size(size) => self.size(size),
             SetUpStep::Devices => {
                 let tree = sys::open_tree(&self.dir.join("dev"), TreeFlags::Clone)?;
@@ -141,19 +145,11 @@ impl<'a> SetUp<'a> {
             }
         }
         if let Some(ahead) = self.ahead {
-            ahead.enter()?;
+            setns(ahead, CloneFlags::CLONE_NEWNS)?;
             self.dir = PathBuf::from("/");
             return Ok(());
         }
         scratch::keep_mounts_private()
-    }
-
-    /// "0" is the writing task itself: the kernel then needs no lock over all thread groups.
-    fn join_cgroup(&self) -> io::Result<()> {
-        for tasks in self.tasks {
-            File::from(tasks.try_clone()?).write_all(b"0")?;
-        }
-        Ok(())
     }
 
     /// A detached, id-mapped clone of the next host directory.
@@ -271,7 +267,7 @@ impl<'a> SetUp<'a> {
     fn size(&self, size: &ShownSize) -> io::Result<()> {
         let place = "sys/fs/cgroup";
         if self.scratch.has_unified {
-            self.attach(&FsContext::open(c"cgroup2")?.mount(INERT)?, place)?;
+            self.attach(&self.made(UNIFIED, ahead::unified)?, place)?;
         }
         let shown = self.dir.join(self.scratch.size(size)?);
         let tree = sys::open_tree(&shown, TreeFlags::Clone)?;
@@ -336,8 +332,16 @@ impl<'a> SetUp<'a> {
     }
 }
 
+/// "0" is the writing task itself: the kernel then needs no lock over all thread groups.
+pub(super) fn join_cgroup(tasks: &[OwnedFd]) -> io::Result<()> {
+    for tasks in tasks {
+        File::from(tasks.try_clone()?).write_all(b"0")?;
+    }
+    Ok(())
+}
+
 /// /proc is the host's here, opened before anything of the tenant's is mounted.
-fn neutral() -> io::Result<()> {
+pub(super) fn neutral() -> io::Result<()> {
     let score = std::fs::read("/proc/self/oom_score_adj")?;
     // Going below what was inherited needs a privilege that not every host grants.
     if score != b"0\n" {

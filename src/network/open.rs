@@ -57,7 +57,7 @@ impl Network {
         block: &Block,
         options: Options,
         living: &std::collections::BTreeSet<std::net::Ipv4Addr>,
-        ready: impl Fn(&Slot) + Send + Sync + 'static,
+        ready: impl Fn(&DynoNetwork) + Send + Sync + 'static,
     ) -> Result<Self, NetworkError> {
         let links = links(instance);
         let table = Table {
@@ -187,7 +187,7 @@ fn fill(
     taken: &Mutex<Instant>,
     block: &Block,
     links: &str,
-    ready: impl Fn(&Slot),
+    ready: impl Fn(&DynoNetwork),
 ) {
     let mtu = link::uplink_mtu();
     let maker = match Maker::open() {
@@ -208,7 +208,7 @@ fn fill(
         await_need(pool, taken);
         let made = one(&maker, block, links, mtu);
         if let Ok(network) = &made {
-            ready(&network.slot);
+            ready(network);
         }
         if pool.blocking_send(made).is_err() {
             return;

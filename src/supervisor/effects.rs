@@ -15,6 +15,7 @@ use nix::fcntl::{FcntlArg, OFlag, fcntl};
 use nix::sys::signal::Signal;
 use tokio::sync::{mpsc, oneshot};
 
+use super::groups::{Groups, take_away};
 use super::memory;
 use super::upper;
 use super::usage::{DiskRoom, Eyes, Sample};
@@ -23,11 +24,11 @@ use super::{
     Record, StdioOrder, StopSignal, Task, WindowSize,
 };
 use crate::cgroup::{CgroupError, Entry, Glance, Group, Limits, Manager};
-use crate::disk::{Changes, Disks, Keep, Volume};
+use crate::disk::{Changes, DiskError, Disks, Keep, Volume};
 use crate::dyno::{Exec, LaunchPlan, Layer, PlanRequest, ShownSize, UserRange, argv, plain_words};
 use crate::keeper::{Client, ClientError, LaunchFds, Mark};
 use crate::model::{Digest, DynoId, ExitStatus, StackRef};
-use crate::network::{self, Block, DynoNetwork, Network, NetworkError, Slot};
+use crate::network::{self, Block, DynoNetwork, Network, NetworkError};
 use crate::rootfs::{RootfsError, Stacks};
 use crate::settings::{NetworkSettings, Paths};
 use crate::slug::{SlugError, Trees};
@@ -69,6 +70,7 @@ pub(super) struct Inner {
     stacks: Stacks,
     trees: Trees,
     pub(super) cgroups: Manager,
+    groups: Groups,
     pub(super) disks: Disks,
     network: Network,
     pub(super) block: Block,
@@ -133,14 +135,11 @@ impl LinuxMachine {
         let (sender, mut ends) = mpsc::unbounded_channel::<(DynoId, ExitStatus)>();
         let (keeper, keeper_gone) =
             Client::connect(keeper, sender).map_err(MachineError::Keeper)?;
-        let warmer = keeper.clone();
-        let ready = move |slot: &Slot| {
-            let base = slot.uid_base();
-            warmer.warm(UserRange { base });
-        };
+        let groups = Groups::default();
+        let warm = groups.warmer(cgroups.clone(), keeper.clone());
         let was_forwarding = network::is_forwarding();
         let living = slots.iter().map(|slot| slot.subnet().dyno).collect();
-        let network = Network::open(instance, &block, options, &living, ready).await?;
+        let network = Network::open(instance, &block, options, &living, warm).await?;
         super::recover::remember_forwarding(paths, was_forwarding);
         let (news, exits) = mpsc::unbounded_channel();
         tokio::spawn(async move {
@@ -161,6 +160,7 @@ impl LinuxMachine {
             stacks,
             trees: Trees::new(paths),
             cgroups,
+            groups,
             disks,
             network,
             block,
@@ -191,6 +191,7 @@ impl LinuxMachine {
     /// The first that stayed.
     pub async fn close(&self) -> Result<(), MachineError> {
         let network = self.inner.network.close().await;
+        self.inner.groups.remove_all();
         let cgroups = self.inner.cgroups.close();
         network?;
         Ok(cgroups?)
@@ -217,15 +218,24 @@ impl Inner {
         let user = UserRange {
             base: network.slot.uid_base(),
         };
+        let limits = Limits::from(&order.size);
+        let group = self
+            .groups
+            .take(network.slot.number, &self.cgroups, &limits);
+        let group = group.map_err(failure("make a cgroup"))?;
         let step = "make a bounded writable layer";
-        sys::fault(step).map_err(failure(step))?;
-        let volume = self.disks.take(order.id, order.size.disk).await;
-        let volume = volume.map_err(failure("make a bounded writable layer"))?;
-        let group = match self.cgroups.create(order.id, &Limits::from(&order.size)) {
-            Ok(group) => group,
+        let volume = match sys::fault(step) {
+            Ok(()) => self.disks.take(order.id, order.size.disk).await,
+            Err(source) => Err(DiskError::Mount {
+                act: "take",
+                source,
+            }),
+        };
+        let volume = match volume {
+            Ok(volume) => volume,
             Err(error) => {
-                self.disks.put_back(order.id, volume);
-                return Err(failure("make a cgroup")(error));
+                take_away(&group);
+                return Err(failure(step)(error));
             }
         };
         let dir = volume.path();
@@ -630,6 +640,7 @@ impl Machine for LinuxMachine {
             live.get(&id).map(|live| {
                 let curve = live.eyes.as_ref().map(|eyes| eyes.curve.clone());
                 (
+                    live.group.name(),
                     curve.unwrap_or_default(),
                     live.quota_bytes,
                     live.group.peak(),
@@ -637,7 +648,7 @@ impl Machine for LinuxMachine {
             })
         };
         Box::pin(async move {
-            let Some((curve, quota, peak)) = story else {
+            let Some((group, curve, quota, peak)) = story else {
                 return Vec::new();
             };
             let read = tokio::task::spawn_blocking(sys::kernel_messages).await;
@@ -646,7 +657,7 @@ impl Machine for LinuxMachine {
                 // The kernel's words are the better half of the story, not all of it.
                 _ => Vec::new(),
             };
-            let victim = memory::victim(&messages, &id.to_string());
+            let victim = memory::victim(&messages, &group);
             let peak = peak.or(curve.last()).unwrap_or_default();
             memory::out_of_memory_lines(victim.as_ref(), &curve.shown(), peak, quota)
         })

@@ -53,6 +53,8 @@ pub struct Record {
 #[derive(Debug, Serialize, Deserialize)]
 pub(super) struct Holding {
     pub(super) slot: u16,
+    /// Name of its control group.
+    pub(super) group: String,
     /// What lies below its writable layer.
     pub(super) lowers: Vec<PathBuf>,
     pub(super) hostname: String,
@@ -121,10 +123,10 @@ impl Estate {
         estate
     }
 
-    /// Dynos whose things are in use.
-    pub fn living(&self) -> BTreeSet<DynoId> {
+    /// Groups of dynos that are in use.
+    pub fn groups(&self) -> BTreeSet<String> {
         let all = self.legacies.iter();
-        all.map(|legacy| legacy.heir.dyno).collect()
+        all.map(|legacy| legacy.holding.group.clone()).collect()
     }
 
     /// The block, and the slot of each dyno.
@@ -194,6 +196,7 @@ impl Inner {
             heir,
             holding:
                 Holding {
+                    group,
                     lowers,
                     hostname,
                     record,
@@ -207,7 +210,7 @@ impl Inner {
         let id = heir.dyno;
         let image = image.map(std::fs::File::from);
         let volume = self.disks.inherit(id, record.size.disk, root, image)?;
-        let group = self.cgroups.inherit(id);
+        let group = self.cgroups.inherit(&group);
         let eyes = Eyes::open(&group);
         let netns = Arc::new(network);
         let backend = super::Backend {
@@ -244,6 +247,7 @@ impl Inner {
             };
             let holding = Holding {
                 slot: live.network.slot.number,
+                group: live.group.name(),
                 lowers: live.lowers.clone(),
                 hostname: live.hostname.clone(),
                 record: record.clone(),
@@ -323,6 +327,7 @@ mod tests {
     fn holding() -> Holding {
         Holding {
             slot: 7,
+            group: "0007-0badcafe".to_owned(),
             lowers: vec!["/slug".into()],
             hostname: "web-1".to_owned(),
             record: Record {
@@ -366,7 +371,7 @@ mod tests {
         let claim = null.try_clone_to_owned().expect("a copy");
         let estate = Estate::read(heirs, Some((0, claim)));
         assert_eq!(estate.lost, broken);
-        assert_eq!(estate.living().len(), 2);
+        assert_eq!(estate.groups(), BTreeSet::from([left.group.clone()]));
         let read = &estate.legacies;
         assert!(read[0].image.is_some() && read[1].image.is_none());
         assert_eq!(read[0].holding.record, left.record);

@@ -18,6 +18,7 @@ mod driver;
 mod dyno;
 mod effects;
 mod formation;
+mod groups;
 mod heritage;
 mod lacks;
 mod lifecycle;

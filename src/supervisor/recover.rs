@@ -5,14 +5,13 @@ use std::fs;
 use std::io;
 
 use crate::cgroup::Manager;
-use crate::model::DynoId;
 use crate::settings::Paths;
 use crate::slug::Trees;
 
-/// Kills and removes what carries our prefix, but is not of `living` dynos: cgroups (and so every process that was in a dyno),
-/// writable layers, half-unpacked slugs. The firewall table is replaced when the network opens.
+/// Kills and removes what carries our prefix, but is not of the `living` groups: cgroups (and so every
+/// process that was in a dyno), writable layers, half-unpacked slugs. The firewall table is replaced when the network opens.
 /// What cannot be removed is logged: it must not keep the platform down.
-pub fn sweep(paths: &Paths, cgroups: &Manager, living: &BTreeSet<DynoId>) {
+pub fn sweep(paths: &Paths, cgroups: &Manager, living: &BTreeSet<String>) {
     match cgroups.sweep(living) {
         Ok(0) => {}
         Ok(count) => tracing::info!("removed {count} cgroups of an earlier run"),

@@ -33,7 +33,9 @@ pub use neutral::{
     set_domain_name,
 };
 pub use overlay::is_opaque;
-pub use owner::{APP_ID, give_to_app, installed_program, own_program, show_own_name};
+pub use owner::{
+    APP_ID, give_to_app, installed_program, own_program, show_as_spare, show_own_name,
+};
 pub use process::{
     Clone3, Fork, bounding_drop, clear_ambient, close_all_but, close_from, close_on_exec_from,
     die_with_parent, exit_now, install_filter, keep_capabilities_across_ids, kill_everyone,

@@ -47,3 +47,11 @@ pub fn installed_program() -> PathBuf {
 pub fn show_own_name() -> io::Result<()> {
     Ok(nix::sys::prctl::set_name(c"manifold")?)
 }
+
+/// The name of a process that waits to become a dyno's first.
+///
+/// # Errors
+/// The errno of prctl(2).
+pub fn show_as_spare() -> io::Result<()> {
+    Ok(nix::sys::prctl::set_name(c"manifold-spare")?)
+}

@@ -1,7 +1,7 @@
 //! Whatever fails or is killed, at whatever point: nothing is left, and the platform goes on.
 
 use std::cell::RefCell;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::io::{Read as _, Write as _};
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
@@ -197,7 +197,7 @@ const LOOK: &str = "cut -d' ' -f4- /proc/self/mountinfo | sed 's/gid=[0-9]*/gid=
     touch /dev/shm/a /dev/mqueue/a /app/a /tmp/a && echo written
     grep -E 'Cap|Seccomp|NoNew|Groups' /proc/self/status; tail -n +2 /proc/self/limits";
 
-/// Some launches find their namespaces made; the others, which make their own, look the same.
+/// Some launches find their PID 1 waiting; the others, which make their own, look the same.
 fn ahead() -> Result<(), Failed> {
     let before = Leftovers::count();
     let mut host = Host::start()?;
@@ -216,11 +216,11 @@ fn ahead() -> Result<(), Failed> {
             .count()
     };
     let found = RefCell::new(String::new());
-    host.eventually("a launch finds its namespaces made", || {
+    host.eventually("a launch finds its PID 1 made", || {
         *found.borrow_mut() = look().unwrap_or_default();
         count(true) > 0
     })?;
-    std::fs::write(&file, format!("{} make namespaces ahead", libc::ENOSPC))?;
+    std::fs::write(&file, format!("{} make a process ahead", libc::ENOSPC))?;
     // Those that are made are used up.
     let made = RefCell::new(String::new());
     host.eventually("a launch makes its own", || {
@@ -285,23 +285,72 @@ pub(crate) fn supervisor(host: &Host) -> Option<u32> {
     all.find(|pid| is_supervisor(*pid))
 }
 
+/// A PID 1 that waits for its launch.
+pub(crate) fn is_spare(pid: u32) -> bool {
+    let name = std::fs::read_to_string(format!("/proc/{pid}/comm"));
+    name.is_ok_and(|name| name.trim() == "manifold-spare")
+}
+
 /// PID 1 of every dyno, whatever became of it.
 pub(crate) fn firsts(host: &Host) -> Vec<u32> {
     let mut all = children(keeper(host));
-    all.retain(|pid| !is_supervisor(*pid));
+    all.retain(|pid| !is_supervisor(*pid) && !is_spare(*pid));
     all
 }
 
-/// Cgroups of dynos.
+/// The cgroups of the dyno of this name; apps with dynos of the same name are not told apart.
+pub(crate) fn groups_of(host: &Host, dyno: &str) -> Result<Vec<PathBuf>, Failed> {
+    let hostname = dyno.replace('.', "-");
+    let is_its = |first: &u32| {
+        let name = std::fs::read_to_string(format!("/proc/{first}/root/etc/hostname"));
+        name.is_ok_and(|name| name.trim() == hostname)
+    };
+    let first = firsts(host).into_iter().find(is_its);
+    let first = first.ok_or_else(|| format!("no process of {dyno}"))?;
+    let text = std::fs::read_to_string(format!("/proc/{first}/cgroup"))?;
+    let paths: Vec<&str> = text
+        .lines()
+        .filter_map(|line| line.splitn(3, ':').nth(2))
+        .collect();
+    let mut all = groups(host);
+    all.retain(|group| {
+        let tail = group.components().rev().take(2).collect::<Vec<_>>();
+        let tail = tail.into_iter().rev().collect::<PathBuf>();
+        paths.iter().any(|path| Path::new(path).ends_with(&tail))
+    });
+    check(!all.is_empty(), format!("{dyno} has no group: {text}"))?;
+    Ok(all)
+}
+
+/// Cgroups of dynos. Those that were made ahead for launches to come have no limits yet.
 pub(crate) fn groups(host: &Host) -> Vec<PathBuf> {
+    let mut all = all_groups(host);
+    let is_limited = |dir: &PathBuf| {
+        ["memory.max", "memory.limit_in_bytes"].iter().any(|file| {
+            let text = std::fs::read_to_string(dir.join(file)).unwrap_or_default();
+            text.trim().parse().is_ok_and(|bytes: u64| bytes < 1 << 60)
+        })
+    };
+    let limited = all.iter().filter(|dir| is_limited(dir));
+    let names = limited.filter_map(|dir| Some(dir.file_name()?.to_owned()));
+    let names: BTreeSet<_> = names.collect();
+    all.retain(|dir| dir.file_name().is_some_and(|name| names.contains(name)));
+    all
+}
+
+/// Those of dynos, and those for launches to come.
+fn all_groups(host: &Host) -> Vec<PathBuf> {
     let instance = std::fs::read_to_string(host.dir.path().join("state/instance"));
     let name = format!("manifold-{}", instance.unwrap_or_default().trim());
     let mut found = Vec::new();
     for top in ["", "memory", "cpu", "pids"] {
         let parent = Path::new("/sys/fs/cgroup").join(top).join(&name);
         for entry in std::fs::read_dir(parent).into_iter().flatten().flatten() {
-            let is_dyno = entry.file_name().len() == 36;
-            if is_dyno && entry.file_type().is_ok_and(|kind| kind.is_dir()) {
+            // The slot, and a number that is used once.
+            let name = entry.file_name();
+            let name = name.to_string_lossy();
+            let is_ours = name.len() == 13 && name.as_bytes()[4] == b'-';
+            if is_ours && entry.file_type().is_ok_and(|kind| kind.is_dir()) {
                 found.push(entry.path());
             }
         }
@@ -353,11 +402,11 @@ fn order(socket: &Path, command: &str) -> Result<(), Failed> {
     check(answer.starts_with("HTTP/1.1 201"), answer)
 }
 
-/// Namespaces of the launches to come that a keeper holds at most: 16 of each kind.
-const AHEAD_MAX: usize = 3 * 16;
+/// Processes that wait for launches to come at most: see `keeper::ahead`.
+const SPARES_MAX: usize = 16;
 
-/// What a supervisor and its keeper hold. Namespaces of users are kept, one per slot, for reuse; those
-/// made for launches to come are as many as there was time for, up to a bound.
+/// What a supervisor and its keeper hold. Namespaces of users are kept, one per slot, for reuse; what
+/// is made for launches to come is as much as there was time for, up to a bound.
 fn holdings(host: &Host) -> Result<BTreeMap<&'static str, usize>, Failed> {
     let supervisor = supervisor(host).ok_or("no supervisor")?;
     let links = |pid: u32| {
@@ -366,25 +415,31 @@ fn holdings(host: &Host) -> Result<BTreeMap<&'static str, usize>, Failed> {
         let links = links.filter_map(|entry| std::fs::read_link(entry.path()).ok());
         links.map(|link| link.to_string_lossy().into_owned())
     };
-    let is_ahead = |link: &String| {
-        ["mnt:[", "uts:[", "ipc:["]
-            .iter()
-            .any(|k| link.starts_with(k))
-    };
-    let fds = |pid: u32| {
-        let others = links(pid).filter(|link| !link.starts_with("user:[") && !is_ahead(link));
-        others.count()
-    };
-    let ahead = links(keeper(host)).filter(is_ahead).count();
-    check(ahead <= AHEAD_MAX, format!("{ahead} namespaces ahead"))?;
+    let spares = children(keeper(host))
+        .into_iter()
+        .filter(|pid| is_spare(*pid))
+        .count();
+    check(spares <= SPARES_MAX, format!("{spares} processes ahead"))?;
+    let groups_ahead = all_groups(host).len() - groups(host).len();
+    let bound = SPARES_MAX * groups_per_dyno();
+    check(
+        groups_ahead <= bound,
+        format!("{groups_ahead} groups ahead"),
+    )?;
+    // Of a launch that is near: its network, and the ways into its groups.
+    let is_near = |link: &String| link.starts_with("net:[") || link.starts_with("/sys/fs/cgroup/");
+    let kept = links(keeper(host)).filter(|link| !link.starts_with("user:[") && !is_near(link));
+    // The channel to each that waits, and what holds it.
+    let kept = kept.count().saturating_sub(2 * spares);
+    let others = links(supervisor).filter(|link| !link.starts_with("user:["));
     let mounts = |pid: u32| {
         let text = std::fs::read_to_string(format!("/proc/{pid}/mountinfo"));
         text.unwrap_or_default().lines().count()
     };
     let dirs = std::fs::read_dir(host.dir.path().join("state/dynos"))?.count();
     Ok(BTreeMap::from([
-        ("keeper's descriptors", fds(keeper(host))),
-        ("supervisor's descriptors", fds(supervisor)),
+        ("keeper's descriptors", kept),
+        ("supervisor's descriptors", others.count()),
         ("keeper's mounts", mounts(keeper(host))),
         ("links", host_links(host)?),
         ("processes", firsts(host).len()),
@@ -471,9 +526,14 @@ fn rounds(host: &Host, dice: &mut Dice, cycles: u64) -> Result<(), Failed> {
         let moment = Duration::from_micros(dice.roll(12_000));
         std::thread::park_timeout(moment);
         let dynos = firsts(host);
-        let victim = dynos.last().copied().and_then(|first| match dice.roll(3) {
+        let victim = dynos.last().copied().and_then(|first| match dice.roll(4) {
             0 => Some(first),
             1 => children(first).first().copied(),
+            // One that waits for a launch: it makes its own then.
+            2 => children(keeper(host))
+                .into_iter()
+                .rev()
+                .find(|pid| is_spare(*pid)),
             _ => None,
         });
         if let Some(victim) = victim {

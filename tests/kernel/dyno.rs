@@ -1,11 +1,12 @@
 //! One dyno from the inside and from the outside.
 
 use std::net::{TcpListener, UdpSocket};
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::process::{Command, Stdio};
 
 use libtest_mimic::{Failed, Trial};
 
+use crate::certain::groups_of;
 use crate::host::{Host, check, contains, deployed};
 use crate::support;
 
@@ -108,25 +109,6 @@ E
     contains(&text, "\n256\n")
 }
 
-/// Directories of a dyno's cgroup: one on v2, one per controller on v1.
-fn groups(id: &str) -> Vec<PathBuf> {
-    let mut found = Vec::new();
-    let mut open = vec![(PathBuf::from("/sys/fs/cgroup"), 0)];
-    while let Some((dir, depth)) = open.pop() {
-        for entry in std::fs::read_dir(&dir).into_iter().flatten().flatten() {
-            if !entry.file_type().is_ok_and(|kind| kind.is_dir()) {
-                continue;
-            }
-            if entry.file_name() == id {
-                found.push(entry.path());
-            } else if depth < 3 {
-                open.push((entry.path(), depth + 1));
-            }
-        }
-    }
-    found
-}
-
 fn limits() -> Result<(), Failed> {
     let host = deployed()?;
     host.ok(&["ps:scale", "web=1:standard-2x", "-a", "tiny"])?;
@@ -134,9 +116,7 @@ fn limits() -> Result<(), Failed> {
     let dynos: serde_json::Value =
         serde_json::from_str(&host.ok(&["ps", "-a", "tiny", "--json"])?)?;
     check(dynos[0]["size"] == "Standard-2X", format!("{dynos}"))?;
-    let id = dynos[0]["id"].as_str().ok_or("no id")?;
-    let groups = groups(id);
-    check(!groups.is_empty(), format!("no cgroup of {id}"))?;
+    let groups = groups_of(&host, "web.1")?;
     let value = |names: &[&str]| {
         let files = groups
             .iter()

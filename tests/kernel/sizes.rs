@@ -5,7 +5,7 @@ use std::process::Command;
 
 use libtest_mimic::{Failed, Trial};
 
-use crate::certain::groups;
+use crate::certain::{groups, groups_of};
 use crate::host::{Host, check};
 use crate::limits::{HOG, app, inside, started};
 use crate::support::{self, Leftovers};
@@ -226,7 +226,7 @@ fn cpu() -> Result<(), Failed> {
             .split_once(&line)
             .and_then(|(_, rest)| rest.lines().next());
         let percent = rest.unwrap_or_default().trim().parse()?;
-        let throttled = throttled(&host, &id(&host, &dyno)?)?;
+        let throttled = throttled(&host, &dyno)?;
         host.ok(&["ps:stop", &dyno, "-a", "tiny"])?;
         Ok((percent, throttled))
     };
@@ -253,16 +253,8 @@ fn detached(host: &Host, size: &str, command: &[&str]) -> Result<String, Failed>
     Ok(host.ok(&words)?.trim().to_owned())
 }
 
-fn id(host: &Host, dyno: &str) -> Result<String, Failed> {
-    let list = serde_json::from_str(&host.ok(&["ps", "-a", "tiny", "--json"])?)?;
-    let list: Vec<serde_json::Value> = list;
-    let found = list.iter().find(|found| found["name"] == dyno);
-    let id = found.and_then(|found| found["id"].as_str());
-    Ok(id.ok_or("no such dyno")?.to_owned())
-}
-
-fn throttled(host: &Host, id: &str) -> Result<u64, Failed> {
-    let own = groups(host).into_iter().filter(|group| group.ends_with(id));
+fn throttled(host: &Host, dyno: &str) -> Result<u64, Failed> {
+    let own = groups_of(host, dyno)?.into_iter();
     let texts = own.filter_map(|group| std::fs::read_to_string(group.join("cpu.stat")).ok());
     let counts = texts.filter_map(|text| {
         let line = text
@@ -346,9 +338,8 @@ fn weights() -> Result<(), Failed> {
     host.deploy_tiny("tiny")?;
     let weight = |size: &str| -> Result<String, Failed> {
         let dyno = detached(&host, size, &["sleep", "1000"])?;
-        let id = id(&host, &dyno)?;
-        host.eventually("it is in its group", || weighed(&host, &id).is_ok())?;
-        let found = weighed(&host, &id)?;
+        host.eventually("it is in its group", || weighed(&host, &dyno).is_ok())?;
+        let found = weighed(&host, &dyno)?;
         host.ok(&["ps:stop", &dyno, "-a", "tiny"])?;
         Ok(found)
     };
@@ -394,10 +385,7 @@ fn retyped() -> Result<(), Failed> {
     })?;
     // The kernel's own bounds, on either version of cgroups.
     let bound = |dyno: &str| -> Result<u64, Failed> {
-        let id = id(&host, dyno)?;
-        let own = groups(&host)
-            .into_iter()
-            .filter(|group| group.ends_with(&id));
+        let own = groups_of(&host, dyno)?.into_iter();
         let mut texts =
             own.filter_map(|group| std::fs::read_to_string(group.join("pids.max")).ok());
         Ok(texts.next().ok_or("no pids.max")?.trim().parse()?)
@@ -416,19 +404,28 @@ fn retyped() -> Result<(), Failed> {
 }
 
 /// The weight of a dyno's group, which its processes are in.
-fn weighed(host: &Host, id: &str) -> Result<String, Failed> {
-    let instance = std::fs::read_to_string(host.dir.path().join("state/instance"))?;
-    for (top, file) in [("blkio", "blkio.bfq.weight"), ("", "io.bfq.weight")] {
-        let group = Path::new("/sys/fs/cgroup").join(top);
-        let group = group.join(format!("manifold-{}", instance.trim())).join(id);
-        if let Ok(text) = std::fs::read_to_string(group.join(file)) {
-            let members = std::fs::read_to_string(group.join("cgroup.procs"))?;
-            check(!members.is_empty(), "its processes are in the group")?;
-            // v2: `default 500`.
-            return Ok(text.trim().trim_start_matches("default ").to_owned());
+fn weighed(host: &Host, dyno: &str) -> Result<String, Failed> {
+    for group in groups_of(host, dyno)? {
+        // The other hierarchies' directories, and that of disk I/O, have the same name.
+        let tail: std::path::PathBuf = group.components().rev().take(2).collect();
+        let (name, parent) = (tail.iter().next(), tail.iter().nth(1));
+        let (Some(name), Some(parent)) = (name, parent) else {
+            continue;
+        };
+        for (top, file) in [("blkio", "blkio.bfq.weight"), ("", "io.bfq.weight")] {
+            let group = Path::new("/sys/fs/cgroup")
+                .join(top)
+                .join(parent)
+                .join(name);
+            if let Ok(text) = std::fs::read_to_string(group.join(file)) {
+                let members = std::fs::read_to_string(group.join("cgroup.procs"))?;
+                check(!members.is_empty(), "its processes are in the group")?;
+                // v2: `default 500`.
+                return Ok(text.trim().trim_start_matches("default ").to_owned());
+            }
         }
     }
-    Err(format!("no weight of {id}").into())
+    Err(format!("no weight of {dyno}").into())
 }
 
 /// A file to swap to, as long as this lives.

@@ -11,6 +11,7 @@ use libtest_mimic::Failed;
 use nix::sys::signal::Signal;
 
 use super::{As, Report, control, terminals};
+use crate::certain::is_spare;
 use crate::host::{Host, app_dir, check, contains};
 use crate::support::{self, Leftovers};
 
@@ -103,10 +104,11 @@ pub(super) fn cmdline(pid: u32) -> String {
 
 /// The supervisor, and PID 1 of every dyno.
 pub(super) fn family(host: &Host) -> Result<(u32, Vec<u32>), Failed> {
-    let all = children(keeper(host)?);
-    let (supervisors, dynos): (Vec<_>, Vec<_>) = all
-        .into_iter()
-        .partition(|pid| cmdline(*pid).contains("--keeper-fd"));
+    let all = children(keeper(host)?).into_iter();
+    // Those that wait for a launch are nobody's yet.
+    let all = all.filter(|pid| !is_spare(*pid));
+    let (supervisors, dynos): (Vec<_>, Vec<_>) =
+        all.partition(|pid| cmdline(*pid).contains("--keeper-fd"));
     let [supervisor] = supervisors[..] else {
         return Err(format!("one supervisor was expected: {supervisors:?}").into());
     };

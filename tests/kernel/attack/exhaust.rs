@@ -10,6 +10,7 @@ use libtest_mimic::Failed;
 use super::around::{command, family, field, keeper};
 use super::control::request;
 use super::{As, Report};
+use crate::certain::groups_of;
 use crate::host::{Host, check, contains};
 use crate::support::{self, Leftovers};
 
@@ -153,23 +154,9 @@ fn stop(host: &Host, dyno: &str, group: &Path) -> Result<Duration, Failed> {
 }
 
 /// The directory of a dyno's group: of its memory controller where there are several.
-fn group(host: &Host, dyno: &str) -> Result<PathBuf, Failed> {
-    let list: serde_json::Value = serde_json::from_str(&host.ok(&["ps", "-a", "hog", "--json"])?)?;
-    let list = list.as_array().cloned().unwrap_or_default();
-    let found = list
-        .iter()
-        .find(|d| d["name"] == dyno)
-        .ok_or("no such dyno")?;
-    let id = found["id"].as_str().unwrap_or_default();
-    let instance = std::fs::read_to_string(host.dir.path().join("state/instance"))?;
-    let name = format!("manifold-{}", instance.trim());
-    for top in ["memory", ""] {
-        let path = Path::new("/sys/fs/cgroup").join(top).join(&name).join(id);
-        if path.is_dir() {
-            return Ok(path);
-        }
-    }
-    Err(format!("{dyno} ({id}) has no group").into())
+fn group_of(host: &Host, dyno: &str) -> Result<PathBuf, Failed> {
+    let all = groups_of(host, dyno)?;
+    Ok(all.into_iter().next().ok_or("no group")?)
 }
 
 /// Bytes that are charged to a group.
@@ -205,7 +192,7 @@ fn tasks(host: &Host) -> Result<String, Failed> {
         ":(){ :|:& };: & wait; sleep 1000",
     ];
     let name = host.ok(&bomb)?.trim().to_owned();
-    let group = group(host, &name)?;
+    let group = group_of(host, &name)?;
     host.eventually("it has exploded", || charged(&group) > (4 << 20))?;
     answers(host)?;
     let took = stop(host, &name, &group)?;
@@ -296,7 +283,7 @@ fn objects(host: &Host) -> Result<String, Failed> {
         check(expected.contains(&&*ends), format!("{kind}: {said}"))?;
         let (_, second) = hog(host, &[kind]);
         contains(&second, &format!("ends {kind} {said}"))?;
-        let group = group(host, &name)?;
+        let group = group_of(host, &name)?;
         stop(host, &name, &group)?;
         told.push(format!("{kind} {said}"));
     }
@@ -331,7 +318,7 @@ fn charges(host: &Host) -> Result<String, Failed> {
     ];
     let name = host.ok(&words)?.trim().to_owned();
     says(host, &name, "filled")?;
-    let group = group(host, &name)?;
+    let group = group_of(host, &name)?;
     let charged = charged(&group) >> 20;
     check(charged >= 36, format!("{charged} MiB of 40 are charged"))?;
     stop(host, &name, &group)?;
@@ -359,7 +346,7 @@ fn processor(host: &Host) -> Result<String, Failed> {
     let many = detached(host, &["burn", "16"])?;
     let few = detached(host, &["burn", "2"])?;
     let seconds = |name: &str| -> Result<f64, Failed> {
-        let text = std::fs::read_to_string(group(host, name)?.join("cgroup.procs"))?;
+        let text = std::fs::read_to_string(group_of(host, name)?.join("cgroup.procs"))?;
         let used: u64 = text.split_whitespace().map(used_ticks).sum();
         Ok(f64::from(u32::try_from(used)?) / 100.0)
     };
@@ -367,7 +354,7 @@ fn processor(host: &Host) -> Result<String, Failed> {
     host.eventually("they burn", enough)?;
     let (of_many, of_few) = (seconds(&many)?, seconds(&few)?);
     for name in [&many, &few] {
-        stop(host, name, &group(host, name)?)?;
+        stop(host, name, &group_of(host, name)?)?;
     }
     let share = of_few / (of_many + of_few);
     check(
@@ -389,7 +376,7 @@ fn storm(host: &Host) -> Result<String, Failed> {
         refused.iter().any(|line| logs.contains(line)),
         "drop_caches is refused",
     )?;
-    let group = group(host, &name)?;
+    let group = group_of(host, &name)?;
     let start = Instant::now();
     host.ok(&["run", "-a", "tiny", "--", "true"])?;
     host.ok(&["ps:restart", "-a", "tiny"])?;
@@ -412,7 +399,7 @@ fn stubborn(host: &Host) -> Result<String, Failed> {
     for kind in ["deaf", "stopped", "first", "forking"] {
         let name = detached(host, &["stubborn", kind])?;
         says(host, &name, "ready")?;
-        let took = stop(host, &name, &group(host, &name)?)?;
+        let took = stop(host, &name, &group_of(host, &name)?)?;
         let most = Duration::from_secs(1) + Duration::from_secs(2) * support::patience();
         check(took < most, format!("{kind} was gone after {took:?}"))?;
         let told = format!("heroku[{name}]: Process exited with status ");
@@ -486,7 +473,7 @@ fn counters(host: &Host) -> Result<String, Failed> {
     says(host, &name, "ends shm")?;
     let known = figures(host).len();
     host.eventually("more figures", || figures(host).len() >= known + 2)?;
-    stop(host, &name, &group(host, &name)?)?;
+    stop(host, &name, &group_of(host, &name)?)?;
     let all = figures(host);
     let highest = all.iter().copied().fold(0.0, f64::max);
     check(highest < 40.0, format!("web.1 is told to use {all:?} MB"))?;
