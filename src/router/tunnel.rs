@@ -51,19 +51,18 @@ pub(super) async fn run(
         (dyno.1, Side::Dyno),
         from_client,
         |_| progress.touch(),
+        None,
     );
     let down = async {
         let from = (&mut *dyno.0, Side::Dyno);
         let to = (&mut *client.1, Side::Client);
         let moved = |count| progress.add(count);
-        if !is_websocket {
-            return pipe(from, to, from_dyno, moved).await;
-        }
-        if let Some(side) = pipe_frames(from, to, from_dyno, moved).await? {
-            return Ok(side);
+        let frames = is_websocket.then(Frames::default);
+        if let Some(side) = pipe(from, to, from_dyno, moved, frames).await? {
+            return Ok(Some(side));
         }
         has_parted.set(true);
-        part(from_dyno, dyno.0, client.1).await
+        part(from_dyno, dyno.0, client.1).await.map(Some)
     };
     let clock = progress.clock(deadline);
     tokio::pin!(up, down, clock);
@@ -77,9 +76,7 @@ pub(super) async fn run(
             _ = &mut clock => return first.map_or(End::Idle, End::Closed),
         };
         match closed {
-            Ok(side) => {
-                first.get_or_insert(side);
-            }
+            Ok(side) => first = first.or(side),
             Err(_) if has_parted.get() => return End::Parted,
             Err(side) => return End::Closed(*first.get_or_insert(side)),
         }
@@ -90,56 +87,32 @@ pub(super) async fn run(
     End::Closed(first.unwrap_or(Side::Client))
 }
 
-/// The side that closed; as an error, the one whose connection is torn.
+/// The side that closed; as an error, the one whose connection is torn. Where frames are followed, it
+/// also ends when the router parts, as soon as the last one that began has ended: `None`.
 async fn pipe(
     (from, source): (&mut (impl AsyncRead + Unpin), Side),
     (to, target): (&mut (impl AsyncWrite + Unpin), Side),
     buffer: &mut BytesMut,
     moved: impl Fn(usize),
-) -> Result<Side, Side> {
-    loop {
-        while !buffer.is_empty() {
-            match to.write(buffer).await {
-                Ok(count @ 1..) => {
-                    moved(count);
-                    buffer.advance(count);
-                }
-                _ => return Err(target),
-            }
-        }
-        to.flush().await.map_err(|_| target)?;
-        buffer.reserve(READ);
-        if from.read_buf(buffer).await.map_err(|_| source)? == 0 {
-            to.shutdown().await.map_err(|_| target)?;
-            return Ok(source);
-        }
-    }
-}
-
-/// The same, but when the router parts only up to where a frame ends: `None`.
-async fn pipe_frames(
-    (from, source): (&mut (impl AsyncRead + Unpin), Side),
-    (to, target): (&mut (impl AsyncWrite + Unpin), Side),
-    buffer: &mut BytesMut,
-    moved: impl Fn(usize),
+    mut frames: Option<Frames>,
 ) -> Result<Option<Side>, Side> {
-    let (ear, mut frames) = (Ear::new(), Frames::default());
+    let ear = frames.is_some().then(Ear::new);
     loop {
         while !buffer.is_empty() {
-            if worker::is_parting() && frames.is_between() {
-                return Ok(None);
-            }
-            let piece = if worker::is_parting() {
-                frames.clone().pass(buffer)
-            } else {
-                buffer.len()
+            let piece = match &frames {
+                Some(frames) if worker::is_parting() => {
+                    if frames.is_between() {
+                        return Ok(None);
+                    }
+                    frames.clone().pass(buffer)
+                }
+                _ => buffer.len(),
             };
             match to.write(&buffer[..piece]).await {
                 Ok(count @ 1..) => {
                     moved(count);
-                    let mut written = &buffer[..count];
-                    while !written.is_empty() {
-                        written.advance(frames.pass(written));
+                    if let Some(frames) = &mut frames {
+                        frames.follow(&buffer[..count]);
                     }
                     buffer.advance(count);
                 }
@@ -147,16 +120,23 @@ async fn pipe_frames(
             }
         }
         to.flush().await.map_err(|_| target)?;
-        if worker::is_parting() && frames.is_between() {
+        let is_between = frames.as_ref().is_some_and(Frames::is_between);
+        if is_between && worker::is_parting() {
             return Ok(None);
         }
+        let parted = async {
+            match &ear {
+                Some(ear) if !worker::is_parting() => ear.parted().await,
+                _ => std::future::pending().await,
+            }
+        };
         buffer.reserve(READ);
         tokio::select! {
             read = from.read_buf(buffer) => if read.map_err(|_| source)? == 0 {
                 to.shutdown().await.map_err(|_| target)?;
                 return Ok(Some(source));
             },
-            () = ear.parted(), if !worker::is_parting() => {}
+            () = parted => {}
         }
     }
 }
@@ -216,6 +196,13 @@ impl Frames {
             126 => u64::from(u16::from_be_bytes([long[0], long[1]])),
             127 => u64::from_be_bytes(*long.first_chunk().expect("twelve bytes have eight")),
             short => short.into(),
+        }
+    }
+
+    /// Takes all of them.
+    fn follow(&mut self, mut bytes: &[u8]) {
+        while !bytes.is_empty() {
+            bytes.advance(self.pass(bytes));
         }
     }
 
@@ -302,7 +289,7 @@ mod tests {
         dyno.write_all(first).await.expect("room");
         let piped = async {
             let (from, to) = ((&mut from, Side::Dyno), (&mut to, Side::Client));
-            let piped = pipe_frames(from, to, &mut buffer, |_| {}).await;
+            let piped = pipe(from, to, &mut buffer, |_| {}, Some(Frames::default())).await;
             assert_eq!(piped, Ok(None));
         };
         let meanwhile = async {

@@ -5,7 +5,6 @@ use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use manifold::settings::{AcmeChallenge, AcmeSettings, Timings};
@@ -14,7 +13,7 @@ use rustls::pki_types::ServerName;
 use rustls::{ClientConfig, ClientConnection, StreamOwned};
 
 use crate::host::Host;
-use crate::tls::{client, connect, request, with_tls};
+use crate::tls::{Load, client, connect, with_tls};
 
 /// An address that nobody has right now, and that no socket without a wish of its own gets before a
 /// server is there: below the kernel's range for those. Source: ip(7), `ip_local_port_range`.
@@ -311,41 +310,27 @@ fn a_certificate_is_renewed_by_itself_and_nobody_is_dropped() {
     let host = &yard.host;
     yard.until_ok(name);
     let config = client(&yard.pebble.root(), &[]);
-    let (is_over, served) = (AtomicBool::new(false), AtomicUsize::new(0));
     let mut seen = vec![yard.shown(&config, name)];
-    std::thread::scope(|scope| {
-        // One that stays, one that comes anew each time and refuses what has expired.
-        for stays in [true, false] {
-            let (config, is_over, served) = (&config, &is_over, &served);
-            scope.spawn(move || {
-                let mut tls = connect(host, config, name).expect("served");
-                while !is_over.load(Ordering::Relaxed) {
-                    if !stays {
-                        tls = connect(host, config, name).expect("served and not expired");
-                    }
-                    let (head, _) = request(&mut tls, name, "/");
-                    assert!(head.starts_with("HTTP/1.1 200 "), "{head}");
-                    served.fetch_add(1, Ordering::Relaxed);
-                    std::thread::park_timeout(Duration::from_millis(5));
-                }
-            });
-        }
-        let renewals = || {
+    // Who comes anew refuses what has expired.
+    let load = Load {
+        host,
+        config: &config,
+        name,
+        path: "/",
+        clients: 1,
+        pause: Duration::from_millis(5),
+    };
+    load.run(
+        || load.anew(),
+        |go_on| {
             for _ in 0..2 {
                 host.until("a renewal", || !seen.contains(&yard.shown(&config, name)));
                 seen.push(yard.shown(&config, name));
-                let goal = served.load(Ordering::Relaxed) + 20;
-                host.until("requests go on", || served.load(Ordering::Relaxed) >= goal);
+                go_on();
                 assert_eq!(status(host, name), "ok");
             }
-        };
-        // Whatever becomes of them, the clients end.
-        let renewed = std::panic::catch_unwind(std::panic::AssertUnwindSafe(renewals));
-        is_over.store(true, Ordering::Relaxed);
-        if let Err(panic) = renewed {
-            std::panic::resume_unwind(panic);
-        }
-    });
+        },
+    );
     assert!(yard.pebble.count("orders in the db") >= 3);
     assert_eq!(yard.pebble.count("accounts in memory"), 1);
 }

@@ -2,13 +2,12 @@
 
 use std::io::Write as _;
 use std::process::{Command, Stdio};
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use manifold::settings::Timings;
 
 use crate::host::Host;
-use crate::tls::{client, connect, request, with_tls};
+use crate::tls::{Load, client, with_tls};
 
 const APP: &str = "odd";
 
@@ -270,43 +269,25 @@ fn router_changes_under_load_drop_nothing() {
     host.until_up(APP, &["web.1", "web.2"]);
     let name = "odd.localhost";
     let config = client(&host.ok(&["certs:ca"]), &[]);
-    let (is_over, served) = (AtomicBool::new(false), AtomicUsize::new(0));
-    std::thread::scope(|scope| {
-        // Connections that stay, and ones that come anew each time.
-        for stays in [true, true, false, false] {
-            let (host, config, is_over, served) = (&host, &config, &is_over, &served);
-            scope.spawn(move || {
-                let mut tls = connect(host, config, name).expect("served");
-                while !is_over.load(Ordering::Relaxed) {
-                    let head = if stays {
-                        request(&mut tls, name, "/who?x").0
-                    } else {
-                        host.get(name, "/who?x").1
-                    };
-                    if !head.starts_with("HTTP/1.1 200 ") {
-                        is_over.store(true, Ordering::Relaxed);
-                        panic!("{head}");
-                    }
-                    served.fetch_add(1, Ordering::Relaxed);
-                }
-            });
-        }
-        for change in (0..ROUNDS).flat_map(changes) {
-            let words: Vec<&str> = change.iter().map(String::as_str).collect();
-            let output = host.cli(&words);
-            let goal = served.load(Ordering::Relaxed) + 20;
-            let goes_on =
-                || served.load(Ordering::Relaxed) >= goal || is_over.load(Ordering::Relaxed);
-            host.until("requests go on", goes_on);
-            if !output.status.success() || is_over.load(Ordering::Relaxed) {
-                is_over.store(true, Ordering::Relaxed);
-                panic!("{words:?}: {output:?}");
+    let load = Load {
+        host: &host,
+        config: &config,
+        name,
+        path: "/who?x",
+        clients: 2,
+        pause: Duration::ZERO,
+    };
+    let served = load.run(
+        || host.get(name, "/who?x").1,
+        |go_on| {
+            for change in (0..ROUNDS).flat_map(changes) {
+                let words: Vec<&str> = change.iter().map(String::as_str).collect();
+                host.ok(&words);
+                go_on();
             }
-        }
-        is_over.store(true, Ordering::Relaxed);
-    });
+        },
+    );
     let count = ROUNDS * changes(0).len();
-    let served = served.load(Ordering::Relaxed);
     eprintln!("0 of {served} requests failed in {count} changes");
     assert!(served >= 20 * count, "{served}");
     let failed = lines(&host, &["at=error"]);

@@ -76,6 +76,75 @@ pub(crate) fn request(tls: &mut Tls, name: &str, path: &str) -> (String, String)
     }
 }
 
+/// What clients do while something changes below them.
+pub(crate) struct Load<'a> {
+    pub(crate) host: &'a Host,
+    pub(crate) config: &'a Arc<ClientConfig>,
+    pub(crate) name: &'a str,
+    pub(crate) path: &'a str,
+    /// Clients that stay on their connections, and as many that come anew for each request.
+    pub(crate) clients: usize,
+    /// Of each, between two requests.
+    pub(crate) pause: Duration,
+}
+
+impl Load<'_> {
+    /// All get a 200 until `changes` has returned: so many requests. `anew` makes one on a connection
+    /// of its own, and gives the answer's head; what `changes` is given waits until 20 more were
+    /// answered.
+    pub(crate) fn run(
+        &self,
+        anew: impl Fn() -> String + Sync,
+        changes: impl FnOnce(&dyn Fn()),
+    ) -> usize {
+        let (is_over, served) = (AtomicBool::new(false), AtomicUsize::new(0));
+        std::thread::scope(|scope| {
+            for at in 0..2 * self.clients {
+                let (is_over, served, anew) = (&is_over, &served, &anew);
+                scope.spawn(move || {
+                    let _end = End(is_over);
+                    let mut stays = (at % 2 == 0)
+                        .then(|| connect(self.host, self.config, self.name).expect("served"));
+                    while !is_over.load(Ordering::Relaxed) {
+                        let head = match &mut stays {
+                            Some(tls) => request(tls, self.name, self.path).0,
+                            None => anew(),
+                        };
+                        assert!(head.starts_with("HTTP/1.1 200 "), "{head}");
+                        served.fetch_add(1, Ordering::Relaxed);
+                        std::thread::park_timeout(self.pause);
+                    }
+                });
+            }
+            let _end = End(&is_over);
+            changes(&|| {
+                let goal = served.load(Ordering::Relaxed) + 20;
+                let is_over = || is_over.load(Ordering::Relaxed);
+                self.host.until("requests go on", || {
+                    served.load(Ordering::Relaxed) >= goal || is_over()
+                });
+                assert!(!is_over(), "a client has failed");
+            });
+        });
+        served.into_inner()
+    }
+
+    /// For [`Load::run`], over TLS.
+    pub(crate) fn anew(&self) -> String {
+        let mut tls = connect(self.host, self.config, self.name).expect("served");
+        request(&mut tls, self.name, self.path).0
+    }
+}
+
+/// However it ends, it is over for the others, too.
+struct End<'a>(&'a AtomicBool);
+
+impl Drop for End<'_> {
+    fn drop(&mut self) {
+        self.0.store(true, Ordering::Relaxed);
+    }
+}
+
 fn shown(tls: &Tls) -> Vec<u8> {
     let certificates = tls.conn.peer_certificates().expect("shown");
     certificates[0].to_vec()
@@ -252,35 +321,29 @@ fn certificate_changes_under_load_drop_nothing() {
     let (crt, key) = ca.issue(host.dir.path(), "0", &["www.example.test"]);
     host.ok(&["certs:add", &crt, &key, "-a", "odd"]);
     let config = client(&ca.pem, &[]);
-    let (is_over, served) = (AtomicBool::new(false), AtomicUsize::new(0));
-    std::thread::scope(|scope| {
-        // Two that stay, two that come anew each time.
-        for stays in [true, true, false, false] {
-            let (host, config, is_over, served) = (&host, &config, &is_over, &served);
-            scope.spawn(move || {
-                let mut tls = connect(host, config, "www.example.test").expect("served");
-                while !is_over.load(Ordering::Relaxed) {
-                    if !stays {
-                        tls = connect(host, config, "www.example.test").expect("served");
-                    }
-                    let (head, _) = request(&mut tls, "www.example.test", "/");
-                    assert!(head.starts_with("HTTP/1.1 200 "), "{head}");
-                    served.fetch_add(1, Ordering::Relaxed);
-                }
-            });
-        }
-        let mut seen = Vec::new();
-        for round in 1..=5 {
-            let (crt, key) = ca.issue(host.dir.path(), &round.to_string(), &["www.example.test"]);
-            host.ok(&["certs:update", &crt, &key, "-a", "odd"]);
-            let now = shown(&connect(&host, &config, "www.example.test").expect("served"));
-            assert!(!seen.contains(&now), "round {round} shows an old one");
-            seen.push(now);
-            let goal = served.load(Ordering::Relaxed) + 20;
-            host.until("requests go on", || served.load(Ordering::Relaxed) >= goal);
-        }
-        is_over.store(true, Ordering::Relaxed);
-    });
+    let load = Load {
+        host: &host,
+        config: &config,
+        name: "www.example.test",
+        path: "/",
+        clients: 2,
+        pause: Duration::ZERO,
+    };
+    load.run(
+        || load.anew(),
+        |go_on| {
+            let mut seen = Vec::new();
+            for round in 1..=5 {
+                let (crt, key) =
+                    ca.issue(host.dir.path(), &round.to_string(), &["www.example.test"]);
+                host.ok(&["certs:update", &crt, &key, "-a", "odd"]);
+                let now = shown(&connect(&host, &config, "www.example.test").expect("served"));
+                assert!(!seen.contains(&now), "round {round} shows an old one");
+                seen.push(now);
+                go_on();
+            }
+        },
+    );
 }
 
 #[test]

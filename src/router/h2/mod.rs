@@ -7,8 +7,9 @@
 //!
 //! Bounds per connection: [`STREAMS_MAX`] streams at once, [`STREAM_WINDOW`] bytes of each and
 //! [`CONNECTION_WINDOW`] of all on their way in, [`SEND_MAX`] of each on their way out; what the h2
-//! crate holds against rapid resets, CONTINUATION floods and tiny DATA frames; and `guard` against
-//! frames that cost us and not the sender. Source: RFC 9113 sections 5, 8 and 10.5.
+//! crate holds against rapid resets and tiny DATA frames; and `guard` against frames that cost us and
+//! not the sender. `guard` also reads all heads (`hpack`, `block`) before the crate does.
+//! Source: RFC 9113 sections 5, 8 and 10.5.
 
 /// Reading from `reader` and writing to `writer`, together and each by itself, for what carries one
 /// request; `cut` ends it in the middle.
@@ -66,7 +67,9 @@ macro_rules! pair {
 }
 use pair;
 
+mod block;
 mod guard;
+mod hpack;
 mod inward;
 mod message;
 mod outward;

@@ -12,7 +12,6 @@ use std::time::Duration;
 use bytes::{Buf as _, BufMut as _, Bytes, BytesMut};
 use h2::server::{Connection, SendResponse};
 use h2::{Reason, RecvStream};
-use hyper::header::HeaderValue;
 use hyper::http::request::Parts;
 use hyper::http::uri::Authority;
 use hyper::{Request, Response, StatusCode};
@@ -197,14 +196,8 @@ async fn one(
 }
 
 /// The request's head in the words of HTTP/1.1, and whether its body comes in chunks; `None`: it
-/// is malformed. What h2 has checked already is not checked again.
+/// is malformed. What `block` or h2 has checked already is not checked again.
 fn head(parts: &Parts, is_without_body: bool) -> Option<(BytesMut, bool)> {
-    // Source: RFC 9113 section 8.2.1.
-    let is_blank = |byte: Option<&u8>| matches!(byte, Some(b' ' | b'\t'));
-    let mut values = parts.headers.values().map(HeaderValue::as_bytes);
-    if values.any(|value| is_blank(value.first()) || is_blank(value.last())) {
-        return None;
-    }
     let authority = parts.uri.authority().map(Authority::as_str);
     let mut hosts = parts.headers.get_all("host").iter();
     let host = match (hosts.next(), hosts.next()) {
