@@ -79,7 +79,7 @@ pub(super) async fn run(
     (task, deadline): (Task, Instant),
 ) -> Result<Finding, BuildError> {
     // What fetches submodules has no use for it: the app's own file says from where.
-    let _cache = match task {
+    let cache = match task {
         Task::Submodules => None,
         Task::Build => Some(Cache::open(supervisor, paths, order.app.0).await?),
     };
@@ -112,7 +112,8 @@ pub(super) async fn run(
         // What a tool says of either differs from tool to tool, if it says anything.
         let memory = (Bound::Memory, order.size.memory_bytes);
         let used_up = (is_starved.load(Ordering::Relaxed).then_some(memory))
-            .or_else(|| Some((Bound::Disk, workdir.is_full()?)));
+            .or_else(|| Some((Bound::Disk, workdir.filled()?)))
+            .or_else(|| Some((Bound::Cache, cache.as_ref()?.filled()?)));
         match used_up {
             None => error,
             Some((what, max_bytes)) => BuildError::UsedUp {
@@ -143,6 +144,11 @@ impl Cache {
             supervisor: supervisor.clone(),
             path,
         })
+    }
+
+    /// Its bound in bytes, if that is reached.
+    fn filled(&self) -> Option<u64> {
+        self.supervisor.filled(&self.path)
     }
 }
 

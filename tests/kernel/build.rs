@@ -214,7 +214,7 @@ fn built(host: &Host, dir: &Path, script: &str) -> Result<(Option<i32>, String),
 }
 
 fn bounds() -> Result<(), Failed> {
-    let (host, dir) = scripted("[disk]\nbuild_mb = 64\n")?;
+    let (host, dir) = scripted("[disk]\nbuild_mb = 64\ncache_mb = 64\n")?;
     let failed = "\n !     Push rejected, failed to compile Python app.\n\n !     Push failed\n";
     let fails = |script: &str, words: &str| -> Result<String, Failed> {
         let (status, text) = built(&host, dir.path(), script)?;
@@ -233,12 +233,15 @@ fn bounds() -> Result<(), Failed> {
         memory,
     )?;
     check(text.matches(memory).count() == 1, text)?;
-    let disk = " !     The build filled its disk, which has ";
+    let disk = " !     The build filled its disk, which has 64.0M: ";
     fails("head -c 200M /dev/zero >filler\n", disk)?;
     fails(
         "mkdir many; cd many; for n in {1..100000}; do : >$n || exit 1; done\n",
         disk,
     )?;
+    let cache = " !     The build filled its app's cache, which has 64.0M: ";
+    fails("head -c 200M /dev/zero >/tmp/cache/filler\n", cache)?;
+    host.ok(&["builds:cache:purge", "-a", "odd"])?;
     let forks = "exec python3 -c '\n\
         import os, time\n\
         for n in range(5000):\n    \
