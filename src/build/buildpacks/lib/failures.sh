@@ -22,6 +22,13 @@ out_of_memory() {
   because "It ran out of memory. Give it more: manifold config:set $1"
 }
 
+# What has come to its bound (the build, its cache, what the dyno writes elsewhere) the platform tells
+# where it is still full when the build has ended.
+no_room_is_left() {
+  said 'No space left on device' || return 1
+  because "There was no room left to write: leave out what the app does not need, or empty the cache (manifold builds:cache:purge)."
+}
+
 # The stack's Java, by its first number.
 java_version() { javac -version 2>&1 | grep -oE '[0-9]+' | head -n 1; }
 
@@ -235,8 +242,8 @@ pip_failed() {
   elif said "ModuleNotFoundError: No module named '([^']+)'"; then
     because "A package is built here and needs ${found[0]} for that, which it does not say or which this Python has no more." \
       "Take a newer version of it."
-  elif said 'No space left on device'; then
-    because "The disk of the build is full: leave out what the app does not need (the host's settings bound it: [disk] build_mb)."
+  elif no_room_is_left; then
+    :
   else
     because "Its output above says why; \`pip install -r requirements.txt\` in a new environment on your machine should do the same."
   fi
@@ -456,8 +463,8 @@ uv_failed() {
   elif said 'Failed to build `([^`]+)`'; then
     because "${found[0]} is built here, and that failed: see above." \
       "Take a version of it that is published as a wheel."
-  elif said 'No space left on device'; then
-    because "The disk of the build is full: leave out what the app does not need (the host's settings bound it: [disk] build_mb)."
+  elif no_room_is_left; then
+    :
   else
     because "Its output above says why; \`uv sync --locked\` in a new clone on your machine should do the same."
   fi
@@ -493,8 +500,8 @@ poetry_failed() {
   elif said 'issues with ([^ ]+) \('; then
     because "${found[0]} is built here, and that failed: see above." \
       "Take a version of it that is published as a wheel."
-  elif said 'No space left on device'; then
-    because "The disk of the build is full: leave out what the app does not need (the host's settings bound it: [disk] build_mb)."
+  elif no_room_is_left; then
+    :
   else
     because "Its output above says why; \`poetry install --only main\` in a new clone on your machine should do the same."
   fi
