@@ -3,7 +3,7 @@
 use std::path::Path;
 use std::process::{Command, Output};
 
-use super::buildpack::install;
+use super::buildpack::{has, install};
 
 /// A jar of the year `$2` at `$1`: `$3` stands before it, times of Unix and Windows are in it, too.
 const MAKE: &str = "
@@ -43,7 +43,6 @@ fn python(script: &str, path: &Path, args: &[&str]) -> String {
 
 #[test]
 fn jars_of_the_same_files_become_the_same_whenever_they_were_made() {
-    let has = |program: &str| Command::new(program).arg("-V").output().is_ok();
     if !has("perl") || !has("python3") {
         return;
     }
