@@ -217,8 +217,7 @@ fn run_order(
         bind(workdir.source(), source, false),
     ];
     if task == Task::Build {
-        // Used in place: what a failed build leaves there is seen by the next one, as with any
-        // interrupted package manager; `builds:cache:purge` removes it.
+        // The driver sees to it that what a failed build does to it is forgotten.
         let cache = paths.cache(order.app.0);
         std::fs::create_dir_all(&cache)
             .and_then(|()| sys::give_to_app(&cache))
