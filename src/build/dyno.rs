@@ -69,7 +69,8 @@ pub(super) enum Task {
     Build,
 }
 
-/// Does the task until `deadline`; what it says goes to `output` as it comes.
+/// Does the task until `deadline`; what it says goes to `output` as it comes. Also returns the cache that
+/// it used: dropped, it is written out, for which it needs a processor and the disk.
 pub(super) async fn run(
     supervisor: &Supervisor,
     paths: &Paths,
@@ -77,7 +78,7 @@ pub(super) async fn run(
     workdir: &Workdir,
     output: &Output,
     (task, deadline): (Task, Instant),
-) -> Result<Finding, BuildError> {
+) -> Result<(Finding, Option<Cache>), BuildError> {
     // What fetches submodules has no use for it: the app's own file says from where.
     let cache = match task {
         Task::Submodules => None,
@@ -108,7 +109,7 @@ pub(super) async fn run(
     if status != ExitStatus(0) && Instant::now() >= deadline {
         return Err(BuildError::Timeout(order.time_max));
     }
-    verdict(workdir, task, status).map_err(|error| {
+    let found = verdict(workdir, task, status).map_err(|error| {
         // What a tool says of either differs from tool to tool, if it says anything.
         let memory = (Bound::Memory, order.size.memory_bytes);
         let used_up = (is_starved.load(Ordering::Relaxed).then_some(memory))
@@ -122,11 +123,13 @@ pub(super) async fn run(
                 source: Box::new(error),
             },
         }
-    })
+    });
+    Ok((found?, cache))
 }
 
 /// The app's build cache on its bounded volume, as long as a build uses it.
-struct Cache {
+#[derive(Debug)]
+pub(super) struct Cache {
     supervisor: Supervisor,
     path: PathBuf,
 }
