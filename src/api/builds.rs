@@ -11,7 +11,7 @@ use tokio::sync::OwnedMutexGuard;
 use super::error::{ApiError, chain};
 use super::files;
 use super::state::Api;
-use crate::build::{self, BuildOrder, Built, Output};
+use crate::build::{self, BuildOrder, Built, Output, Rest};
 use crate::model::{AppId, BuildId, Buildpack, Digest, DynoSize, ReleaseId, ReleaseStatus, SlugId};
 use crate::release::{self, Order, Reason};
 use crate::slug::Lately;
@@ -243,7 +243,7 @@ async fn attempt(
         }
         Err(error) => return Err(give_up("Internal error", &error)),
     };
-    let slug = slug_record(app, request, built);
+    let (slug, rest) = slug_record(app, request, built);
     let slug_id = slug.id;
     let description = release::deploy(request.version.as_deref(), slug.digest.as_ref());
     if let Err(error) = api.store.add_slug(slug).await {
@@ -260,7 +260,9 @@ async fn attempt(
             then_log: Some("Build succeeded".to_owned()),
         },
     };
-    match api.releases.create_when_free(order).await {
+    let created = api.releases.create_when_free(order).await;
+    drop(rest);
+    match created {
         Ok(created) => {
             let release = &created.release;
             if release.status == ReleaseStatus::Pending {
@@ -275,9 +277,9 @@ async fn attempt(
     }
 }
 
-fn slug_record(app: &AppRecord, request: &Request, built: Built) -> SlugRecord {
+fn slug_record(app: &AppRecord, request: &Request, built: Built) -> (SlugRecord, Rest) {
     let now = Timestamp::now();
-    SlugRecord {
+    let record = SlugRecord {
         id: SlugId::new(),
         app: app.id,
         digest: Some(built.digest),
@@ -289,5 +291,6 @@ fn slug_record(app: &AppRecord, request: &Request, built: Built) -> SlugRecord {
         processes: built.process_types,
         created: now,
         updated: now,
-    }
+    };
+    (record, built.rest)
 }

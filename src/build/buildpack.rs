@@ -192,6 +192,15 @@ fn version() -> String {
     name
 }
 
+/// For tests that need a program: machines without it cannot try them.
+#[cfg(test)]
+pub(super) fn has(program: &str) -> bool {
+    let ran = std::process::Command::new(program)
+        .arg("--version")
+        .output();
+    ran.is_ok_and(|output| output.status.success())
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -359,14 +368,6 @@ mod tests {
             assert!(!is_good && text.contains(why), "{text}");
         }
         assert_eq!(bench.result("submodule"), "lib/outer x\n");
-    }
-
-    /// Machines without the interpreter cannot try this.
-    fn has(program: &str) -> bool {
-        let ran = std::process::Command::new(program)
-            .arg("--version")
-            .output();
-        ran.is_ok_and(|output| output.status.success())
     }
 
     #[test]

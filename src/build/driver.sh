@@ -184,25 +184,23 @@ apart() {
   return 0
 }
 
+# What a build that fails does to the cache is forgotten: buildpacks work on a copy, at the same path each
+# time. Those built in, and what they call, put new files in the place of old ones: of theirs only the
+# names are copied, which costs next to nothing. Others may write into theirs.
 mkdir -p "$cache_dir"
-# Those from elsewhere count on it that a build that fails changes nothing of their cache: they work on
-# a copy, at the same path each time. Those built in keep what was fetched before a failure.
-others=$cache_dir/.others copy=$cache_dir/.new
-is_copied=no
+# Of builds that failed, and of other versions of this.
+find "$cache_dir" -mindepth 1 -maxdepth 1 ! -name own ! -name others -exec rm -rf {} +
+declare -A copied=()
 own_cache() {
-  case $1 in "$packs"/*)
-    own=$cache_dir
-    return
-    ;;
-  esac
-  own=$copy
-  [ "$is_copied" = no ] || return 0
-  is_copied=yes
-  rm -rf "$copy"
-  if [ -d "$others" ] && cp -a "$others" "$copy" 2>/dev/null; then return; fi
+  local kept=$cache_dir/others how=-a
+  case $1 in "$packs"/*) kept=$cache_dir/own how=-al ;; esac
+  own=$kept.new
+  [ -z "${copied[$kept]:-}" ] || return 0
+  copied[$kept]=yes
+  if [ -d "$kept" ] && cp "$how" "$kept" "$own" 2>/dev/null; then return; fi
   # None yet, or no room for two.
-  rm -rf "$copy"
-  mkdir "$copy"
+  rm -rf "$own"
+  mkdir "$own"
 }
 
 exports=()
@@ -230,5 +228,7 @@ for at in "${!chosen[@]}"; do
   fi
 done
 rmdir "$build_dir/.heroku" 2>/dev/null
-if [ "$is_copied" = yes ]; then rm -rf "$others" && mv "$copy" "$others"; fi
+for kept in "${!copied[@]}"; do
+  rm -rf "$kept" && mv "$kept.new" "$kept"
+done
 stage done

@@ -69,7 +69,8 @@ pub(super) enum Task {
     Build,
 }
 
-/// Does the task until `deadline`; what it says goes to `output` as it comes.
+/// Does the task until `deadline`; what it says goes to `output` as it comes. Also returns the cache that
+/// it used: dropped, it is written out, for which it needs a processor and the disk.
 pub(super) async fn run(
     supervisor: &Supervisor,
     paths: &Paths,
@@ -77,9 +78,9 @@ pub(super) async fn run(
     workdir: &Workdir,
     output: &Output,
     (task, deadline): (Task, Instant),
-) -> Result<Finding, BuildError> {
+) -> Result<(Finding, Option<Cache>), BuildError> {
     // What fetches submodules has no use for it: the app's own file says from where.
-    let _cache = match task {
+    let cache = match task {
         Task::Submodules => None,
         Task::Build => Some(Cache::open(supervisor, paths, order.app.0).await?),
     };
@@ -108,11 +109,12 @@ pub(super) async fn run(
     if status != ExitStatus(0) && Instant::now() >= deadline {
         return Err(BuildError::Timeout(order.time_max));
     }
-    verdict(workdir, task, status).map_err(|error| {
+    let found = verdict(workdir, task, status).map_err(|error| {
         // What a tool says of either differs from tool to tool, if it says anything.
         let memory = (Bound::Memory, order.size.memory_bytes);
         let used_up = (is_starved.load(Ordering::Relaxed).then_some(memory))
-            .or_else(|| Some((Bound::Disk, workdir.is_full()?)));
+            .or_else(|| Some((Bound::Disk, workdir.filled()?)))
+            .or_else(|| Some((Bound::Cache, cache.as_ref()?.filled()?)));
         match used_up {
             None => error,
             Some((what, max_bytes)) => BuildError::UsedUp {
@@ -121,11 +123,13 @@ pub(super) async fn run(
                 source: Box::new(error),
             },
         }
-    })
+    });
+    Ok((found?, cache))
 }
 
 /// The app's build cache on its bounded volume, as long as a build uses it.
-struct Cache {
+#[derive(Debug)]
+pub(super) struct Cache {
     supervisor: Supervisor,
     path: PathBuf,
 }
@@ -143,6 +147,11 @@ impl Cache {
             supervisor: supervisor.clone(),
             path,
         })
+    }
+
+    /// Its bound in bytes, if that is reached.
+    fn filled(&self) -> Option<u64> {
+        self.supervisor.filled(&self.path)
     }
 }
 
@@ -211,8 +220,7 @@ fn run_order(
         bind(workdir.source(), source, false),
     ];
     if task == Task::Build {
-        // Used in place: what a failed build leaves there is seen by the next one, as with any
-        // interrupted package manager; `builds:cache:purge` removes it.
+        // The driver sees to it that what a failed build does to it is forgotten.
         let cache = paths.cache(order.app.0);
         std::fs::create_dir_all(&cache)
             .and_then(|()| sys::give_to_app(&cache))

@@ -108,6 +108,8 @@ pub enum Bound {
     Memory,
     /// For its source and what is made of it.
     Disk,
+    /// What its app's builds keep for the next one.
+    Cache,
 }
 
 impl std::fmt::Display for Bound {
@@ -115,6 +117,7 @@ impl std::fmt::Display for Bound {
         f.write_str(match self {
             Self::Memory => "memory",
             Self::Disk => "disk",
+            Self::Cache => "cache",
         })
     }
 }
@@ -167,6 +170,9 @@ impl BuildError {
                     ),
                     Bound::Disk => format!(
                         "The build filled its disk, which has {size}: leave out what the app does not need (the host's settings bound it: [disk] build_mb)."
+                    ),
+                    Bound::Cache => format!(
+                        "The build filled its app's cache, which has {size}: manifold builds:cache:purge empties it (the host's settings bound it: [disk] cache_mb)."
                     ),
                 });
                 return source.explain(output);
@@ -268,6 +274,7 @@ mod tests {
         for (name, what, max_bytes) in [
             ("memory", Bound::Memory, 1 << 30),
             ("disk", Bound::Disk, 8 << 30),
+            ("cache", Bound::Cache, 2 << 30),
         ] {
             let used_up = BuildError::UsedUp {
                 what,

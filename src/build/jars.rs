@@ -3,7 +3,7 @@
 use std::path::Path;
 use std::process::{Command, Output};
 
-use super::buildpack::install;
+use super::buildpack::{has, install};
 
 /// A jar of the year `$2` at `$1`: `$3` stands before it, times of Unix and Windows are in it, too.
 const MAKE: &str = "
@@ -29,6 +29,32 @@ with zipfile.ZipFile(sys.argv[1]) as jar:
     for entry in jar.infolist()[:3]: print(entry.filename, entry.date_time, jar.read(entry) == entry.filename.encode() * 50)
 ";
 
+#[test]
+fn jars_that_a_build_copies_are_evened_however_old_they_are() {
+    if !has("perl") || !has("python3") {
+        return;
+    }
+    let dir = tempfile::tempdir().expect("a directory");
+    let packs = install(&dir.path().join("packs")).expect("installed");
+    let at = |name: &str| dir.path().join(name);
+    std::fs::create_dir(at("build")).expect("made");
+    python(MAKE, &at("build/theirs.jar"), &["2011", "", "0"]);
+    python(MAKE, &at("cached.jar"), &["2011", "", "0"]);
+    let script = "set -euo pipefail; here=$1/java build_dir=build TMPDIR=.
+        . \"$1/lib/common.sh\"; touch -d 2020-01-01 cached.jar
+        before_jars
+        # Until the clock of the file system has moved on.
+        until [ \"$(find build -name copied.jar -cnewer begun)\" ]; do
+          cp -p cached.jar build/copied.jar
+        done
+        even_jars";
+    let mut bash = Command::new("bash");
+    let bash = bash.args(["-c", script, "-"]).arg(&packs);
+    run(bash.current_dir(dir.path()));
+    let even = |name: &str| python(READ, &at(name), &[]).contains("(2000, 1, 1, 0, 0, 0)");
+    assert!(even("build/copied.jar") && !even("build/theirs.jar"));
+}
+
 fn run(command: &mut Command) -> Output {
     let output = command.output().expect("it runs");
     assert!(output.status.success(), "{output:?}");
@@ -43,7 +69,6 @@ fn python(script: &str, path: &Path, args: &[&str]) -> String {
 
 #[test]
 fn jars_of_the_same_files_become_the_same_whenever_they_were_made() {
-    let has = |program: &str| Command::new(program).arg("-V").output().is_ok();
     if !has("perl") || !has("python3") {
         return;
     }

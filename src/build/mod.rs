@@ -27,4 +27,4 @@ mod tree;
 
 pub use failure::BuildError;
 pub use output::{Output, OutputReader};
-pub use run::{BuildOrder, Built, run};
+pub use run::{BuildOrder, Built, Rest, run};

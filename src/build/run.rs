@@ -5,7 +5,7 @@ use std::fs::File;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
-use super::dyno::{self, Finding, Task};
+use super::dyno::{self, Cache, Finding, Task};
 use super::failure::human;
 use super::procfile::{self, Procfile};
 use super::source::{self, Workdir};
@@ -60,7 +60,7 @@ pub struct BuildOrder {
 }
 
 /// A finished build: the slug's bytes are in place (`Paths::slug`), synced.
-#[derive(Clone, Debug)]
+#[derive(Debug)]
 pub struct Built {
     /// Names the bytes.
     pub digest: Digest,
@@ -70,6 +70,16 @@ pub struct Built {
     pub process_types: BTreeMap<ProcessType, String>,
     /// What detect printed (`Python`, `Node.js`).
     pub buildpack: String,
+    /// What it worked with.
+    pub rest: Rest,
+}
+
+/// What a finished build worked with. Dropped, one is written out and the other emptied, beside what
+/// goes on: better when the release is on disk, which would wait for the same disk.
+#[derive(Debug)]
+pub struct Rest {
+    _cache: Option<Cache>,
+    workdir: Option<Workdir>,
 }
 
 /// Runs a build to its end, writing to `output`. Changes nothing that runs.
@@ -101,13 +111,16 @@ async fn attempt(
     let workdir = Workdir::bounded(supervisor, paths, order.id).await;
     let workdir = workdir.map_err(BuildError::file("make", &paths.build(order.id)))?;
     let result = build(supervisor, paths, order, &workdir, output).await;
-    if result.is_ok() {
-        // The release need not wait until what was built is gone: that goes on beside it.
-        drop(workdir);
-    } else {
-        workdir.remove().await;
+    match result {
+        Ok(mut built) => {
+            built.rest.workdir = Some(workdir);
+            Ok(built)
+        }
+        Err(error) => {
+            workdir.remove().await;
+            Err(error)
+        }
     }
-    result
 }
 
 async fn build(
@@ -139,7 +152,7 @@ async fn build(
     let buildpacks = choice::choose(order, &source)?;
     choice::prepare(&buildpacks, paths, workdir, output).await?;
     let task = (Task::Build, deadline);
-    let finding = dyno::run(supervisor, paths, order, workdir, output, task).await?;
+    let (finding, cache) = dyno::run(supervisor, paths, order, workdir, output, task).await?;
     let process_types = process_types(&source, &finding, output)?;
     let packed = pack(source, paths, order, output).await?;
     Ok(Built {
@@ -147,6 +160,10 @@ async fn build(
         size_bytes: packed.size_bytes,
         process_types,
         buildpack: finding.name,
+        rest: Rest {
+            _cache: cache,
+            workdir: None,
+        },
     })
 }
 

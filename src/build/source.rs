@@ -113,15 +113,9 @@ impl Workdir {
         self.path().join("result")
     }
 
-    /// The size of its volume in bytes if there is no room on it any more, be it for files or for
-    /// what is in them.
-    pub(super) fn is_full(&self) -> Option<u64> {
-        self.bounds.as_ref()?;
-        let stat = nix::sys::statvfs::statvfs(&self.source()).ok()?;
-        let size = stat.blocks() * stat.fragment_size();
-        let is_full = stat.blocks_available() * stat.fragment_size() < size / 1000
-            || stat.files_available() < stat.files() / 1000;
-        is_full.then_some(size)
+    /// Its bound in bytes, if that is reached.
+    pub(super) fn filled(&self) -> Option<u64> {
+        self.bounds.as_ref()?.filled(&self.path())
     }
 
     /// The blocking work of removing it.

@@ -4,7 +4,7 @@
 //! a supervisor that died alone left is taken down by [`sweep`].
 
 use std::fs::{File, OpenOptions};
-use std::os::fd::{AsFd as _, OwnedFd};
+use std::os::fd::AsFd as _;
 use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::{Path, PathBuf};
 use std::sync::PoisonError;
@@ -14,7 +14,7 @@ use nix::mount::{MntFlags, umount2};
 
 use super::image::{self, Template};
 use super::volume::empty;
-use super::{DiskError, Disks, Mechanism};
+use super::{DiskError, Disks, Mechanism, Volume};
 use crate::model::DiskLimit;
 use crate::settings::Paths;
 use crate::sys;
@@ -41,6 +41,7 @@ pub(super) struct Attached {
     is_kept: bool,
     /// Builds of one app share its cache.
     users: usize,
+    volume: Volume,
 }
 
 impl Disks {
@@ -63,7 +64,7 @@ impl Disks {
             return Ok(());
         }
         self.check_room()?;
-        let mount = match keep {
+        let volume = match keep {
             Keep::Nothing => {
                 let limit = self.inner.settings.build;
                 let name = self
@@ -72,17 +73,31 @@ impl Disks {
                     .join(format!(".bound-{}", uuid::Uuid::new_v4()));
                 let file = Template::ensure(&self.inner.dir, limit)?.copy(&name)?;
                 std::fs::remove_file(&name).map_err(DiskError::file("remove", &name))?;
-                image::mount_file(&file)?.0
+                Volume::image(limit, file)?
             }
             Keep::In(image) => self.kept(image, self.inner.settings.cache)?,
         };
         let target = directory(path).map_err(DiskError::file("open", path))?;
-        sys::attach(mount.as_fd(), target.as_fd()).map_err(DiskError::file("mount at", path))?;
+        sys::attach(volume.root(), target.as_fd()).map_err(DiskError::file("mount at", path))?;
         // Only we put something else than files of a tenant there.
         let _ = std::fs::remove_dir(path.join("lost+found"));
         let is_kept = *keep != Keep::Nothing;
-        attached.insert(path.to_owned(), Attached { is_kept, users: 1 });
+        let attached_now = Attached {
+            is_kept,
+            users: 1,
+            volume,
+        };
+        attached.insert(path.to_owned(), attached_now);
         Ok(())
+    }
+
+    /// The bound that was set at this path, if what is below has reached it. What is not bounded, or
+    /// cannot be looked at, has not.
+    pub fn filled(&self, path: &Path) -> Option<DiskLimit> {
+        let attached = self.inner.attached.lock();
+        let attached = attached.unwrap_or_else(PoisonError::into_inner);
+        let volume = &attached.get(path)?.volume;
+        volume.is_full().unwrap_or(false).then(|| volume.limit())
     }
 
     /// Takes the bound from a directory, which then is empty; what is to be kept is written out.
@@ -120,7 +135,7 @@ impl Disks {
     }
 
     /// Mounts a kept image; one of another size, or that a crash left unclean, is made anew.
-    fn kept(&self, path: &Path, limit: DiskLimit) -> Result<OwnedFd, DiskError> {
+    fn kept(&self, path: &Path, limit: DiskLimit) -> Result<Volume, DiskError> {
         let old = OpenOptions::new()
             .read(true)
             .write(true)
@@ -130,16 +145,16 @@ impl Disks {
             let is_right = file.metadata().is_ok_and(|m| m.len() == limit.bytes);
             if is_right
                 && becomes_clean(&file)
-                && let Ok((mount, _)) = image::mount_file(&file)
+                && let Ok(volume) = Volume::image(limit, file)
             {
-                return Ok(mount);
+                return Ok(volume);
             }
             tracing::info!(image = %path.display(), "a build cache starts anew");
             // Another file: the kernel may still hold the old one.
             std::fs::remove_file(path).map_err(DiskError::file("remove", path))?;
         }
         let file = Template::ensure(&self.inner.dir, limit)?.copy(path)?;
-        Ok(image::mount_file(&file)?.0)
+        Volume::image(limit, file)
     }
 }
 

@@ -112,6 +112,16 @@ impl Volume {
         })
     }
 
+    /// True if hardly anything (a thousandth) is left of it, be it for files or for what is in them.
+    ///
+    /// # Errors
+    /// The errno of fstatvfs(3).
+    pub fn is_full(&self) -> io::Result<bool> {
+        let stat = fstatvfs(&self.root)?;
+        Ok(stat.blocks_available() < stat.blocks() / 1000
+            || stat.files_available() < stat.files() / 1000)
+    }
+
     /// Removes everything in it, gives the blocks back to the host, and makes a new mount, since
     /// a mount that a dyno had cannot be attached again. `None`: not to be used again (a tmpfs,
     /// or something that cannot be removed).

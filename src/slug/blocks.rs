@@ -137,6 +137,12 @@ impl Lately {
         Some(Source { slug, blocks })
     }
 
+    /// Those that are known, the latest first.
+    pub(super) fn digests(&self) -> Vec<Digest> {
+        let known = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        known.iter().map(|(digest, _)| *digest).collect()
+    }
+
     /// Keeps what a slug is made of, in place of the one before it.
     pub(super) fn keep(&self, digest: Digest, blocks: Blocks, before: Option<&Digest>) {
         let mut known = self.0.lock().unwrap_or_else(PoisonError::into_inner);

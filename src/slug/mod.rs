@@ -5,9 +5,10 @@
 //! back. The tar crate only parses; every write goes through descriptors that follow no link.
 //!
 //! A slug that a build packs needs none of that: its tree is made of the same bytes at the same time
-//! (`twin`), by descriptors, too, and its blocks are those of the slug before where they are the same
+//! (`twin`, by the thread of `beside`), by descriptors, too, and its blocks are those of the slug before where they are the same
 //! (`blocks`). Trees are on disk a little later than they are in their place (`mark`).
 
+mod beside;
 mod blocks;
 mod digest;
 mod error;

@@ -16,6 +16,7 @@ use nix::sys::stat::{SFlag, fstatat};
 use tar::{Builder, EntryType, Header};
 
 use super::SlugError;
+use super::beside::{Beside, Piece};
 use super::blocks::{Blocks, Source};
 use super::digest::Hashing;
 use super::extract::SLUG;
@@ -86,9 +87,10 @@ fn write(
     let file = file.map_err(SlugError::file("make", part))?;
     let out = BufWriter::with_capacity(1 << 17, Hashing::new(file));
     let gzip = Gzip::new(out, before).map_err(SlugError::file("write", part))?;
-    let mut walk = Packer::new(gzip);
+    let beside = twin.map(Beside::start).transpose();
+    let mut walk = Packer::new(gzip, beside.map_err(SlugError::file("write", part))?);
     let metadata = root.metadata().map_err(SlugError::file("read", app_dir))?;
-    walk.directory(OsStr::new("./app"), &root.into(), metadata.mode(), twin, 0)?;
+    walk.directory(OsStr::new("./app"), &root.into(), metadata.mode(), 0)?;
     let Packer {
         builder, beside, ..
     } = walk;
@@ -112,7 +114,9 @@ fn write(
         size_bytes,
         path,
     };
-    Ok((packed, blocks, beside))
+    // What is done beside must not fail the slug, which can be unpacked instead.
+    let made = beside.map_or(Ok(()), Beside::end);
+    Ok((packed, blocks, made))
 }
 
 /// Walks the tree.
@@ -120,17 +124,17 @@ struct Packer {
     builder: Builder<Gzip<BufWriter<Hashing<File>>>>,
     entries: u64,
     bytes: u64,
-    /// The first thing that could not be done beside.
-    beside: io::Result<()>,
+    /// Makes the tree.
+    beside: Option<Beside>,
 }
 
 impl Packer {
-    fn new(gzip: Gzip<BufWriter<Hashing<File>>>) -> Self {
+    fn new(gzip: Gzip<BufWriter<Hashing<File>>>, beside: Option<Beside>) -> Self {
         Self {
             builder: Builder::new(gzip),
             entries: 0,
             bytes: 0,
-            beside: Ok(()),
+            beside,
         }
     }
 
@@ -140,7 +144,6 @@ impl Packer {
         path: &OsStr,
         dir: &OwnedFd,
         mode: u32,
-        twin: Option<Twin>,
         depth: usize,
     ) -> Result<(), SlugError> {
         let shown = Path::new(path);
@@ -156,11 +159,9 @@ impl Packer {
             let mut path = path.to_owned();
             path.push("/");
             path.push(&name);
-            self.entry(dir, &name, &path, twin.as_ref(), depth)?;
+            self.entry(dir, &name, &path, depth)?;
         }
-        if let Some(twin) = twin {
-            self.beside(twin.finish(mode));
-        }
+        self.beside(|| Piece::End(mode));
         Ok(())
     }
 
@@ -190,19 +191,17 @@ impl Packer {
         dir: &OwnedFd,
         name: &OsStr,
         path: &OsStr,
-        twin: Option<&Twin>,
         depth: usize,
     ) -> Result<(), SlugError> {
         let shown = Path::new(path);
         let failed = || SlugError::file("pack", shown);
-        let twin = twin.filter(|_| self.beside.is_ok());
         let stat =
             fstatat(dir, name, AtFlags::AT_SYMLINK_NOFOLLOW).map_err(|e| failed()(e.into()))?;
         let kind = SFlag::from_bits_truncate(stat.st_mode) & SFlag::S_IFMT;
         if kind == SFlag::S_IFDIR {
             let below = open_dir(dir, name).map_err(failed())?;
-            let twin = twin.and_then(|twin| self.beside(twin.directory(name)));
-            return self.directory(path, &below, stat.st_mode, twin, depth + 1);
+            self.beside(|| Piece::Directory(name.to_owned()));
+            return self.directory(path, &below, stat.st_mode, depth + 1);
         }
         if kind == SFlag::S_IFLNK {
             self.begin(path, 0)?;
@@ -211,7 +210,7 @@ impl Packer {
             self.builder
                 .append_link(&mut header, shown, &target)
                 .map_err(failed())?;
-            twin.and_then(|twin| self.beside(twin.link(name, &target)));
+            self.beside(|| Piece::Link(name.to_owned(), target));
             return Ok(());
         }
         if kind == SFlag::S_IFREG {
@@ -219,7 +218,7 @@ impl Packer {
             let metadata = file.metadata().map_err(failed())?;
             self.begin(path, metadata.size())?;
             let found = (metadata.mode(), metadata.size());
-            return self.file(path, name, file, found, twin).map_err(failed());
+            return self.file(path, name, file, found).map_err(failed());
         }
         let shown = shown.display();
         Err(SlugError::Refused(format!(
@@ -233,7 +232,6 @@ impl Packer {
         name: &OsStr,
         mut file: File,
         (mode, size): (u32, u64),
-        twin: Option<&Twin>,
     ) -> io::Result<()> {
         if size > SMALL {
             let mut crc = Crc::new();
@@ -250,7 +248,7 @@ impl Packer {
             self.builder
                 .append_data(&mut header, path, (&mut file).take(size))?;
             let kept = Kept { mode, time, size };
-            twin.and_then(|twin| self.beside(twin.large(name, kept, &mut file)));
+            self.beside(|| Piece::Large(name.to_owned(), kept, file));
             return Ok(());
         }
         let mut bytes = Vec::with_capacity(usize::try_from(size).unwrap_or(0) + 1);
@@ -261,20 +259,13 @@ impl Packer {
         let mut header = header(EntryType::Regular, mode, time, size);
         self.builder.append_data(&mut header, path, &bytes[..])?;
         let kept = Kept { mode, time, size };
-        twin.and_then(|twin| self.beside(twin.small(name, kept, &bytes)));
+        self.beside(|| Piece::Small(name.to_owned(), kept, bytes));
         Ok(())
     }
 
-    /// What is done beside must not fail the slug, which can be unpacked instead.
-    fn beside<T>(&mut self, result: io::Result<T>) -> Option<T> {
-        match result {
-            Ok(done) => Some(done),
-            Err(error) => {
-                if self.beside.is_ok() {
-                    self.beside = Err(error);
-                }
-                None
-            }
+    fn beside(&mut self, piece: impl FnOnce() -> Piece) {
+        if let Some(beside) = &mut self.beside {
+            beside.add(piece());
         }
     }
 }
@@ -363,10 +354,10 @@ mod tests {
     fn refused(dir: &tempfile::TempDir, entries: u64) -> String {
         let out = File::create(dir.path().join("out")).expect("made");
         let out = BufWriter::new(Hashing::new(out));
-        let mut walk = Packer::new(Gzip::new(out, None).expect("begun"));
+        let mut walk = Packer::new(Gzip::new(out, None).expect("begun"), None);
         walk.entries = entries;
         let root = File::open(dir.path().join("src")).expect("opened");
-        walk.directory(OsStr::new("./app"), &root.into(), 0o755, None, 0)
+        walk.directory(OsStr::new("./app"), &root.into(), 0o755, 0)
             .expect_err("refused")
             .to_string()
     }

@@ -1,6 +1,7 @@
 //! Slugs unpacked once, shared by all dynos that run them.
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
+use std::ffi::{OsStr, OsString};
 use std::fs::File;
 use std::io;
 use std::path::{Path, PathBuf};
@@ -12,8 +13,9 @@ use tokio::sync::Mutex as AsyncMutex;
 use super::SlugError;
 use super::blocks::Lately;
 use super::mark;
-use super::pack::{Packed, pack_beside};
+use super::pack::{Packed, names, pack_beside};
 use super::twin::Twin;
+use super::walk::open_dir;
 use super::worker::extract_slug;
 use crate::model::Digest;
 use crate::settings::Paths;
@@ -118,7 +120,8 @@ impl Trees {
         let tree = before.map(|digest| self.paths.tree(&digest));
         let twin = Twin::new(part, tree.as_deref());
         let twin = twin.map_err(SlugError::file("make a tree in", part))?;
-        let known = before.and_then(|digest| {
+        let like = before.or_else(|| self.alike(app_dir, lately));
+        let known = like.and_then(|digest| {
             let slug = File::open(self.paths.slug(&digest)).ok()?;
             lately.source(&digest, slug)
         });
@@ -126,6 +129,17 @@ impl Trees {
         let (packed, blocks, result) = pack_beside(app_dir, &slugs, known, Some(twin))?;
         lately.keep(packed.digest, blocks, before.as_ref());
         Ok((packed, result))
+    }
+
+    /// The latest slug, of whichever app, that the same buildpacks made: an app's first slug has much of
+    /// what that one has. Only its blocks are taken: of a file in both trees, apps could tell that it
+    /// has a second name.
+    pub(super) fn alike(&self, app_dir: &Path, lately: &Lately) -> Option<Digest> {
+        let ours = start_up_files(app_dir)?;
+        let mut known = lately.digests().into_iter();
+        known.find(|digest| {
+            start_up_files(&self.paths.tree(digest).join("app")).as_ref() == Some(&ours)
+        })
     }
 
     /// Removes what an interrupted unpack left, and what the machine's last end may have spoilt. To
@@ -149,6 +163,13 @@ impl Trees {
             }
         }
     }
+}
+
+/// Names of start-up files, which tell buildpacks apart. None where there are none.
+fn start_up_files(app: &Path) -> Option<BTreeSet<OsString>> {
+    let app = File::open(app).ok()?;
+    let dir = open_dir(&app, OsStr::new(".profile.d")).ok()?;
+    names(&dir).ok().filter(|names| !names.is_empty())
 }
 
 /// The tree of a slug that was just packed. Removed when dropped.

@@ -337,6 +337,31 @@ mod tests {
     }
 
     #[test]
+    fn a_first_slug_has_blocks_of_another_app_s_and_no_file_of_it() {
+        let bench = Bench::new();
+        let trees = Trees::new(&bench.paths);
+        let alike = || trees.alike(&bench.app(), &bench.lately);
+        bench.pack(None);
+        assert_eq!(alike(), None, "no buildpack was there");
+        fs::create_dir(bench.app().join(".profile.d")).expect("made");
+        bench.put(".profile.d/python.sh", b"");
+        assert_eq!(alike(), None);
+        let other = bench.pack(None);
+        assert_eq!(alike(), Some(other));
+        bench.put("z", b"an app of its own");
+        let first = bench.pack(None);
+        assert_eq!(bench.tree(first), bench.unpacked(first));
+        assert_ne!(bench.inode(other, "a/file1"), bench.inode(first, "a/file1"));
+        // And the bytes are those that they would be without.
+        let fresh = Trees::new(&bench.paths).pack(&bench.app(), None, &Lately::default());
+        let (packed, made) = fresh.expect("packed");
+        assert_eq!(packed.digest, first);
+        made.keep();
+        bench.put(".profile.d/ruby.sh", b"");
+        assert_eq!(alike(), None);
+    }
+
+    #[test]
     fn a_tree_or_slug_that_is_not_what_it_was_is_not_taken_from() {
         let bench = Bench::new();
         let first = bench.pack(None);

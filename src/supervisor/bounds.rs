@@ -25,6 +25,11 @@ impl Supervisor {
         self.machine.0.bound(path, keep).await
     }
 
+    /// That bound in bytes, if it is reached: nothing more can be written there.
+    pub fn filled(&self, path: &Path) -> Option<u64> {
+        self.machine.0.filled(path)
+    }
+
     /// Takes that bound away, with what is in it unless it is kept. Blocks.
     pub fn unbound(&self, path: &Path) {
         self.machine.0.unbound(path);

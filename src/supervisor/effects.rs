@@ -676,6 +676,10 @@ impl Machine for LinuxMachine {
         })
     }
 
+    fn filled(&self, path: &Path) -> Option<u64> {
+        Some(self.inner.disks.filled(path)?.bytes)
+    }
+
     fn unbound(&self, path: &Path) {
         self.inner.disks.unbound(path);
     }

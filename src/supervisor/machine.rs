@@ -223,6 +223,11 @@ pub trait Machine: Send + Sync + 'static {
         Box::pin(async { Ok(()) })
     }
 
+    /// That bound in bytes, if it is reached.
+    fn filled(&self, _path: &Path) -> Option<u64> {
+        None
+    }
+
     /// Takes that bound away, with what is in it unless it is kept. Blocks.
     fn unbound(&self, _path: &Path) {}
 

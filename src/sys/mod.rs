@@ -8,6 +8,7 @@
 mod background;
 mod fault;
 mod fd;
+mod flags;
 mod kmsg;
 mod loop_device;
 mod mount;
@@ -22,6 +23,7 @@ mod watch;
 pub use background::{in_background, later};
 pub use fault::{Fault, fault, passed};
 pub use fd::{adopt, inheritable, move_to};
+pub use flags::spread_out;
 pub use kmsg::kernel_messages;
 pub use loop_device::{LoopDevice, trim};
 pub use mount::{

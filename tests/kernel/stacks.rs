@@ -12,6 +12,7 @@ use std::process::{Command, Stdio};
 
 use libtest_mimic::{Failed, Trial};
 
+use crate::build::{NETWORK, write};
 use crate::host::{Host, PATIENCE, check, contains};
 use crate::load::Load;
 use crate::support;
@@ -39,6 +40,11 @@ pub(crate) fn cases() -> Vec<Trial> {
             "stacks::a_build_that_fails_or_is_interrupted_leaves_nothing",
             interrupted,
         ),
+        Trial::test(
+            "stacks::built_twice_from_the_same_packages_it_is_one_version",
+            twice,
+        )
+        .with_ignored_flag(std::env::var_os(NETWORK).is_none()),
     ]
 }
 
@@ -629,4 +635,61 @@ fn interrupted() -> Result<(), Failed> {
         check(left().is_empty(), format!("{signal} left {:?}", left()))?;
     }
     Ok(())
+}
+
+/// Runs a command with another host name, mask and time zone, on another kind of file system at `$1`.
+/// All of it ends with the command.
+const ELSEWHERE: &str = "mount -t tmpfs elsewhere \"$1\"; hostname elsewhere; umask 077; shift; \
+                         TZ=Pacific/Kiritimati LANG=de_DE.UTF-8 HOME=/nonexistent exec \"$@\"";
+
+/// As `cedar-12` is made, of few packages: some whose scripts make files of their own when they are
+/// installed (certificates, an id of the machine, compiled Python).
+fn twice() -> Result<(), Failed> {
+    let dir = tempfile::Builder::new()
+        .prefix(&support::dir_prefix())
+        .tempdir_in("/var/tmp")?;
+    let (here, there) = (dir.path().join("here"), dir.path().join("further/away"));
+    for state in [&here, &there] {
+        std::fs::create_dir_all(state)?;
+    }
+    write(
+        dir.path(),
+        &[
+            (
+                "recipes/small/stack.toml",
+                "description = \"Small\"\nsuite = \"bookworm\"\n",
+            ),
+            (
+                "recipes/small/packages.txt",
+                "bash ca-certificates dbus python3-minimal tzdata\n",
+            ),
+            ("recipes/small/packages-build.txt", "make\n"),
+        ],
+    )?;
+    let build = |mut command: Command, state: &Path| -> Result<String, String> {
+        command.args(["stacks:build", "small", "--recipes"]);
+        command.arg(dir.path().join("recipes"));
+        command.arg("--state").arg(state).stdin(Stdio::null());
+        let output = command.output().map_err(|error| error.to_string())?;
+        if !output.status.success() {
+            return Err(format!("{command:?}: {output:?}"));
+        }
+        Ok(String::from_utf8_lossy(&output.stdout).into_owned())
+    };
+    let mut elsewhere = Command::new("unshare");
+    elsewhere
+        .args(["--mount", "--uts", "--", "sh", "-ec", ELSEWHERE, "sh"])
+        .arg(&there)
+        .arg(support::manifold());
+    // Side by side: mostly they wait, for the mirror and for dpkg.
+    let (one, other) = std::thread::scope(|scope| {
+        let other = scope.spawn(|| build(elsewhere, &there));
+        (
+            build(Command::new(support::manifold()), &here),
+            other.join().expect("no panic"),
+        )
+    });
+    let (one, other) = (one?, other?);
+    check(one.starts_with("small "), one.clone())?;
+    check(one == other, format!("{one} and {other} differ"))
 }

@@ -235,6 +235,24 @@ fn maven_fails_with_a_cause_and_an_advice() {
 }
 
 #[test]
+fn installers_of_python_say_that_no_room_is_left() {
+    let words = ["no room left", "builds:cache:purge"];
+    let os = "[Errno 28] No space left on device";
+    check(
+        "pip",
+        &format!("ERROR: Could not install packages due to an OSError: {os}\n"),
+        &words,
+    );
+    check(
+        "uv",
+        "error: Failed to install: flask-3.1.0-py3-none-any.whl (flask==3.1.0)\n  \
+         Caused by: failed to copy file: No space left on device (os error 28)\n",
+        &words,
+    );
+    check("poetry", &format!("  OSError\n\n  {os}\n"), &words);
+}
+
+#[test]
 fn collectstatic_fails_with_a_cause_and_an_advice() {
     let check = |log: &str, words: &[&str]| {
         let log =

@@ -98,7 +98,8 @@ before_jars() { : >"$TMPDIR/begun"; }
 
 even_jars() {
   command -v perl >/dev/null || return 0
-  find "$build_dir" -type f -name '*.[ejw]ar' -newer "$TMPDIR/begun" -print0 |
+  # By the time of the change: a jar that is copied from the cache keeps its other time.
+  find "$build_dir" -type f -name '*.[ejw]ar' -cnewer "$TMPDIR/begun" -print0 |
     xargs -0r perl "$here/../lib/jars.pl" 2>&1 | indent
 }
 

@@ -22,6 +22,13 @@ out_of_memory() {
   because "It ran out of memory. Give it more: manifold config:set $1"
 }
 
+# What has come to its bound (the build, its cache, what the dyno writes elsewhere) the platform tells
+# where it is still full when the build has ended.
+no_room_is_left() {
+  said 'No space left on device' || return 1
+  because "There was no room left to write: leave out what the app does not need, or empty the cache (manifold builds:cache:purge)."
+}
+
 # The stack's Java, by its first number.
 java_version() { javac -version 2>&1 | grep -oE '[0-9]+' | head -n 1; }
 
@@ -53,7 +60,7 @@ maven_failed() {
   elif said 'ERROR.*Could not transfer (artifact|metadata) ([^ ]+)|ERROR.*status code: 40[13]' ||
     { said 'No plugin found for prefix' && said 'Could not transfer (artifact|metadata) ([^ ]+)'; }; then
     because "A repository could not be reached, or did not let us in${found[1]:+: ${found[1]} was not fetched}." \
-      "If it is private, check the credentials in settings.xml. Else try again later: what came already is kept."
+      "If it is private, check the credentials in settings.xml. Else try again later."
   elif said 'Non-parseable POM|Malformed POM|The build could not read [0-9]+ project'; then
     because "Maven cannot read pom.xml: see the line with its place above." \
       "\`mvn validate\` on your machine tells the same."
@@ -123,7 +130,7 @@ leiningen_failed() {
       "Check its name and version in project.clj; one that is not in Clojars or Maven Central needs its place in :repositories."
   elif said 'Could not transfer artifact ([^ ]+)|(Unknown ?Host|ConnectException)|Failed to download'; then
     because "A repository could not be reached${found[0]:+: ${found[0]} was not fetched}." \
-      "Try again later: what came already is kept. bin/lein fetches Leiningen itself: without it the stack's is used."
+      "Try again later. bin/lein fetches Leiningen itself: without it the stack's is used."
   elif said "'([^']*)' is not a task"; then
     because "Leiningen knows no task \`${found[0]}\`: correct the config var LEIN_BUILD_TASK or BUILD_COMMAND, or add its plugin to :plugins in project.clj."
   elif said 'Error loading .*project\.clj|[(/ ]project\.clj:[0-9]+|No project\.clj found'; then
@@ -211,8 +218,7 @@ pip_failed() {
     because "The package index let us not in (${found[0]:-${found[1]}}): check the name and password in PIP_INDEX_URL or PIP_EXTRA_INDEX_URL."
   elif { said 'from versions: none' || said 'Max retries exceeded|Read timed out|ConnectTimeout'; } &&
     said 'Failed to establish a new connection|Name or service not known|[Nn]ame resolution|Connection refused|Network is unreachable|Max retries exceeded|timed out|ConnectTimeout'; then
-    because "The package index could not be reached: check PIP_INDEX_URL if it is set, else try again later." \
-      "What came already is kept."
+    because "The package index could not be reached: check PIP_INDEX_URL if it is set, else try again later."
   elif said "Package '([^']+)' requires a different Python: ([0-9.]+) not in '([^']+)'"; then
     because "${found[0]} asks for Python ${found[2]}; the stack $STACK has ${found[1]}." \
       "Take an older version of it, or choose another stack (\`manifold stack\`)."
@@ -235,8 +241,8 @@ pip_failed() {
   elif said "ModuleNotFoundError: No module named '([^']+)'"; then
     because "A package is built here and needs ${found[0]} for that, which it does not say or which this Python has no more." \
       "Take a newer version of it."
-  elif said 'No space left on device'; then
-    because "The disk of the build is full: leave out what the app does not need (the host's settings bound it: [disk] build_mb)."
+  elif no_room_is_left; then
+    :
   else
     because "Its output above says why; \`pip install -r requirements.txt\` in a new environment on your machine should do the same."
   fi
@@ -262,8 +268,7 @@ npm_failed() {
   elif said 'code (ECONNREFUSED|ENOTFOUND|EAI_AGAIN|ETIMEDOUT|ECONNRESET|ENETUNREACH|EHOSTUNREACH|ERR_SOCKET_TIMEOUT|UNABLE_TO_[A-Z_]+|SELF_SIGNED[A-Z_]+)'; then
     local code=${found[0]}
     if ! said 'request to (https?://[^/ ]+)'; then found=(''); fi
-    because "The registry${found[0]:+ ${found[0]}} could not be reached ($code): check it in .npmrc or NPM_CONFIG_REGISTRY if it is set, else try again later." \
-      "What came already is kept."
+    because "The registry${found[0]:+ ${found[0]}} could not be reached ($code): check it in .npmrc or NPM_CONFIG_REGISTRY if it is set, else try again later."
   elif said "can only install packages when your package.json and|lock file's [^ ]+ does not satisfy|Missing: [^ ]+ from lock file"; then
     because "package-lock.json is not that of package.json: run \`npm install\`, and commit both."
   elif said 'can only install with an existing package-lock|code EJSONPARSE|lockfileVersion'; then
@@ -328,8 +333,7 @@ bundler_failed() {
 # What the installers of Node.js have in common: $1 is the lock's name, $2 how it is made anew.
 registry_is_out_of_reach() {
   said '(ECONNREFUSED|ENOTFOUND|EAI_AGAIN|ETIMEDOUT|ECONNRESET|ENETUNREACH|EHOSTUNREACH|UNABLE_TO_[A-Z_]+|SELF_SIGNED[A-Z_]+)' || return 1
-  because "The registry could not be reached (${found[0]}): check the one that the lock or the settings name, else try again later." \
-    "What came already is kept."
+  because "The registry could not be reached (${found[0]}): check the one that the lock or the settings name, else try again later."
 }
 
 engine_is_wrong() {
@@ -450,14 +454,14 @@ uv_failed() {
     because "The package index shows a certificate that nobody here trusts: let the host trust who issued it."
   elif said 'error sending request for url|dns error|tcp connect error|operation timed out'; then
     said 'Failed to (download|fetch).*`([^`]+)`' || found=('' 'something')
-    because "The package index could not be reached: ${found[1]} was not fetched. Try again later: what came already is kept."
+    because "The package index could not be reached: ${found[1]} was not fetched. Try again later."
   elif installer_is_missing uv || native_is_missing; then
     :
   elif said 'Failed to build `([^`]+)`'; then
     because "${found[0]} is built here, and that failed: see above." \
       "Take a version of it that is published as a wheel."
-  elif said 'No space left on device'; then
-    because "The disk of the build is full: leave out what the app does not need (the host's settings bound it: [disk] build_mb)."
+  elif no_room_is_left; then
+    :
   else
     because "Its output above says why; \`uv sync --locked\` in a new clone on your machine should do the same."
   fi
@@ -480,7 +484,7 @@ poetry_failed() {
   elif said 'Authorization error accessing ([^ ]+)'; then
     because "The package index let us not in (${found[0]}): its credentials belong into config vars, POETRY_HTTP_BASIC_NAME_USERNAME and POETRY_HTTP_BASIC_NAME_PASSWORD (NAME as in pyproject.toml, in capitals)."
   elif said 'All attempts to connect to ([^ ]+) failed'; then
-    because "The package index ${found[0]} could not be reached. Try again later: what came already is kept."
+    because "The package index ${found[0]} could not be reached. Try again later."
   elif said 'Downloaded distributions for ([^ ]+) \(([^)]+)\) did not match any known checksums'; then
     because "${found[0]} ${found[1]} is not the one that poetry.lock has the hash of: start anew (manifold builds:cache:purge); if that is not it, \`poetry lock --regenerate\`, and commit it."
   elif said 'Unable to find installation candidates for ([^ ]+) \(([^)]+)\)'; then
@@ -493,8 +497,8 @@ poetry_failed() {
   elif said 'issues with ([^ ]+) \('; then
     because "${found[0]} is built here, and that failed: see above." \
       "Take a version of it that is published as a wheel."
-  elif said 'No space left on device'; then
-    because "The disk of the build is full: leave out what the app does not need (the host's settings bound it: [disk] build_mb)."
+  elif no_room_is_left; then
+    :
   else
     because "Its output above says why; \`poetry install --only main\` in a new clone on your machine should do the same."
   fi
