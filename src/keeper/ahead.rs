@@ -13,8 +13,10 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::Path;
 use std::time::{Duration, Instant};
 
+use nix::errno::Errno;
 use nix::sched::{CloneFlags, setns, unshare};
 use nix::sys::socket::MsgFlags;
+use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
 
 use super::child::{self, DynoChild};
 use super::protocol::{self, Request};
@@ -38,7 +40,8 @@ pub(super) const UNIFIED: &str = "unified";
 /// oldest goes: nobody came for it.
 const MADE_MAX: usize = 16;
 
-/// Made only when no launch came for so long: in a burst there is no time ahead.
+/// Made only when no launch came for so long, and none for what was said to be near: in a burst there
+/// is no time ahead.
 const QUIET: Duration = Duration::from_millis(20);
 
 /// What one says when it is finished. Nothing at all would be the channel's end.
@@ -60,6 +63,8 @@ pub(super) struct Near {
     /// One v2 directory, or the v1 `tasks` files.
     pub(super) cgroup: Vec<OwnedFd>,
     pub(super) is_cgroup_v2: bool,
+    /// When that was said.
+    pub(super) since: Instant,
 }
 
 /// All launches to come.
@@ -68,6 +73,8 @@ pub(super) struct Ahead {
     made: VecDeque<Made>,
     making: Option<Made>,
     wanted: VecDeque<Near>,
+    /// Killed: their end may take the kernel longer than a launch.
+    dying: Vec<Made>,
     /// When the last launch came.
     last: Instant,
 }
@@ -78,6 +85,7 @@ impl Default for Ahead {
             made: VecDeque::new(),
             making: None,
             wanted: VecDeque::new(),
+            dying: Vec::new(),
             last: Instant::now(),
         }
     }
@@ -87,7 +95,7 @@ impl Ahead {
     /// A launch is near. What was made for its range before is of an earlier one.
     pub(super) fn want(&mut self, near: Near) {
         if let Some(made) = self.find(near.range) {
-            made.give_up();
+            self.give_up(made);
         }
         self.wanted.push_back(near);
         if self.wanted.len() > MADE_MAX {
@@ -97,10 +105,11 @@ impl Ahead {
 
     /// How long until the next may be made, if there is one.
     pub(super) fn due(&self) -> Option<Duration> {
-        if self.making.is_some() || self.wanted.is_empty() {
+        if self.making.is_some() {
             return None;
         }
-        Some(QUIET.saturating_sub(self.last.elapsed()))
+        let since = self.wanted.front()?.since.max(self.last);
+        Some(QUIET.saturating_sub(since.elapsed()))
     }
 
     /// Starts the next.
@@ -123,13 +132,13 @@ impl Ahead {
         };
         let heard = protocol::receive::<u8>(made.channel.as_fd(), buffer);
         if !matches!(heard, Ok(Some((READY, _)))) {
-            return made.give_up();
+            return self.give_up(made);
         }
         self.made.push_back(made);
         if self.made.len() > MADE_MAX
             && let Some(oldest) = self.made.pop_front()
         {
-            oldest.give_up();
+            self.give_up(oldest);
         }
     }
 
@@ -143,18 +152,38 @@ impl Ahead {
         self.wanted.retain(|near| near.range != range);
         // A launch may be faster.
         if let Some(making) = self.making.take_if(|making| making.range == range) {
-            making.give_up();
+            self.give_up(making);
         }
         let at = self.made.iter().position(|made| made.range == range)?;
         self.made.remove(at)
     }
 
+    /// Ends one, and does not wait for that.
+    pub(super) fn give_up(&mut self, made: Made) {
+        // It may have ended by itself.
+        let _ = sys::pidfd_send_signal(made.pidfd.as_fd(), libc::SIGKILL);
+        self.dying.push(made);
+    }
+
+    /// Takes in who has ended.
+    pub(super) fn reap(&mut self) {
+        self.dying
+            .retain(|made| !made.has_ended(WaitPidFlag::WNOHANG));
+    }
+
     /// Lets go of all of it.
-    pub(super) fn forget(&mut self) {
+    pub(super) fn let_go(&mut self) {
         self.wanted.clear();
-        for made in self.made.drain(..).chain(self.making.take()) {
-            made.give_up();
-        }
+        let all: Vec<_> = self.made.drain(..).chain(self.making.take()).collect();
+        all.into_iter().for_each(|made| self.give_up(made));
+    }
+
+    /// Lets go of all of it, and waits until it is gone.
+    pub(super) fn forget(&mut self) {
+        self.let_go();
+        self.dying.drain(..).for_each(|made| {
+            made.has_ended(WaitPidFlag::empty());
+        });
     }
 }
 
@@ -196,13 +225,15 @@ impl Made {
         protocol::send_bytes(self.channel.as_fd(), launch, &fds, MsgFlags::empty())
     }
 
-    /// Ends it.
-    pub(super) fn give_up(self) {
-        // It may have ended by itself.
-        let _ = sys::pidfd_send_signal(self.pidfd.as_fd(), libc::SIGKILL);
+    fn has_ended(&self, flags: WaitPidFlag) -> bool {
         let pid = nix::unistd::Pid::from_raw(i32::try_from(self.pid).unwrap_or(i32::MAX));
-        if let Err(errno) = nix::sys::wait::waitpid(pid, None) {
-            tracing::warn!("waiting for a process that was made ahead failed: {errno}");
+        match waitpid(pid, Some(flags)) {
+            Ok(WaitStatus::StillAlive) | Err(Errno::EINTR) => false,
+            Ok(_) => true,
+            Err(errno) => {
+                tracing::warn!("waiting for a process that was made ahead failed: {errno}");
+                true
+            }
         }
     }
 }

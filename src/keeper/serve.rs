@@ -4,6 +4,7 @@ use std::collections::{HashMap, HashSet, VecDeque};
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::process::Child;
+use std::time::Instant;
 
 use nix::errno::Errno;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
@@ -164,6 +165,7 @@ impl Keeper {
 
     /// Reaps dynos; true when the supervisor is among the dead (left for `try_wait`).
     fn reap(&mut self) -> io::Result<bool> {
+        self.ahead.reap();
         let mut ended = Vec::new();
         for (id, dyno) in self.dynos.iter().filter(|(_, dyno)| dyno.ended.is_none()) {
             let pid = nix::unistd::Pid::from_raw(i32::try_from(dyno.pid).unwrap_or(i32::MAX));
@@ -240,6 +242,7 @@ impl Keeper {
                         network,
                         cgroup: fds.collect(),
                         is_cgroup_v2: cgroup_v2,
+                        since: Instant::now(),
                     });
                 }
             }
@@ -311,7 +314,7 @@ impl Keeper {
         let shown = self.scratch.prepare(plan);
         if shown.map_err(failed("show the size at /sys/fs/cgroup"))? {
             // What was made before does not have it.
-            self.ahead.forget();
+            self.ahead.let_go();
         }
         fault
             .at("make a channel")
@@ -331,7 +334,7 @@ impl Keeper {
                 }
                 Err(error) => {
                     tracing::debug!(%error, "a process that was made ahead is gone");
-                    made.give_up();
+                    self.ahead.give_up(made);
                 }
             }
         }

@@ -231,13 +231,8 @@ impl Inner {
                 source,
             }),
         };
-        let volume = match volume {
-            Ok(volume) => volume,
-            Err(error) => {
-                take_away(&group);
-                return Err(failure(step)(error));
-            }
-        };
+        let volume = volume.inspect_err(|_| take_away(&group));
+        let volume = volume.map_err(failure(step))?;
         let dir = volume.path();
         let live = Live {
             hostname: hostname(&order),

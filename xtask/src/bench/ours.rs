@@ -144,8 +144,8 @@ impl Ours {
     pub(super) fn await_gone(&self) -> Result<()> {
         let groups = self.groups();
         self.await_("no dyno left", || {
-            let has_groups = groups.iter().any(|group| has_directory(group));
-            Ok(!has_groups && !has_directory(&self.dynos()))
+            let is_left = groups.iter().any(|group| group_of_a_dyno(group));
+            Ok(!is_left && !has_directory(&self.dynos()))
         })
     }
 
@@ -169,12 +169,12 @@ impl Ours {
         self.platform.dir().join("state/dynos")
     }
 
-    /// The parent cgroups of all dynos.
+    /// The parent cgroups of all dynos, of the controller that has their bounds.
     fn groups(&self) -> Vec<PathBuf> {
         let instance = fs::read_to_string(self.platform.dir().join("state/instance"));
         let name = format!("manifold-{}", instance.unwrap_or_default().trim());
         let top = Path::new("/sys/fs/cgroup");
-        let tops = ["", "memory", "cpu", "pids"].map(|c| top.join(c).join(&name));
+        let tops = ["", "pids"].map(|c| top.join(c).join(&name));
         tops.into_iter().filter(|dir| dir.is_dir()).collect()
     }
 
@@ -188,8 +188,13 @@ impl Ours {
             let words = fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
             words.split(|b| *b == 0).any(|word| word == b"--keeper-fd") && !is_first(*pid)
         };
-        let (supervisors, dynos): (Vec<u32>, Vec<u32>) =
-            children.into_iter().partition(is_supervisor);
+        // Those that wait for a launch are no dynos yet.
+        let is_spare = |pid: &u32| {
+            let name = fs::read_to_string(format!("/proc/{pid}/comm")).unwrap_or_default();
+            name.trim() == "manifold-spare"
+        };
+        let others = children.into_iter().filter(|pid| !is_spare(pid));
+        let (supervisors, dynos): (Vec<u32>, Vec<u32>) = others.partition(is_supervisor);
         let supervisor = supervisors.first().context("no supervisor")?;
         Ok((*supervisor, dynos))
     }
@@ -250,6 +255,15 @@ fn is_first(pid: u32) -> bool {
     let status = fs::read_to_string(format!("/proc/{pid}/status")).unwrap_or_default();
     let line = status.lines().find_map(|line| line.strip_prefix("NSpid:"));
     line.is_some_and(|pids| pids.split_whitespace().count() > 1 && pids.ends_with("\t1"))
+}
+
+/// True if a group below this one has a bound: those for launches to come have none yet.
+fn group_of_a_dyno(parent: &Path) -> bool {
+    let mut entries = fs::read_dir(parent).into_iter().flatten().flatten();
+    entries.any(|entry| {
+        let bound = fs::read_to_string(entry.path().join("pids.max"));
+        bound.is_ok_and(|bound| bound.trim() != "max")
+    })
 }
 
 fn has_directory(dir: &Path) -> bool {
