@@ -116,7 +116,7 @@ impl Ahead {
     pub(super) fn start(&mut self, scratch: &Scratch, filter: &[libc::sock_filter]) {
         if let Some(near) = self.wanted.pop_front() {
             // A launch that finds none makes its own, and says what failed.
-            self.making = Made::start(near, scratch, filter).ok();
+            self.making = Made::start(&near, scratch, filter).ok();
         }
     }
 
@@ -175,7 +175,9 @@ impl Ahead {
     pub(super) fn let_go(&mut self) {
         self.wanted.clear();
         let all: Vec<_> = self.made.drain(..).chain(self.making.take()).collect();
-        all.into_iter().for_each(|made| self.give_up(made));
+        for made in all {
+            self.give_up(made);
+        }
     }
 
     /// Lets go of all of it, and waits until it is gone.
@@ -198,7 +200,7 @@ pub(super) struct Made {
 
 impl Made {
     /// Starts one; that it is finished comes over the channel, else the channel's end.
-    fn start(near: Near, scratch: &Scratch, filter: &[libc::sock_filter]) -> io::Result<Self> {
+    fn start(near: &Near, scratch: &Scratch, filter: &[libc::sock_filter]) -> io::Result<Self> {
         let (ours, theirs) = protocol::pair()?;
         let into = near.is_cgroup_v2.then(|| near.cgroup.first()).flatten();
         let clone = Clone3 {
@@ -214,7 +216,7 @@ impl Made {
             }),
             Fork::Child => {
                 drop(ours);
-                wait(&near, theirs, scratch, filter)
+                wait(near, theirs, scratch, filter)
             }
         }
     }

@@ -48,7 +48,7 @@ pub struct Network {
 impl Network {
     /// Loads the table, sets its guard and starts filling the pool. `instance` is eight hex
     /// digits; `living` are addresses of dynos that run already; `ready` is called for every
-    /// network that joins the pool.
+    /// network that waits in the pool.
     ///
     /// # Errors
     /// nft is missing or refuses.
@@ -207,7 +207,11 @@ fn fill(
     loop {
         await_need(pool, taken);
         let made = one(&maker, block, links, mtu);
-        if let Ok(network) = &made {
+        // With an empty pool in a burst, a launch waits for this one: there is no time ahead.
+        let is_awaited = pool.capacity() == POOL && since(taken) < QUIET;
+        if let Ok(network) = &made
+            && !is_awaited
+        {
             ready(network);
         }
         if pool.blocking_send(made).is_err() {
@@ -216,11 +220,16 @@ fn fill(
     }
 }
 
+/// How long nobody has taken one.
+fn since(taken: &Mutex<Instant>) -> Duration {
+    let last = *taken.lock().unwrap_or_else(PoisonError::into_inner);
+    last.elapsed()
+}
+
 /// Returns when the pool runs low, or after a quiet time.
 fn await_need(pool: &mpsc::Sender<Result<DynoNetwork, NetworkError>>, taken: &Mutex<Instant>) {
     while POOL - pool.capacity() > LOW && !pool.is_closed() {
-        let last = *taken.lock().unwrap_or_else(PoisonError::into_inner);
-        let Some(left) = QUIET.checked_sub(last.elapsed()) else {
+        let Some(left) = QUIET.checked_sub(since(taken)) else {
             return;
         };
         std::thread::park_timeout(left);

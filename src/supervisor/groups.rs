@@ -17,7 +17,7 @@ pub(super) struct Groups {
 }
 
 impl Groups {
-    /// To be called with every network that joins the pool.
+    /// To be called with every network that waits in the pool.
     pub(super) fn warmer(
         &self,
         cgroups: Manager,
