@@ -11,7 +11,7 @@ use libtest_mimic::Failed;
 use nix::sys::signal::Signal;
 
 use super::{As, Report, control, terminals};
-use crate::certain::is_spare;
+use crate::certain::{groups_of, is_spare};
 use crate::host::{Host, app_dir, check, contains};
 use crate::support::{self, Leftovers};
 
@@ -501,7 +501,7 @@ fn grouped_from_the_start(host: &Host) -> Result<String, Failed> {
     Ok(format!("{count} processes seen, all in their dyno's group"))
 }
 
-/// Ids of the running dynos, which name their groups.
+/// Ids of the running dynos.
 fn ids(host: &Host) -> Result<BTreeSet<String>, Failed> {
     let list: serde_json::Value = serde_json::from_str(&host.ok(&["ps", "-a", "tiny", "--json"])?)?;
     let list = list.as_array().cloned().unwrap_or_default();
@@ -511,19 +511,31 @@ fn ids(host: &Host) -> Result<BTreeSet<String>, Failed> {
 
 fn group_names(host: &Host) -> Result<String, Failed> {
     let before = ids(host)?;
-    let of = |pid: u32| std::fs::read_to_string(format!("/proc/{pid}/cgroup"));
-    let old = of(command(host, "worker.1")?)?;
-    check(
-        before.iter().any(|id| old.contains(id.as_str())),
-        format!("the id names the group: {old}"),
-    )?;
+    let names = |host: &Host| -> Result<BTreeSet<String>, Failed> {
+        let all = groups_of(host, "worker.1")?.into_iter();
+        Ok(all
+            .filter_map(|dir| Some(dir.file_name()?.to_string_lossy().into_owned()))
+            .collect())
+    };
+    let old = names(host)?;
+    check(old.len() == 1, format!("one name: {old:?}"))?;
     host.ok(&["ps:restart", "-a", "tiny"])?;
     host.eventually("other dynos are up", || {
         host.all_up("tiny", &["web.1", "worker.1"])
             && ids(host).is_ok_and(|now| now.is_disjoint(&before))
     })?;
-    let new = of(command(host, "worker.1")?)?;
-    check(old != new, "the group of the new dyno has another name")?;
+    let new = names(host)?;
+    check(old.is_disjoint(&new), format!("{new:?} was used before"))?;
+    // The slot in front may come again, the number behind it not.
+    let number = |names: &BTreeSet<String>| {
+        let first = names.first().and_then(|name| name.split_once('-'));
+        first.map(|(_, number)| number.to_owned())
+    };
+    let numbers = (number(&old), number(&new));
+    check(
+        numbers.0.is_some() && numbers.0 != numbers.1,
+        format!("{numbers:?}"),
+    )?;
     Ok("a new name each time".to_owned())
 }
 

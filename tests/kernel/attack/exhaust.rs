@@ -155,6 +155,7 @@ fn stop(host: &Host, dyno: &str, group: &Path) -> Result<Duration, Failed> {
 
 /// The directory of a dyno's group: of its memory controller where there are several.
 fn group_of(host: &Host, dyno: &str) -> Result<PathBuf, Failed> {
+    host.eventually(&format!("{dyno} runs"), || groups_of(host, dyno).is_ok())?;
     let all = groups_of(host, dyno)?;
     Ok(all.into_iter().next().ok_or("no group")?)
 }
