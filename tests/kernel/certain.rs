@@ -314,12 +314,17 @@ pub(crate) fn groups_of(host: &Host, dyno: &str) -> Result<Vec<PathBuf>, Failed>
         .collect();
     let mut all = groups(host);
     all.retain(|group| {
-        let tail = group.components().rev().take(2).collect::<Vec<_>>();
-        let tail = tail.into_iter().rev().collect::<PathBuf>();
-        paths.iter().any(|path| Path::new(path).ends_with(&tail))
+        let place = place(group);
+        paths.iter().any(|path| Path::new(path).ends_with(&place))
     });
     check(!all.is_empty(), format!("{dyno} has no group: {text}"))?;
     Ok(all)
+}
+
+/// Where a dyno's group is in each hierarchy: its parent's name and its own.
+pub(crate) fn place(group: &Path) -> PathBuf {
+    let parts: Vec<_> = group.components().collect();
+    parts[parts.len().saturating_sub(2)..].iter().collect()
 }
 
 /// Cgroups of dynos. Those that were made ahead for launches to come have no limits yet.

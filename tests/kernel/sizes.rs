@@ -5,7 +5,7 @@ use std::process::Command;
 
 use libtest_mimic::{Failed, Trial};
 
-use crate::certain::{groups, groups_of};
+use crate::certain::{groups, groups_of, place};
 use crate::host::{Host, check};
 use crate::limits::{HOG, app, inside, started};
 use crate::support::{self, Leftovers};
@@ -405,24 +405,16 @@ fn retyped() -> Result<(), Failed> {
 
 /// The weight of a dyno's group, which its processes are in.
 fn weighed(host: &Host, dyno: &str) -> Result<String, Failed> {
-    for group in groups_of(host, dyno)? {
-        // The other hierarchies' directories, and that of disk I/O, have the same name.
-        let tail: std::path::PathBuf = group.components().rev().take(2).collect();
-        let (name, parent) = (tail.iter().next(), tail.iter().nth(1));
-        let (Some(name), Some(parent)) = (name, parent) else {
-            continue;
-        };
-        for (top, file) in [("blkio", "blkio.bfq.weight"), ("", "io.bfq.weight")] {
-            let group = Path::new("/sys/fs/cgroup")
-                .join(top)
-                .join(parent)
-                .join(name);
-            if let Ok(text) = std::fs::read_to_string(group.join(file)) {
-                let members = std::fs::read_to_string(group.join("cgroup.procs"))?;
-                check(!members.is_empty(), "its processes are in the group")?;
-                // v2: `default 500`.
-                return Ok(text.trim().trim_start_matches("default ").to_owned());
-            }
+    // That of disk I/O has a directory of the same name.
+    let groups = groups_of(host, dyno)?;
+    let place = place(groups.first().ok_or("no group")?);
+    for (top, file) in [("blkio", "blkio.bfq.weight"), ("", "io.bfq.weight")] {
+        let group = Path::new("/sys/fs/cgroup").join(top).join(&place);
+        if let Ok(text) = std::fs::read_to_string(group.join(file)) {
+            let members = std::fs::read_to_string(group.join("cgroup.procs"))?;
+            check(!members.is_empty(), "its processes are in the group")?;
+            // v2: `default 500`.
+            return Ok(text.trim().trim_start_matches("default ").to_owned());
         }
     }
     Err(format!("no weight of {dyno}").into())
