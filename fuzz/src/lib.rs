@@ -6,6 +6,12 @@
 pub mod router {
     mod chunks;
     pub mod fuzz;
+    pub mod h2 {
+        mod block;
+        pub mod fuzz;
+        mod guard;
+        mod hpack;
+    }
     mod head;
     mod headers;
     mod name;

@@ -207,22 +207,24 @@ pub fn chunks(bytes: &[u8]) {
     );
 }
 
+/// Checks all that a target has gathered.
+#[cfg(test)]
+pub(super) fn replay(target: &str, check: fn(&[u8])) {
+    let dir = std::path::Path::new(env!("CARGO_MANIFEST_DIR"))
+        .join("fuzz/corpus")
+        .join(target);
+    let entries = std::fs::read_dir(&dir).expect("the corpus lies in the repository");
+    let mut count = 0;
+    for entry in entries.flatten() {
+        check(&std::fs::read(entry.path()).expect("a file"));
+        count += 1;
+    }
+    assert!(count > 5, "{} has {count} inputs", dir.display());
+}
+
 #[cfg(test)]
 mod tests {
-    use std::path::Path;
-
-    fn replay(target: &str, check: fn(&[u8])) {
-        let dir = Path::new(env!("CARGO_MANIFEST_DIR"))
-            .join("fuzz/corpus")
-            .join(target);
-        let entries = std::fs::read_dir(&dir).expect("the corpus lies in the repository");
-        let mut count = 0;
-        for entry in entries.flatten() {
-            check(&std::fs::read(entry.path()).expect("a file"));
-            count += 1;
-        }
-        assert!(count > 5, "{} has {count} inputs", dir.display());
-    }
+    use super::replay;
 
     #[test]
     fn the_gathered_requests_still_hold() {

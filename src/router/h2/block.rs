@@ -5,8 +5,10 @@
 //! the place of a malformed one a block for which it resets the stream, and the stream alone.
 //! Source: RFC 9113 sections 8.1.1, 8.2 and 8.3.
 
-use super::HEAD_MAX;
 use super::hpack::{BadBlock, Decoder, ENTRY};
+
+/// Largest head, as HPACK counts it (names, values and 32 bytes for each).
+pub(super) const HEAD_MAX: u32 = 64 * 1024;
 
 /// So much more than a head may have, and nobody listens any longer. h2 has the same bound.
 const ABUSE: usize = 4;

@@ -21,8 +21,7 @@ use h2::Reason;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::time::{Sleep, sleep};
 
-use super::HEAD_MAX;
-use super::block::{self, Kind, Verdict};
+use super::block::{self, HEAD_MAX, Kind, Verdict};
 use super::hpack::Decoder;
 
 #[cfg(test)]
@@ -38,7 +37,7 @@ const PER_SECOND: u32 = 100;
 const LINGER: Duration = Duration::from_secs(1);
 
 /// What a connection begins with. Source: RFC 9113 section 3.4.
-const PREFACE: usize = 24;
+pub(super) const PREFACE: usize = 24;
 
 /// Length of a frame's head.
 const HEAD: usize = 9;
@@ -169,7 +168,7 @@ struct Open {
 
 /// Reads frames as the bytes pass.
 #[derive(Debug)]
-struct Frames {
+pub(super) struct Frames {
     head: [u8; HEAD],
     have: usize,
     /// Bytes of the preface or of a payload that are still to pass.
@@ -190,7 +189,7 @@ struct Frames {
 }
 
 impl Frames {
-    fn new(now: Instant) -> Self {
+    pub(super) fn new(now: Instant) -> Self {
         Self {
             head: [0; HEAD],
             have: 0,
@@ -216,7 +215,12 @@ impl Frames {
     ///
     /// # Errors
     /// Why the connection must end.
-    fn pass(&mut self, bytes: &[u8], now: Instant, out: &mut BytesMut) -> Result<usize, Reason> {
+    pub(super) fn pass(
+        &mut self,
+        bytes: &[u8],
+        now: Instant,
+        out: &mut BytesMut,
+    ) -> Result<usize, Reason> {
         let (mut at, mut kept) = (0, 0);
         // Nothing was held back or changed.
         let mut is_same = self.have == 0 && self.take == 0;

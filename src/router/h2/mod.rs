@@ -68,6 +68,8 @@ macro_rules! pair {
 use pair;
 
 mod block;
+#[cfg(test)]
+mod fuzz;
 mod guard;
 mod hpack;
 mod inward;
@@ -78,6 +80,7 @@ mod to_dyno;
 
 use std::io;
 
+use block::HEAD_MAX;
 pub(super) use serve::serve;
 pub(super) use to_dyno::ToDyno;
 
@@ -93,9 +96,6 @@ const CONNECTION_WINDOW: u32 = 1024 * 1024;
 
 /// Bytes of a stream's body that wait for the other side's window.
 const SEND_MAX: usize = 64 * 1024;
-
-/// Largest head, as HPACK counts it (names, values and 32 bytes for each).
-const HEAD_MAX: u32 = 64 * 1024;
 
 /// As sockets say it.
 fn broken(error: h2::Error) -> io::Error {
