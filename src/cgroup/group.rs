@@ -34,6 +34,16 @@ pub enum Entry {
     V1(Vec<OwnedFd>),
 }
 
+impl Entry {
+    /// Its descriptors, and whether they are a v2 directory.
+    pub fn into_fds(self) -> (Vec<OwnedFd>, bool) {
+        match self {
+            Self::V2(dir) => (vec![dir], true),
+            Self::V1(tasks) => (tasks, false),
+        }
+    }
+}
+
 /// One dyno's group: a directory on v2, one per controller on v1.
 #[derive(Clone, Debug)]
 pub struct Group {

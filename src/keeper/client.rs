@@ -11,6 +11,7 @@ use tokio::io::unix::AsyncFd;
 use tokio::sync::{Notify, mpsc, oneshot};
 
 use super::protocol::{self, Mark, Reply, Request, StepFailure};
+use crate::cgroup::Entry;
 use crate::dyno::{LaunchPlan, UserRange};
 use crate::model::{DynoId, ExitStatus};
 
@@ -43,10 +44,8 @@ pub struct LaunchFds {
     pub writable: OwnedFd,
     /// stdin, stdout, stderr.
     pub streams: [OwnedFd; 3],
-    /// One v2 directory, or the v1 `tasks` files.
-    pub cgroup: Vec<OwnedFd>,
-    /// Which of the two.
-    pub is_cgroup_v2: bool,
+    /// The dyno's group.
+    pub cgroup: Entry,
 }
 
 /// A launched dyno.
@@ -212,8 +211,8 @@ impl Client {
             writable,
             streams,
             cgroup,
-            is_cgroup_v2,
         } = fds;
+        let (cgroup, cgroup_v2) = cgroup.into_fds();
         let mut all = vec![network, writable];
         all.extend(streams);
         all.extend(cgroup);
@@ -228,7 +227,7 @@ impl Client {
         let message = Request::Launch {
             request,
             plan: Box::new(plan),
-            cgroup_v2: is_cgroup_v2,
+            cgroup_v2,
             has_user,
         };
         let sent = self
@@ -253,9 +252,10 @@ impl Client {
         }
     }
 
-    /// Says that a launch into this range, network and cgroup (see [`LaunchFds`]) is near. Dropped
-    /// when the queue is full: it only saves time.
-    pub fn warm(&self, user: UserRange, network: OwnedFd, cgroup: Vec<OwnedFd>, cgroup_v2: bool) {
+    /// Says that a launch into this range, network and cgroup is near. Dropped when the queue is
+    /// full: it only saves time.
+    pub fn warm(&self, user: UserRange, network: OwnedFd, cgroup: Entry) {
+        let (cgroup, cgroup_v2) = cgroup.into_fds();
         let mut fds = vec![network];
         fds.extend(cgroup);
         let request = Request::Warm { user, cgroup_v2 };

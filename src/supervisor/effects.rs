@@ -23,7 +23,7 @@ use super::{
     Adopted, Backend, Estate, Exited, Failure, LaunchOrder, Launched, LaunchedStdio, Machine,
     Record, StdioOrder, StopSignal, Task, WindowSize,
 };
-use crate::cgroup::{CgroupError, Entry, Glance, Group, Limits, Manager};
+use crate::cgroup::{CgroupError, Glance, Group, Limits, Manager};
 use crate::disk::{Changes, DiskError, Disks, Keep, Volume};
 use crate::dyno::{Exec, LaunchPlan, Layer, PlanRequest, ShownSize, UserRange, argv, plain_words};
 use crate::keeper::{Client, ClientError, LaunchFds, Mark};
@@ -337,11 +337,7 @@ impl Inner {
         streams: [OwnedFd; 3],
         ours: Option<LaunchedStdio>,
     ) -> Result<(u32, LaunchedStdio, Option<OwnedFd>), Failure> {
-        let entry = live.group.entry().map_err(failure("open the cgroup"))?;
-        let (cgroup, is_cgroup_v2) = match entry {
-            Entry::V2(dir) => (vec![dir], true),
-            Entry::V1(tasks) => (tasks, false),
-        };
+        let cgroup = live.group.entry().map_err(failure("open the cgroup"))?;
         let network = live.network.netns.try_clone();
         let fds = LaunchFds {
             network: network.map_err(failure("share the network"))?,
@@ -351,7 +347,6 @@ impl Inner {
                 .map_err(failure("share the writable layer"))?,
             streams,
             cgroup,
-            is_cgroup_v2,
         };
         let reply = self.keeper.launch(plan, fds).await;
         let reply = reply.map_err(|error| match error {

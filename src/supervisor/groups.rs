@@ -4,7 +4,7 @@
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
 
-use crate::cgroup::{CgroupError, Entry, Group, Limits, Manager};
+use crate::cgroup::{CgroupError, Group, Limits, Manager};
 use crate::dyno::UserRange;
 use crate::keeper::Client;
 use crate::network::DynoNetwork;
@@ -45,13 +45,10 @@ impl Groups {
             // Of a launch that failed before it came to it.
             group.remove()?;
         }
-        let (cgroup, is_v2) = match entry? {
-            Entry::V2(dir) => (vec![dir], true),
-            Entry::V1(tasks) => (tasks, false),
-        };
+        let entry = entry?;
         let base = network.slot.uid_base();
         if let Ok(netns) = network.netns.try_clone() {
-            keeper.warm(UserRange { base }, netns, cgroup, is_v2);
+            keeper.warm(UserRange { base }, netns, entry);
         }
         Ok(())
     }
