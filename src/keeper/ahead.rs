@@ -165,10 +165,11 @@ impl Ahead {
         self.dying.push(made);
     }
 
-    /// Takes in who has ended.
+    /// Takes in who has ended, also of those that nobody let go of.
     pub(super) fn reap(&mut self) {
-        self.dying
-            .retain(|made| !made.has_ended(WaitPidFlag::WNOHANG));
+        let lives = |made: &Made| !made.has_ended(WaitPidFlag::WNOHANG);
+        self.dying.retain(lives);
+        self.made.retain(lives);
     }
 
     /// Lets go of all of it.

@@ -201,7 +201,7 @@ impl Keeper {
     pub(super) fn end_unkept(&mut self) {
         self.is_greeted = false;
         self.launching.clear();
-        self.warm.clear();
+        self.users.clear();
         self.warmed.clear();
         self.ahead.forget();
         let (kept, lost) = std::mem::take(&mut self.dynos)

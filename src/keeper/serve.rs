@@ -46,9 +46,9 @@ pub(super) struct Dyno {
 
 pub(super) struct Keeper {
     pub(super) scratch: Scratch,
-    /// Ranges to make ready when there is nothing else to do.
-    pub(super) warm: VecDeque<Near>,
-    /// Ranges whose namespace this supervisor has been given: a launch may be faster than `warm`.
+    /// Ranges to make a namespace for when there is nothing else to do.
+    pub(super) users: VecDeque<UserRange>,
+    /// Ranges whose namespace this supervisor has been given: a launch may be faster than `users`.
     pub(super) warmed: HashSet<u32>,
     pub(super) ahead: Ahead,
     pub(super) filter: Vec<libc::sock_filter>,
@@ -74,7 +74,7 @@ impl Keeper {
     ) -> Self {
         Self {
             scratch,
-            warm: VecDeque::new(),
+            users: VecDeque::new(),
             warmed: HashSet::new(),
             ahead: Ahead::default(),
             filter,
@@ -105,18 +105,18 @@ impl Keeper {
                 // A launch under way has the processors for itself.
                 let timeout = match self.ahead.due() {
                     _ if !self.launching.is_empty() => PollTimeout::NONE,
-                    _ if !self.warm.is_empty() => PollTimeout::ZERO,
+                    _ if !self.users.is_empty() => PollTimeout::ZERO,
                     Some(due) => PollTimeout::try_from(due).unwrap_or(PollTimeout::MAX),
                     None => PollTimeout::NONE,
                 };
                 match poll(&mut fds, timeout) {
                     Err(Errno::EINTR) => continue,
-                    Ok(0) if self.warm.is_empty() => {
+                    Ok(0) if self.users.is_empty() => {
                         self.ahead.start(&self.scratch, &self.filter);
                         continue;
                     }
                     Ok(0) => {
-                        self.warm_one()?;
+                        self.make_user()?;
                         continue;
                     }
                     other => other?,
@@ -237,7 +237,8 @@ impl Keeper {
             Request::Warm { user, cgroup_v2 } => {
                 let mut fds = fds.into_iter();
                 if let Some(network) = fds.next() {
-                    self.warm.push_back(Near {
+                    self.users.push_back(user);
+                    self.ahead.want(Near {
                         range: user,
                         network,
                         cgroup: fds.collect(),
@@ -257,14 +258,11 @@ impl Keeper {
         Ok(true)
     }
 
-    fn warm_one(&mut self) -> io::Result<()> {
+    /// The namespace of the next range that has none.
+    fn make_user(&mut self) -> io::Result<()> {
         // A launch that finds none tries again, and says what failed.
-        let Some(near) = self.warm.pop_front() else {
-            return Ok(());
-        };
-        let range = near.range;
-        self.ahead.want(near);
-        if !self.warmed.contains(&range.base)
+        if let Some(range) = self.users.pop_front()
+            && !self.warmed.contains(&range.base)
             && let Ok(user) = users::make(range)
         {
             return self.hand_over(range, &user);
@@ -320,7 +318,6 @@ impl Keeper {
             .at("make a channel")
             .map_err(failed("make a channel"))?;
         fault.at("clone").map_err(failed("clone"))?;
-        self.warm.retain(|near| near.range != plan.user);
         let made = self.ahead.take(plan.user);
         tracing::debug!(dyno = %plan.dyno, is_ahead = made.is_some(), "a launch's PID 1");
         if let Some(made) = made {
