@@ -1,7 +1,9 @@
 //! `buildpacks/lib/jars.pl` on jars that Python makes.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
+
+use tempfile::TempDir;
 
 use super::buildpack::{has, install};
 
@@ -29,13 +31,21 @@ with zipfile.ZipFile(sys.argv[1]) as jar:
     for entry in jar.infolist()[:3]: print(entry.filename, entry.date_time, jar.read(entry) == entry.filename.encode() * 50)
 ";
 
-#[test]
-fn jars_that_a_build_copies_are_evened_however_old_they_are() {
+/// A directory, and the packs in it; none where a program is missing.
+fn place() -> Option<(TempDir, PathBuf)> {
     if !has("perl") || !has("python3") {
-        return;
+        return None;
     }
     let dir = tempfile::tempdir().expect("a directory");
     let packs = install(&dir.path().join("packs")).expect("installed");
+    Some((dir, packs))
+}
+
+#[test]
+fn jars_that_a_build_copies_are_evened_however_old_they_are() {
+    let Some((dir, packs)) = place() else {
+        return;
+    };
     let at = |name: &str| dir.path().join(name);
     std::fs::create_dir(at("build")).expect("made");
     python(MAKE, &at("build/theirs.jar"), &["2011", "", "0"]);
@@ -69,11 +79,9 @@ fn python(script: &str, path: &Path, args: &[&str]) -> String {
 
 #[test]
 fn jars_of_the_same_files_become_the_same_whenever_they_were_made() {
-    if !has("perl") || !has("python3") {
+    let Some((dir, packs)) = place() else {
         return;
-    }
-    let dir = tempfile::tempdir().expect("a directory");
-    let packs = install(&dir.path().join("packs")).expect("installed");
+    };
     let even = |paths: &[&Path]| {
         let mut command = Command::new("perl");
         run(command.arg(packs.join("lib/jars.pl")).args(paths))

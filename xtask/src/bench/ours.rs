@@ -257,12 +257,14 @@ fn is_first(pid: u32) -> bool {
     line.is_some_and(|pids| pids.split_whitespace().count() > 1 && pids.ends_with("\t1"))
 }
 
-/// True if a group below this one has a bound: those for launches to come have none yet.
+/// True if a group below this one has a bound on memory: those for launches to come have none yet.
 fn group_of_a_dyno(parent: &Path) -> bool {
     let mut entries = fs::read_dir(parent).into_iter().flatten().flatten();
     entries.any(|entry| {
-        let bound = fs::read_to_string(entry.path().join("pids.max"));
-        bound.is_ok_and(|bound| bound.trim() != "max")
+        ["memory.max", "memory.limit_in_bytes"].iter().any(|file| {
+            let bound = fs::read_to_string(entry.path().join(file)).unwrap_or_default();
+            bound.trim().parse().is_ok_and(|bytes: u64| bytes < 1 << 60)
+        })
     })
 }
 
