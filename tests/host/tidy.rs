@@ -58,11 +58,18 @@ fn the_fuzz_targets_have_all_that_the_parsers_use() {
     let root = source().join("..");
     let read = |path: &str| fs::read_to_string(root.join(path)).expect("it can be read");
     let package = read("fuzz/src/lib.rs");
-    let modules = package.lines().filter_map(|line| {
+    // With the folders they lie in.
+    let (mut folder, mut modules) = (Path::new("src").to_owned(), Vec::new());
+    for line in package.lines() {
         let line = line.trim().trim_start_matches("pub ");
-        line.strip_prefix("mod ")?.strip_suffix(';')
-    });
-    let modules: Vec<_> = modules.collect();
+        if let Some(name) = line.strip_prefix("mod ").and_then(|l| l.strip_suffix(" {")) {
+            folder.push(name);
+        } else if let Some(name) = line.strip_prefix("mod ").and_then(|l| l.strip_suffix(';')) {
+            modules.push((folder.clone(), name));
+        } else if line == "}" {
+            folder.pop();
+        }
+    }
     let (ours, theirs) = (read("Cargo.toml"), read("fuzz/Cargo.toml"));
     let names = |manifest: &str| -> Vec<String> {
         let (_, all) = manifest.split_once("[dependencies]\n").expect("a list");
@@ -71,9 +78,10 @@ fn the_fuzz_targets_have_all_that_the_parsers_use() {
         names.map(|(name, _)| name.replace('-', "_")).collect()
     };
     let (ours, theirs) = (names(&ours), names(&theirs));
-    for module in &modules {
-        let mut files = vec![read(&format!("src/router/{module}.rs"))];
-        let below = root.join("src/router").join(module);
+    for (folder, module) in &modules {
+        let below = folder.join(module);
+        let mut files = vec![read(&format!("{}.rs", below.display()))];
+        let below = root.join(below);
         for entry in fs::read_dir(below).into_iter().flatten().flatten() {
             files.push(fs::read_to_string(entry.path()).expect("it can be read"));
         }
@@ -83,7 +91,8 @@ fn the_fuzz_targets_have_all_that_the_parsers_use() {
             .filter_map(|line| line.strip_prefix("use super::"));
         for path in used.filter(|path| path.starts_with(|c: char| c.is_lowercase())) {
             let end = path.find(|c: char| !is_word(c)).unwrap_or(path.len());
-            assert!(modules.contains(&&path[..end]), "{module} uses {path}");
+            let sibling = (folder.clone(), &path[..end]);
+            assert!(modules.contains(&sibling), "{module} uses {path}");
         }
         for code in files.iter().map(|text| code_of(text)).chain([code]) {
             let is_used = |name: &&String| {
