@@ -4,10 +4,11 @@
 //! line is the sum over all test binaries; a check that fails counts as one failed test.
 
 use std::process::{Command, ExitCode};
+use std::sync::mpsc;
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
-use anyhow::{Result, bail};
+use anyhow::{Context as _, Result, bail};
 use clap::Args;
 
 use crate::course::Course;
@@ -50,8 +51,10 @@ pub(crate) fn run(options: &Options) -> ExitCode {
     });
     report.step("dependencies", |_| dependencies::check());
     let filter = options.filter.as_deref();
+    let with_vm = !options.no_vm;
     let mut shown = Shown::default();
     let mut course = Course::begin();
+    let mut beside = None;
     report.step("host tests", |tally| {
         let mut test = process::cargo();
         test.args(["test", "--workspace", "--no-fail-fast"]);
@@ -59,7 +62,13 @@ pub(crate) fn run(options: &Options) -> ExitCode {
         // Here the package indexes are within reach.
         test.env("MANIFOLD_TEST_NETWORK", "1");
         test.args(filter);
-        tested(&mut test, tally, &mut shown, &mut course)
+        tested(&mut test, tally, &mut shown, &mut course, &mut |line| {
+            // These tests wait a good deal, as those in place do. Not before: two cargos wait for
+            // each other.
+            if beside.is_none() && line.starts_with("running ") {
+                beside = Some(Beside::begin(with_vm));
+            }
+        })
     });
     report.tell(course, 0);
     let mut stacks = None;
@@ -70,11 +79,10 @@ pub(crate) fn run(options: &Options) -> ExitCode {
         });
     }
     let mut course = Course::begin();
-    let mut beside = None;
     report.step("kernel tests in place", |tally| {
-        let binaries = Binaries::build(false)?;
-        // These tests wait a good deal. Not before: two cargos wait for each other.
-        beside = Some(Beside::begin());
+        let binaries = beside
+            .get_or_insert_with(|| Beside::begin(with_vm))
+            .binaries()?;
         // One at a time: they count what is left behind on the whole machine.
         let mut test = Command::new(&binaries.kernel_tests);
         test.current_dir(crate::root()).arg("--test-threads=1");
@@ -86,20 +94,20 @@ pub(crate) fn run(options: &Options) -> ExitCode {
         if filter.is_none() {
             shown.complete(Place::Here);
         }
-        tested(&mut test, tally, &mut shown, &mut course)
+        tested(&mut test, tally, &mut shown, &mut course, &mut |_| ())
     });
     report.tell(course, SLOWEST);
     match beside {
         // Also when we were asked to stop: it ends then.
-        Some(beside) => report.always("clippy, begun beside them", |_| beside.end()),
-        None => report.skip("clippy", "the tests beside it did not begin"),
+        Some(beside) => report.always("clippy, begun beside tests", |_| beside.end()),
+        None => report.skip("clippy", "interrupted"),
     }
     let mut course = Course::begin();
     report.step("unit tests", |tally| {
         let mut test = process::cargo();
         test.args(["test", "--workspace", "--lib", "--"]);
         test.args(filter);
-        tested(&mut test, tally, &mut shown, &mut course)
+        tested(&mut test, tally, &mut shown, &mut course, &mut |_| ())
     });
     report.tell(course, 0);
     let long = process::signal().is_none().then(|| Long::begin(filter));
@@ -154,15 +162,17 @@ pub(crate) fn run(options: &Options) -> ExitCode {
     report.print()
 }
 
-/// Runs tests and adds their sums.
+/// Runs tests and adds their sums; `heard` gets each line.
 fn tested(
     command: &mut Command,
     tally: &mut Tally,
     shown: &mut Shown,
     course: &mut Course,
+    heard: &mut dyn FnMut(&str),
 ) -> Result<()> {
     match process::stream(command, LIMIT, |line| {
         println!("{line}");
+        heard(line);
         tally.read(line);
         course.read(line);
         shown.read(Place::Here, line);
@@ -214,25 +224,47 @@ impl Long {
     }
 }
 
-/// What is done in the time that the processors have left: clippy, and the unit tests are built.
-struct Beside(JoinHandle<Result<(Vec<String>, Ended)>>);
+/// What is done in the time that the processors have left: the kernel tests are built, what the
+/// virtual machine boots from is made, clippy is run, the unit tests are built.
+struct Beside {
+    thread: JoinHandle<Result<(Vec<String>, Ended)>>,
+    binaries: mpsc::Receiver<Result<Binaries>>,
+}
 
 impl Beside {
-    fn begin() -> Self {
-        Self(std::thread::spawn(|| {
-            let mut clippy = idle_cargo(&["clippy", "--workspace", "--all-targets"]);
-            clippy.args(["--", "-D", "warnings"]);
-            let heard = hear(&mut clippy)?;
-            // Why they cannot be built is told by the step that runs them.
-            let mut build = idle_cargo(&["test", "--workspace", "--lib", "--no-run"]);
+    fn begin(with_vm: bool) -> Self {
+        let (sender, binaries) = mpsc::channel();
+        let thread = std::thread::spawn(move || {
+            make_idle();
+            let _ = sender.send(Binaries::build(false));
+            // Why this fails, or the unit tests' build, is told by the steps that need them.
+            if with_vm {
+                let _ = vm::prepare();
+            }
+            let clippy = [
+                "clippy",
+                "--workspace",
+                "--all-targets",
+                "--",
+                "-D",
+                "warnings",
+            ];
+            let heard = hear(&mut quiet_cargo(&clippy))?;
+            let mut build = quiet_cargo(&["test", "--workspace", "--lib", "--no-run"]);
             let _ = process::stream(&mut build, LIMIT, |_| Next::GoOn)?;
             Ok(heard)
-        }))
+        });
+        Self { thread, binaries }
+    }
+
+    /// The kernel tests, once they are built.
+    fn binaries(&self) -> Result<Binaries> {
+        self.binaries.recv().context("their build broke down")?
     }
 
     /// Waits for its end.
     fn end(self) -> Result<()> {
-        let (said, ended) = self.0.join().expect("no panic")?;
+        let (said, ended) = self.thread.join().expect("no panic")?;
         for line in said {
             println!("{line}");
         }
@@ -244,12 +276,21 @@ impl Beside {
     }
 }
 
-/// Cargo when nothing else wants to run, with all it says on stdout.
-fn idle_cargo(words: &[&str]) -> Command {
+/// This thread and all that it starts runs when nothing else wants to. Where that is refused, it
+/// only disturbs.
+fn make_idle() {
+    let mut chrt = Command::new("chrt");
+    chrt.args(["--idle", "--pid", "0"]);
+    chrt.arg(nix::unistd::gettid().to_string());
+    let _ = process::check(&mut chrt, Duration::from_secs(10));
+}
+
+/// Cargo, with all it says on stdout.
+fn quiet_cargo(words: &[&str]) -> Command {
     let cargo = process::cargo();
     let mut command = Command::new("sh");
     command.current_dir(crate::root());
-    command.args(["-c", r#"exec "$@" 2>&1"#, "sh", "chrt", "--idle", "0"]);
+    command.args(["-c", r#"exec "$@" 2>&1"#, "sh"]);
     command.arg(cargo.get_program()).args(words);
     for (name, value) in cargo.get_envs() {
         match value {

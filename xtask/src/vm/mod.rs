@@ -17,7 +17,11 @@ use std::time::Duration;
 use anyhow::{Context, Result, ensure};
 use clap::Args;
 
+use self::kernel::Kernel;
 use crate::{packages, process, tally::Tally};
+
+/// Debian 12's.
+const KERNEL: &str = "6.1";
 
 /// Options of `cargo xtask vm`.
 #[derive(Args, Clone, Debug)]
@@ -28,7 +32,7 @@ pub(crate) struct Options {
     #[arg(long, value_name = "CMD", conflicts_with = "filter")]
     exec: Option<String>,
     /// Version of Debian's cloud kernel
-    #[arg(long, default_value = "6.1", value_name = "X.Y")]
+    #[arg(long, default_value = KERNEL, value_name = "X.Y")]
     kernel: String,
     /// Virtual CPUs
     #[arg(long, default_value_t = 2)]
@@ -53,7 +57,7 @@ impl Options {
         Self {
             filter: filter.map(str::to_owned),
             exec: None,
-            kernel: "6.1".to_owned(),
+            kernel: KERNEL.to_owned(),
             // Tests run one at a time: a second guest uses a second processor better.
             cpus: 1,
             all: false,
@@ -78,14 +82,25 @@ pub(crate) fn run(options: &Options) -> Result<ExitCode> {
     Ok(ExitCode::from(status))
 }
 
+/// Makes what the guests of `cargo xtask test` boot from, so that it is there when they do.
+pub(crate) fn prepare() -> Result<()> {
+    boots_from(KERNEL).map(drop)
+}
+
+/// The cache, and in it the kernel, the initramfs and the root file system.
+fn boots_from(version: &str) -> Result<(PathBuf, Kernel, PathBuf, PathBuf)> {
+    let cache = crate::target().join("vm");
+    fs::create_dir_all(&cache).with_context(|| format!("cannot make {}", cache.display()))?;
+    let kernel = kernel::fetch(&cache, version)?;
+    let initramfs = initramfs::build(&cache, &kernel)?;
+    let root = root::build(&cache)?;
+    Ok((cache, kernel, initramfs, root))
+}
+
 /// Boots the guests, hands each line of their output to `show` (the first one's as it comes, the
 /// others' at their end) and returns the first status that is not 0.
 pub(crate) fn boot(options: &Options, show: &mut dyn FnMut(&str)) -> Result<u8> {
-    let cache = crate::target().join("vm");
-    fs::create_dir_all(&cache).with_context(|| format!("cannot make {}", cache.display()))?;
-    let kernel = kernel::fetch(&cache, &options.kernel)?;
-    let initramfs = initramfs::build(&cache, &kernel)?;
-    let root = root::build(&cache)?;
+    let (cache, kernel, initramfs, root) = boots_from(&options.kernel)?;
     let scratch = tempfile::Builder::new().prefix("run-").tempdir_in(&cache)?;
     let input = scratch.path().join("in.tar");
     pack_input(options, scratch.path(), &input)?;
