@@ -174,7 +174,7 @@ impl Ours {
         let instance = fs::read_to_string(self.platform.dir().join("state/instance"));
         let name = format!("manifold-{}", instance.unwrap_or_default().trim());
         let top = Path::new("/sys/fs/cgroup");
-        let tops = ["", "pids"].map(|c| top.join(c).join(&name));
+        let tops = ["", "memory"].map(|c| top.join(c).join(&name));
         tops.into_iter().filter(|dir| dir.is_dir()).collect()
     }
 
