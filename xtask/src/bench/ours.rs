@@ -140,12 +140,17 @@ impl Ours {
         self.await_(&format!("{count} dynos up"), || Ok(up()? == count))
     }
 
-    /// Waits until no dyno is left: no process, cgroup or directory.
+    /// Waits until no dyno is left: none that is still to start, no process, cgroup or directory.
     pub(super) fn await_gone(&self) -> Result<()> {
         let groups = self.groups();
         self.await_("no dyno left", || {
             let is_left = groups.iter().any(|group| group_of_a_dyno(group));
-            Ok(!is_left && !has_directory(&self.dynos()))
+            if is_left || has_directory(&self.dynos()) {
+                return Ok(false);
+            }
+            let (status, text) = self.api("GET", &format!("/apps/{APP}/dynos"), "")?;
+            ensure!(status == 200, "{status}: {text}");
+            Ok(text.trim() == "[]")
         })
     }
 
