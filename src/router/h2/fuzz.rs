@@ -14,9 +14,19 @@ use super::guard::{Frames, PREFACE};
 
 /// What goes on of what follows the preface.
 fn pass<'a>(pieces: impl Iterator<Item = &'a [u8]>, now: Instant) -> Result<Vec<u8>, Reason> {
-    let (mut frames, mut out) = (Frames::new(now), BytesMut::new());
-    assert_eq!(frames.pass(&[0; PREFACE], now, &mut out), Ok(PREFACE));
-    let mut all = Vec::new();
+    let mut frames = Frames::new(now);
+    let passed = frames.pass(&[0; PREFACE], now, &mut BytesMut::new());
+    assert_eq!(passed, Ok(PREFACE));
+    passed_on(&mut frames, pieces, now)
+}
+
+/// What goes on of pieces that come one after the other.
+pub(super) fn passed_on<'a>(
+    frames: &mut Frames,
+    pieces: impl Iterator<Item = &'a [u8]>,
+    now: Instant,
+) -> Result<Vec<u8>, Reason> {
+    let (mut all, mut out) = (Vec::new(), BytesMut::new());
     for piece in pieces {
         let kept = frames.pass(piece, now, &mut out)?;
         all.extend_from_slice(&piece[..kept]);
