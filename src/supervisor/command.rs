@@ -153,7 +153,7 @@ pub enum RunKind {
 #[derive(Debug)]
 pub struct RunStarted {
     /// As published.
-    pub dyno: DynoView,
+    pub dyno: Arc<DynoView>,
     /// Resolves when it ended and its streams were closed on the dyno's side; an error when it
     /// never ran.
     pub exit: oneshot::Receiver<Result<ExitStatus, Arc<Failure>>>,

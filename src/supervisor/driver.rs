@@ -531,7 +531,7 @@ impl Driver {
             let line = format!("Starting process with command `{}`", dyno.shown);
             self.hub.platform(dyno.app, &dyno.name.to_string(), line);
         }
-        let (machine, order) = (Arc::clone(&self.machine), dyno.order.clone());
+        let (machine, order) = (Arc::clone(&self.machine), dyno.to_launch());
         let (events, launches) = (self.events.clone(), Arc::clone(&self.launches));
         tokio::spawn(async move {
             // The semaphore is never closed.
@@ -629,7 +629,7 @@ impl Driver {
             let mut snapshot = Snapshot::clone(&self.snapshots.borrow());
             let touched = std::mem::take(&mut self.touched);
             let mut dynos: BTreeMap<AppId, Vec<_>> = BTreeMap::new();
-            for dyno in self.dynos.values().filter(|d| touched.contains(&d.app)) {
+            for dyno in self.dynos.values_mut().filter(|d| touched.contains(&d.app)) {
                 let is_over = dyno.life.phase == Phase::Ended
                     && dyno.life.state != crate::model::DynoState::Crashed;
                 if !is_over {

@@ -18,8 +18,8 @@ use super::{
 };
 use crate::dyno::{EnvironmentRequest, environment, shown};
 use crate::model::{
-    AppId, ConfigVars, Digest, DynoId, DynoName, DynoSize, ExitStatus, ReleaseId, ReleaseVersion,
-    StackImage, StackRef,
+    AppId, ConfigVars, Digest, DynoId, DynoName, DynoSize, DynoState, ExitStatus, ReleaseId,
+    ReleaseVersion, StackImage, StackRef,
 };
 use crate::traffic::DynoTraffic;
 
@@ -43,6 +43,8 @@ pub(super) struct Dyno {
     pub(super) traffic: Arc<DynoTraffic>,
     pub(super) part: Part,
     pub(super) is_build: bool,
+    /// What was last published of it.
+    seen: Option<Arc<DynoView>>,
     /// It goes on without its supervisor: nobody holds its streams or waits for its end.
     pub(super) is_kept: bool,
     /// What the machine is asked.
@@ -178,6 +180,7 @@ impl Dyno {
             part: Part::Server,
             is_build: false,
             is_kept: false,
+            seen: None,
             order,
             time_to_live: None,
             pump: None,
@@ -188,6 +191,15 @@ impl Dyno {
             is_starved: Arc::default(),
             attaching: None,
             starting: None,
+        }
+    }
+
+    /// What the machine is asked, once: nobody needs the environment here after that.
+    pub(super) fn to_launch(&mut self) -> LaunchOrder {
+        let env = std::mem::take(&mut self.order.env);
+        LaunchOrder {
+            env,
+            ..self.order.clone()
         }
     }
 
@@ -225,8 +237,17 @@ impl Dyno {
         self.is_starved.store(true, Ordering::Relaxed);
     }
 
-    pub(super) fn view(&self) -> DynoView {
-        DynoView {
+    /// As others see it; the one they saw before, if nothing of that changed since.
+    pub(super) fn view(&mut self) -> Arc<DynoView> {
+        let is_stopping = self.life.is_stopping() && self.life.state != DynoState::Crashed;
+        let now = (self.life.state, self.since, is_stopping, self.part);
+        if let Some(seen) = &self.seen
+            && now == (seen.state, seen.since, seen.is_stopping, seen.part)
+            && self.backend.is(&seen.backend)
+        {
+            return Arc::clone(seen);
+        }
+        let view = Arc::new(DynoView {
             id: self.id,
             name: self.name.clone(),
             state: self.life.state,
@@ -235,14 +256,15 @@ impl Dyno {
             command: self.order.command.clone(),
             size: self.order.size.clone(),
             release: self.release,
-            is_stopping: self.life.is_stopping()
-                && self.life.state != crate::model::DynoState::Crashed,
+            is_stopping,
             part: self.part,
             is_build: self.is_build,
             port: self.port,
             backend: self.backend.clone(),
             traffic: Arc::clone(&self.traffic),
-        }
+        });
+        self.seen = Some(Arc::clone(&view));
+        view
     }
 
     /// Tells everyone who waits how it ended.

@@ -115,6 +115,17 @@ pub struct Backend {
     pub address: Option<std::net::Ipv4Addr>,
 }
 
+impl Backend {
+    /// True for another handle of the same network.
+    pub(super) fn is(&self, other: &Self) -> bool {
+        self.address == other.address
+            && match (&self.netns, &other.netns) {
+                (Some(one), Some(two)) => Arc::ptr_eq(one, two),
+                (one, two) => one.is_none() && two.is_none(),
+            }
+    }
+}
+
 /// A dyno that ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Exited {

@@ -109,7 +109,7 @@ mod tests {
         let spec = Arc::new(spec);
         let view = AppView {
             spec,
-            dynos,
+            dynos: dynos.into_iter().map(Arc::new).collect(),
             traffic: Arc::default(),
             trial: None,
         };

@@ -28,7 +28,7 @@ pub struct AppView {
     pub spec: Arc<AppSpec>,
     /// Its dynos, sorted by name; one-offs included; old ones that drain during a roll too
     /// (`is_stopping`).
-    pub dynos: Vec<DynoView>,
+    pub dynos: Vec<Arc<DynoView>>,
     /// Its requests.
     pub traffic: Arc<AppTraffic>,
     /// The last release that was on trial, and how that stands.

@@ -300,6 +300,29 @@ impl Bench {
 use DynoState::{Crashed, Starting, Up};
 
 #[tokio::test]
+async fn of_a_dyno_that_did_not_change_the_same_is_published() {
+    let bench = Bench::new();
+    let view = |name: &str| {
+        let snapshot = bench.supervisor.snapshot();
+        let dynos = &snapshot.apps.get(&bench.app).expect("an app").dynos;
+        let mut living = dynos.iter().filter(|dyno| !dyno.is_stopping);
+        let found = living.find(|dyno| dyno.name.to_string() == name);
+        Arc::clone(found.expect("a dyno"))
+    };
+    bench.apply(1, &[("worker", "work", 1)]).await;
+    bench.until(&[("worker.1", Up)]).await;
+    let before = view("worker.1");
+    bench.apply(1, &[("worker", "work", 2)]).await;
+    bench.until(&[("worker.1", Up), ("worker.2", Up)]).await;
+    assert!(Arc::ptr_eq(&before, &view("worker.1")));
+    let which = Selector::Dyno("worker.1".parse().expect("a name"));
+    let restarted = bench.supervisor.restart(bench.app, which).await;
+    restarted.expect("restarted");
+    bench.until(&[("worker.1", Up), ("worker.2", Up)]).await;
+    assert_ne!(before.id, view("worker.1").id);
+}
+
+#[tokio::test]
 async fn a_formation_is_started_scaled_and_stopped() {
     let mut bench = Bench::new();
     bench

@@ -1,6 +1,7 @@
 //! `/apps/A/dynos`, and restart and stop of types.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 use std::time::Duration;
 
 use axum::extract::State;
@@ -23,7 +24,7 @@ use crate::supervisor::{DynoView, Part, RunKind, RunOrder, Selector, StdioOrder,
 const TTL_MAX_SECONDS: u64 = 24 * 3600;
 
 /// Dynos that people see: no builds, none that is on its way out.
-fn views(api: &Api, app: AppId) -> Vec<DynoView> {
+fn views(api: &Api, app: AppId) -> Vec<Arc<DynoView>> {
     let snapshot = api.supervisor.snapshot();
     let dynos = snapshot.apps.get(&app).map(|view| view.dynos.as_slice());
     let shown = dynos.unwrap_or_default().iter();
@@ -53,7 +54,7 @@ pub(super) async fn show(State(api): State<Api>, App(app): App, Key(key): Key) -
 }
 
 /// By id or name.
-pub(super) fn find(api: &Api, app: AppId, key: &str) -> Result<DynoView, ApiError> {
+pub(super) fn find(api: &Api, app: AppId, key: &str) -> Result<Arc<DynoView>, ApiError> {
     let mut views = views(api, app).into_iter();
     let found = views.find(|view| view.name.to_string() == key || view.id.to_string() == key);
     found.ok_or_else(|| crate::supervisor::CommandError::UnknownDyno(key.to_owned()).into())
@@ -91,7 +92,7 @@ pub(super) async fn stop_type(State(api): State<Api>, App(app): App, Key(key): K
 
 async fn selector(api: &Api, app: &AppRecord, key: &str) -> Result<Selector, ApiError> {
     if key.parse::<DynoName>().is_ok() || key.parse::<crate::model::DynoId>().is_ok() {
-        return Ok(Selector::Dyno(find(api, app.id, key)?.name));
+        return Ok(Selector::Dyno(find(api, app.id, key)?.name.clone()));
     }
     process_selector(api, app, key).await
 }
