@@ -237,7 +237,9 @@ impl Keeper {
             Request::Warm { user, cgroup_v2 } => {
                 let mut fds = fds.into_iter();
                 if let Some(network) = fds.next() {
-                    self.users.push_back(user);
+                    if !self.warmed.contains(&user.base) {
+                        self.users.push_back(user);
+                    }
                     self.ahead.want(Near {
                         range: user,
                         network,

@@ -5,10 +5,12 @@
 
 use std::fs::File;
 use std::io::{self, Read, Write};
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::path::Path;
 
 use nix::sched::CloneFlags;
 
+use super::ahead;
 use crate::dyno::{IDS_PER_DYNO, UserRange};
 use crate::sys::{self, Clone3, Fork};
 
@@ -24,15 +26,18 @@ pub(super) fn make(range: UserRange) -> io::Result<OwnedFd> {
     match clone.call()? {
         Fork::Child => {
             drop((go, hear));
-            let made = unshare_as_owner(range);
+            let made = ahead::processes().and_then(|proc| {
+                unshare_as_owner(range)?;
+                Ok(proc)
+            });
             let errno = made.as_ref().err().and_then(io::Error::raw_os_error);
             let told = File::from(tell).write_all(&errno.unwrap_or(0).to_ne_bytes());
             let mut byte = [0];
-            if made.is_ok()
+            if let Ok(proc) = made
                 && told.is_ok()
                 && File::from(ready).read(&mut byte).is_ok_and(|n| n == 1)
             {
-                forbid_namespaces();
+                forbid_namespaces(proc.as_fd());
             }
             std::process::exit(0)
         }
@@ -68,10 +73,14 @@ fn unshare_as_owner(range: UserRange) -> io::Result<()> {
 }
 
 /// No namespace of any kind may be made from inside. The filter refuses them too: this is the line
-/// behind it, and a kernel without one of the kinds lacks its file.
-fn forbid_namespaces() {
+/// behind it, and a kernel without one of the kinds lacks its file. In a `/proc` of its own: one
+/// that many share has an entry of the same name for every user namespace, and looks through them
+/// all (milliseconds with a thousand).
+fn forbid_namespaces(proc: BorrowedFd<'_>) {
     for kind in ["user", "mnt", "pid", "net", "uts", "ipc", "cgroup", "time"] {
-        let _ = std::fs::write(format!("/proc/sys/user/max_{kind}_namespaces"), "0");
+        let file = format!("sys/user/max_{kind}_namespaces");
+        let opened = sys::open_in_root(proc, Path::new(&file), libc::O_WRONLY);
+        let _ = opened.and_then(|file| File::from(file).write_all(b"0"));
     }
 }
 

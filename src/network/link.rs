@@ -3,14 +3,17 @@
 //! The pair is made with its inner end in the dyno's namespace already: moving a link waits for
 //! the kernel's grace period (13 ms), which would bound the rate of launches.
 
+use std::cell::RefCell;
 use std::fs::File;
-use std::io;
+use std::io::{self, Write as _};
 use std::os::fd::{AsFd, OwnedFd};
+use std::path::Path;
 
 use nix::sched::{CloneFlags, setns, unshare};
 
 use super::netlink::{Message, Netlink, Refused};
 use super::{NetworkError, Subnet};
+use crate::sys::{self, FsContext, MountAttributes};
 
 /// What a namespace is made with.
 #[derive(Clone, Debug)]
@@ -28,6 +31,46 @@ pub(super) struct LinkPlan {
 pub(super) struct Maker {
     home: File,
     netlink: Netlink,
+    settings: RefCell<Settings>,
+}
+
+/// A `/proc` of our own for the settings of a few namespaces, then another: one that many share has
+/// entries of the same name for each of them, and looks through them all.
+#[derive(Debug)]
+struct Settings {
+    proc: OwnedFd,
+    left: u8,
+}
+
+/// Namespaces for each `/proc`: making one costs as much as looking through hundreds of entries.
+const SHARED_BY: u8 = 64;
+
+impl Settings {
+    fn open() -> io::Result<Self> {
+        Ok(Self {
+            proc: FsContext::open(c"proc")?.mount(MountAttributes::default())?,
+            left: SHARED_BY,
+        })
+    }
+
+    /// For one more namespace.
+    fn turn(&mut self) -> io::Result<()> {
+        match self.left.checked_sub(1) {
+            Some(left) => self.left = left,
+            None => *self = Self::open()?,
+        }
+        Ok(())
+    }
+
+    /// Turns IPv6 off for a link of the calling thread's network namespace.
+    fn no_ipv6(&self, link: &str) -> io::Result<()> {
+        let file = format!("sys/net/ipv6/conf/{link}/disable_ipv6");
+        match sys::open_in_root(self.proc.as_fd(), Path::new(&file), libc::O_WRONLY) {
+            // A kernel without IPv6.
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
+            file => File::from(file?).write_all(b"1"),
+        }
+    }
 }
 
 impl Maker {
@@ -35,6 +78,7 @@ impl Maker {
         Ok(Self {
             home: File::open("/proc/thread-self/ns/net")?,
             netlink: Netlink::open()?,
+            settings: RefCell::new(Settings::open()?),
         })
     }
 
@@ -46,7 +90,7 @@ impl Maker {
         let slot = plan.slot;
         let (netns, inner) = self.enter().map_err(namespace("make a namespace", slot))?;
         let pair = Message::veth(&plan.name, "eth0", netns.as_fd(), plan.mtu);
-        crate::sys::fault("make a veth pair").map_err(namespace("make a veth pair", slot))?;
+        sys::fault("make a veth pair").map_err(namespace("make a veth pair", slot))?;
         let made = self.netlink.request(&[pair]);
         made.map_err(netlink(&["make a veth pair"], slot))?;
         let outer = self.netlink.index(&plan.name);
@@ -55,7 +99,8 @@ impl Maker {
         let eth0 = eth0.map_err(namespace("find eth0", slot))?;
         let subnet = plan.subnet;
         // Before they are up: no address of their own, no neighbour discovery.
-        no_ipv6(&plan.name).map_err(namespace("turn IPv6 off", slot))?;
+        let off = self.settings.borrow().no_ipv6(&plan.name);
+        off.map_err(namespace("turn IPv6 off", slot))?;
         let outside = [
             Message::address(outer, subnet.host, Subnet::PREFIX),
             Message::up(outer),
@@ -81,10 +126,14 @@ impl Maker {
 
     /// A new namespace and a netlink socket of it; the thread is back home afterwards.
     fn enter(&self) -> io::Result<(OwnedFd, Netlink)> {
-        crate::sys::fault("make a network namespace")?;
+        sys::fault("make a network namespace")?;
+        self.settings.borrow_mut().turn()?;
         unshare(CloneFlags::CLONE_NEWNET)?;
         // IPv6 is off for links made from here on; lo keeps ::1, which programs expect to bind.
-        let made = no_ipv6("default")
+        let made = self
+            .settings
+            .borrow()
+            .no_ipv6("default")
             .and_then(|()| File::open("/proc/thread-self/ns/net"))
             .and_then(|netns| Ok((netns.into(), Netlink::open()?)));
         if let Err(errno) = setns(self.home.as_fd(), CloneFlags::CLONE_NEWNET) {
@@ -104,16 +153,6 @@ fn netlink(acts: &[&'static str], slot: u16) -> impl FnOnce(Refused) -> NetworkE
     move |Refused { at, source }| {
         let act = acts.get(at).or(acts.first()).copied().unwrap_or("link");
         NetworkError::Namespace { act, slot, source }
-    }
-}
-
-/// Turns IPv6 off for a link of the calling thread's network namespace.
-fn no_ipv6(link: &str) -> io::Result<()> {
-    let file = format!("/proc/sys/net/ipv6/conf/{link}/disable_ipv6");
-    match std::fs::write(file, "1") {
-        // A kernel without IPv6.
-        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
-        other => other,
     }
 }
 
