@@ -32,3 +32,13 @@ pub enum NetworkError {
         reason: String,
     },
 }
+
+impl NetworkError {
+    /// True when a link of that name is there: its namespace is gone, and it follows.
+    pub(super) fn is_taken(&self) -> bool {
+        let Self::Namespace { source, .. } = self else {
+            return false;
+        };
+        source.raw_os_error() == Some(libc::EEXIST)
+    }
+}

@@ -3,7 +3,8 @@
 //! Inbound needs no link at all: a thread enters the dyno's namespace for the length of
 //! `socket()`. Outbound is a veth pair and one nft table of our own, which is replaced as a
 //! whole and never touches anybody else's rules. Namespaces are owned by the host's user
-//! namespace and never used twice; dropping the last descriptor ends one, link included.
+//! namespace and never used twice; dropping the last descriptor ends one, link included, which
+//! `ended` does for many at once.
 //!
 //! Everything is closed but the way out: other dynos, this host, link-local and private
 //! addresses. [`Opening`]s are the only holes; `guard` alone writes the table and restores it
@@ -14,6 +15,7 @@ mod addresses;
 mod block;
 mod connect;
 mod conntrack;
+mod ended;
 mod error;
 mod events;
 mod facts;

@@ -8,6 +8,7 @@ use tokio::sync::{mpsc, watch};
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
+use super::ended::Ended;
 use super::guard::{self, Guard};
 use super::link::{self, LinkPlan, Maker};
 use super::rules::{self, LINKS, Opening, Table};
@@ -22,6 +23,11 @@ const LOW: usize = 4;
 
 /// Quiet: no network was taken for so long.
 const QUIET: Duration = Duration::from_millis(20);
+
+/// Longest wait for the link of a slot's last holder to go, some time after its namespace, and how
+/// often that is tried.
+const LINK_END: Duration = Duration::from_secs(5);
+const LOOK: Duration = Duration::from_millis(20);
 
 /// One dyno's network: its namespace and its slot, both let go of when dropped.
 #[derive(Debug)]
@@ -41,6 +47,7 @@ pub struct Network {
     taken: Arc<Mutex<Instant>>,
     openings: watch::Sender<Vec<Opening>>,
     notices: watch::Receiver<Vec<String>>,
+    ended: Ended,
     guard: Mutex<Option<JoinHandle<()>>>,
     stop: CancellationToken,
 }
@@ -80,14 +87,17 @@ impl Network {
         let own = block.clone();
         let taken = Arc::new(Mutex::new(Instant::now()));
         let last = Arc::clone(&taken);
+        let ended = Ended::default();
+        let spare = ended.clone();
         std::thread::Builder::new()
             .name("networks".to_owned())
-            .spawn(move || fill(&sender, &last, &own, &links, ready))
+            .spawn(move || fill(&sender, &last, &own, &spare, &links, ready))
             .map_err(|source| NetworkError::Namespace {
                 act: "start a thread",
                 slot: 0,
                 source,
             })?;
+        tokio::spawn(ended.clone().run(stop.clone()));
         let guard = tokio::spawn(guard.run(stop.clone()));
         Ok(Self {
             table,
@@ -95,6 +105,7 @@ impl Network {
             taken,
             openings,
             notices,
+            ended,
             guard: Mutex::new(Some(guard)),
             stop,
         })
@@ -114,6 +125,11 @@ impl Network {
             }
         }
         ready.recv().await.unwrap_or(Err(NetworkError::NoSlot))
+    }
+
+    /// Lets go of the network of a dyno of which no task is left, soon.
+    pub fn release(&self, network: DynoNetwork) {
+        self.ended.push(network);
     }
 
     /// Makes these the only holes in the wall, soon; flows through a hole that closes are cut.
@@ -154,6 +170,7 @@ impl Network {
             // A guard that panicked restores nothing either.
             let _ = guard.await;
         }
+        self.ended.flush();
         remove(&self.table.name).await
     }
 }
@@ -186,6 +203,7 @@ fn fill(
     pool: &mpsc::Sender<Result<DynoNetwork, NetworkError>>,
     taken: &Mutex<Instant>,
     block: &Block,
+    ended: &Ended,
     links: &str,
     ready: impl Fn(&DynoNetwork),
 ) {
@@ -206,7 +224,7 @@ fn fill(
     };
     loop {
         await_need(pool, taken);
-        let made = one(&maker, block, links, mtu);
+        let made = one(&maker, block, ended, links, mtu);
         // With an empty pool in a burst, a launch waits for this one: there is no time ahead.
         let is_awaited = pool.capacity() == POOL && since(taken) < QUIET;
         if let Ok(network) = &made
@@ -236,8 +254,14 @@ fn await_need(pool: &mpsc::Sender<Result<DynoNetwork, NetworkError>>, taken: &Mu
     }
 }
 
-fn one(maker: &Maker, block: &Block, links: &str, mtu: u32) -> Result<DynoNetwork, NetworkError> {
-    let slot = slot(block)?;
+fn one(
+    maker: &Maker,
+    block: &Block,
+    ended: &Ended,
+    links: &str,
+    mtu: u32,
+) -> Result<DynoNetwork, NetworkError> {
+    let slot = slot(block, ended)?;
     let name = format!("{links}{:04x}", slot.number);
     let plan = LinkPlan {
         slot: slot.number,
@@ -245,7 +269,15 @@ fn one(maker: &Maker, block: &Block, links: &str, mtu: u32) -> Result<DynoNetwor
         subnet: slot.subnet(),
         mtu,
     };
-    let netns = maker.make(&plan)?;
+    let deadline = Instant::now() + LINK_END;
+    let netns = loop {
+        match maker.make(&plan) {
+            Err(error) if error.is_taken() && Instant::now() < deadline => {
+                std::thread::sleep(LOOK);
+            }
+            made => break made?,
+        }
+    };
     Ok(DynoNetwork {
         netns: Arc::new(netns),
         slot,
@@ -254,10 +286,11 @@ fn one(maker: &Maker, block: &Block, links: &str, mtu: u32) -> Result<DynoNetwor
 
 /// A slot that nobody had, or whose last holder the kernel has forgotten. Used ones are cleaned
 /// all at once, when no other is left: once in about a thousand launches.
-fn slot(block: &Block) -> Result<Slot, NetworkError> {
+fn slot(block: &Block, ended: &Ended) -> Result<Slot, NetworkError> {
     if let Ok(slot) = block.slot() {
         return Ok(slot);
     }
+    ended.flush();
     let used = block.used();
     let addresses: std::collections::BTreeSet<_> = used
         .iter()

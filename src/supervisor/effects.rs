@@ -72,7 +72,7 @@ pub(super) struct Inner {
     pub(super) cgroups: Manager,
     groups: Groups,
     pub(super) disks: Disks,
-    network: Network,
+    network: Arc<Network>,
     pub(super) block: Block,
     pub(super) keeper: Client,
     null: OwnedFd,
@@ -162,7 +162,7 @@ impl LinuxMachine {
             cgroups,
             groups,
             disks,
-            network,
+            network: Arc::new(network),
             block,
             keeper,
             null: null.map_err(MachineError::Null)?.into(),
@@ -311,7 +311,7 @@ impl Inner {
             ..
         } = live;
         drop(terminal);
-        let disks = self.disks.clone();
+        let (disks, networks) = (self.disks.clone(), Arc::clone(&self.network));
         let work = move || {
             // Ids, addresses and the volume are free for another dyno only when nothing can carry
             // them any more: no task. Otherwise they are not used again by this supervisor.
@@ -321,7 +321,7 @@ impl Inner {
                 std::mem::forget(network.slot);
             } else {
                 disks.put_back(id, volume);
-                drop(network);
+                networks.release(network);
             }
         };
         if tokio::task::spawn_blocking(work).await.is_err() {
