@@ -87,6 +87,7 @@ fn run(arguments: &Arguments, words: &[OsString]) -> anyhow::Result<u8> {
     };
     // Behind `--keeper-fd N`, as the keeper was given them.
     let words = words.get(2..).unwrap_or_default();
+    sys::bound_heaps();
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .enable_all()
         .thread_name("manifold")

@@ -40,7 +40,10 @@ pub async fn pump(hub: Hub, app: AppId, process: String, output: OwnedFd, end: C
         let read = output.async_io(Interest::READABLE, |fd| {
             // Held only while there is something to read: an idle dyno costs no buffer.
             buffer.resize(CHUNK, 0);
-            nix::unistd::read(fd, &mut buffer).map_err(std::io::Error::from)
+            nix::unistd::read(fd, &mut buffer).map_err(|errno| {
+                buffer = Vec::new();
+                std::io::Error::from(errno)
+            })
         });
         let read = if splitter.has_rest() || is_untold {
             if let Ok(read) = tokio::time::timeout(FLUSH, read).await {

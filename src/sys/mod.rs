@@ -9,6 +9,7 @@ mod background;
 mod fault;
 mod fd;
 mod flags;
+mod heap;
 mod kmsg;
 mod loop_device;
 mod mount;
@@ -24,6 +25,7 @@ pub use background::{in_background, later};
 pub use fault::{Fault, fault, passed};
 pub use fd::{adopt, inheritable, move_to};
 pub use flags::spread_out;
+pub use heap::bound_heaps;
 pub use kmsg::kernel_messages;
 pub use loop_device::{LoopDevice, trim};
 pub use mount::{
