@@ -78,6 +78,24 @@ pub(super) fn scale(ours: &Ours, counts: &[usize], report: &mut Report) -> Resul
             1.25,
         );
     }
+    // The first few come out of what was made ahead: what each further one takes shows the growth.
+    let further = |from: usize, to: usize| -> Option<f64> {
+        let time = |count: usize| {
+            let at = counts.iter().position(|one| *one == count)?;
+            #[expect(clippy::cast_precision_loss, reason = "a few hundred")]
+            let count = count as f64;
+            Some((count, each[at] * count))
+        };
+        let ((from, start), (to, end)) = (time(from)?, time(to)?);
+        Some((end - start) / (to - from))
+    };
+    if let (Some(few), Some(many)) = (further(10, 100), further(100, 500)) {
+        report.figure(
+            "each further dyno",
+            format!("{few:.1} ms from 10 to 100, {many:.1} ms from 100 to 500"),
+        );
+        report.at_most("the second, of the first", many / few, 1.25);
+    }
     Ok(())
 }
 
