@@ -126,17 +126,17 @@ mod tests {
         let (ended, stop) = (Ended::default(), CancellationToken::new());
         let run = tokio::spawn(ended.clone().run(stop.clone()));
         // Shorter than a quiet time, and too long for a full batch in a second.
-        let step = QUIET * 4 / 5;
+        let pace = QUIET * 4 / 5;
         let start = Instant::now();
         for network in networks(&block, BATCH - 1) {
             ended.push(network);
-            tokio::time::sleep(step).await;
+            tokio::time::sleep(pace).await;
             if !block.used().is_empty() {
                 break;
             }
         }
         let took = start.elapsed();
-        assert!((LONGEST..=LONGEST + 2 * step).contains(&took), "{took:?}");
+        assert!((LONGEST..=LONGEST + 2 * pace).contains(&took), "{took:?}");
         stop.cancel();
         run.await.expect("no panic");
     }

@@ -262,13 +262,6 @@ impl Router {
         self.close();
         self.shared.end.cancel();
         self.shared.tasks.close();
-        if tokio::time::timeout(LAST_REQUESTS, self.shared.tasks.wait())
-            .await
-            .is_err()
-        {
-            tracing::warn!("cutting {} connections", self.shared.tasks.len());
-        }
-        self.shared.cut.cancel();
         let join = move || {
             for thread in self.threads {
                 if thread.join().is_err() {
@@ -276,8 +269,18 @@ impl Router {
                 }
             }
         };
-        // The threads end as soon as their connections do.
-        if tokio::task::spawn_blocking(join).await.is_err() {
+        // The threads end as soon as their connections do. Not earlier: one that has not seen the
+        // stop yet may be letting somebody in, while there is no connection at all.
+        let mut join = tokio::task::spawn_blocking(join);
+        let mut joined = tokio::time::timeout(LAST_REQUESTS, &mut join).await;
+        if joined.is_err() {
+            tracing::warn!("cutting {} connections", self.shared.tasks.len());
+            self.shared.cut.cancel();
+            joined = Ok(join.await);
+        }
+        // Who follows the supervisor ends, too.
+        self.shared.cut.cancel();
+        if !matches!(joined, Ok(Ok(()))) {
             tracing::error!("waiting for the router's threads failed");
         }
     }

@@ -531,7 +531,7 @@ impl Driver {
             let line = format!("Starting process with command `{}`", dyno.shown);
             self.hub.platform(dyno.app, &dyno.name.to_string(), line);
         }
-        let (machine, order) = (Arc::clone(&self.machine), dyno.to_launch());
+        let (machine, order) = (Arc::clone(&self.machine), dyno.ordered());
         let (events, launches) = (self.events.clone(), Arc::clone(&self.launches));
         tokio::spawn(async move {
             // The semaphore is never closed.

@@ -195,7 +195,7 @@ impl Dyno {
     }
 
     /// What the machine is asked, once: nobody needs the environment here after that.
-    pub(super) fn to_launch(&mut self) -> LaunchOrder {
+    pub(super) fn ordered(&mut self) -> LaunchOrder {
         let env = std::mem::take(&mut self.order.env);
         LaunchOrder {
             env,
