@@ -455,7 +455,7 @@ fn sample(host: &Host, check_one: impl Fn(u32) -> Result<(), Failed>) -> Result<
 
 /// True for a process that is on its way out or gone: v1 shows it in the root group while its
 /// program is still there to see. Source: `proc_pid_stat(5)`, `PF_EXITING` of `linux/sched.h`.
-fn is_exiting(pid: u32) -> bool {
+pub(super) fn is_exiting(pid: u32) -> bool {
     let text = std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
     // After the name: state, parent, group, session, terminal, its group, flags.
     let flags = text.rsplit_once(')').and_then(|(_, rest)| {

@@ -253,13 +253,11 @@ fn memory(host: &Host) -> Result<String, Failed> {
 /// What is free, and what living processes have mapped of their own: others on this host (compilers)
 /// take and give the latter as they like. The dynos' processes are gone by then.
 fn memory_of_nobody_mb() -> Result<u64, Failed> {
-    let text = std::fs::read_to_string("/proc/meminfo")?;
-    let kilobytes = |name: &str| -> Result<u64, Failed> {
-        let line = text.lines().find_map(|line| line.strip_prefix(name));
-        let number = line.and_then(|line| line.split_whitespace().next());
-        Ok(number.ok_or_else(|| format!("no {name}"))?.parse()?)
-    };
-    Ok((kilobytes("MemAvailable:")? + kilobytes("AnonPages:")?) >> 10)
+    use procfs::Current as _;
+    let memory = procfs::Meminfo::current()?;
+    let available = memory.mem_available.ok_or("no MemAvailable")?;
+    let mapped = memory.anon_pages.ok_or("no AnonPages")?;
+    Ok((available + mapped) >> 20)
 }
 
 fn objects(host: &Host) -> Result<String, Failed> {
